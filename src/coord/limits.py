@@ -1,0 +1,100 @@
+"""Every bound, in one place; the relations between them are asserted at import.
+
+Full means push back: a reader stops reading, a caller gets `ResourceExhausted`, a slow watch falls back to history.
+Nothing acknowledged is ever dropped. A limit whose name ends in `_DEFAULT` is the default of a flag.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# Requests, as etcd's flags have them.
+MAX_REQUEST_BYTES_DEFAULT: Final = 1536 * KIB
+MAX_TXN_OPS_DEFAULT: Final = 128
+LEASE_TTL_S_MAX: Final = 9_000_000_000
+REQUEST_TIMEOUT_MS_DEFAULT: Final = 5_000
+REQUEST_TIMEOUT_MS_MAX: Final = 600_000
+
+# Frames on a client link. A frame is larger than a request by what surrounds it, as gRPC's receive limit is.
+FRAME_BYTES_MAX: Final = MAX_REQUEST_BYTES_DEFAULT + 512 * KIB
+FRAME_BYTES_BEFORE_HELLO: Final = 64 * KIB
+FRAGMENTS_PER_MESSAGE: Final = 64
+CBOR_DEPTH_MAX: Final = 32
+CBOR_ITEMS_MAX: Final = 256 * KIB
+CBOR_SCAN_FROM_BYTES: Final = 64 * KIB
+"""Frames below this cannot hold enough items to hurt; above it, items are counted before decoding."""
+REPLY_BYTES_MAX: Final = 64 * MIB
+"""One reply; a range that would be larger is refused and has to be paged with `limit`."""
+WATCH_FRAGMENT_BYTES: Final = MAX_REQUEST_BYTES_DEFAULT + 512 * KIB
+TXN_DEPTH_MAX: Final = 8
+
+# A connection.
+REQUESTS_OPEN_PER_CONNECTION: Final = 16_384
+WATCHES_PER_CONNECTION: Final = 100_000
+SEND_BUFFER_HIGH_BYTES: Final = 1 * MIB
+"""Above this the connection is not read and its watches fall back to history."""
+SEND_BUFFER_HARD_BYTES: Final = 128 * MIB
+HANDSHAKE_TIMEOUT_S: Final = 5.0
+HANDSHAKES_PENDING_MAX: Final = 512
+HTTP_HEAD_BYTES_MAX: Final = 8 * KIB
+MESSAGE_COMPLETE_TIMEOUT_S: Final = 10.0
+WRITE_STALL_TIMEOUT_S: Final = 10.0
+PING_IDLE_S: Final = 5.0
+PING_GIVE_UP_S: Final = 10.0
+CONNECTIONS_MAX: Final = 10_000
+
+# Node queues.
+PROPOSAL_BYTES_PENDING_MAX: Final = 64 * MIB
+PROPOSALS_PENDING_MAX: Final = 65_536
+INTERNAL_RESERVE: Final = 1_024
+"""The share of the proposal queue that only internal entries may use (S11)."""
+READS_PENDING_MAX: Final = 65_536
+TURN_BUDGET_S: Final = 0.005
+APPLY_BATCH_ENTRIES: Final = 64
+OVERLAY_BYTES_MAX: Final = 128 * MIB
+"""Applied but not yet flushed records; above it apply waits for the store."""
+FLUSH_BYTES: Final = 8 * MIB
+FLUSH_INTERVAL_S: Final = 0.1
+VALUE_CACHE_BYTES: Final = 32 * MIB
+LOG_BYTES_IN_MEMORY_MAX: Final = 64 * MIB
+CATCH_UP_ENTRIES: Final = 5_000
+
+# WAL.
+WAL_BLOCK_BYTES: Final = 512
+WAL_SEGMENT_BYTES: Final = 64 * MIB
+WAL_BATCH_BYTES_MAX: Final = 16 * MIB
+
+# Leases and watches.
+LEASES_EXPIRED_PER_ENTRY: Final = 500
+WATCH_PROGRESS_INTERVAL_S_DEFAULT: Final = 600.0
+WATCH_CATCH_UP_REVISIONS: Final = 1_000
+WATCH_CATCH_UP_INTERVAL_S: Final = 0.1
+
+# Exactly once.
+CLIENT_WINDOW: Final = 1_024
+ANSWER_BYTES_KEPT: Final = 1_024
+CLIENT_RECORDS_MAX: Final = 10_000
+
+# Ranges and compaction, in slices that do not stall the loop.
+RANGE_SLICE_KEYS: Final = 2_000
+COMPACTION_SLICE_KEYS: Final = 2_000
+
+# Space.
+QUOTA_BACKEND_BYTES_DEFAULT: Final = 2 * GIB
+QUOTA_CLEAR_RATIO: Final = 0.9
+SPACE_RESERVE_BYTES: Final = 64 * MIB
+
+assert FRAME_BYTES_MAX > MAX_REQUEST_BYTES_DEFAULT
+assert FRAME_BYTES_BEFORE_HELLO < FRAME_BYTES_MAX
+assert CBOR_SCAN_FROM_BYTES <= CBOR_ITEMS_MAX
+assert WAL_BATCH_BYTES_MAX < WAL_SEGMENT_BYTES
+assert WAL_BATCH_BYTES_MAX > 2 * FRAME_BYTES_MAX
+assert FLUSH_BYTES < OVERLAY_BYTES_MAX
+assert SEND_BUFFER_HARD_BYTES > REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
+assert INTERNAL_RESERVE < PROPOSALS_PENDING_MAX
+assert PING_IDLE_S < PING_GIVE_UP_S
+assert TXN_DEPTH_MAX * 3 + 6 < CBOR_DEPTH_MAX

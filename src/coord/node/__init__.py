@@ -1,0 +1,1 @@
+"""The actor tree of one node: consensus, log writer, applier, leases, watches, compaction."""

@@ -1,0 +1,94 @@
+"""Entries of the replicated log: `[format, kind, header, body]` (coord.cddl).
+
+The body of a write entry is the client's byte string, spliced and never encoded again: the WAL, every follower and
+the digest of a retry see the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from coord.codec import bytes_head, decode, encode
+from coord.errors import DecodeError
+from coord.protocol.ops import ENTRY_FORMAT, EntryKind
+
+_PREFIX: Final = {kind: b"\x84" + encode(ENTRY_FORMAT) + encode(int(kind)) for kind in EntryKind}
+
+
+@frozen
+class Member:
+    """A member of the cluster, as it stands in entries and in the store."""
+
+    id: int
+    name: str
+    peer_urls: tuple[str, ...]
+    client_urls: tuple[str, ...]
+    is_learner: bool = False
+
+    def to_wire(self) -> list[Any]:
+        """Return the positional array of coord.cddl's `member-list` result."""
+        return [self.id, self.name, list(self.peer_urls), list(self.client_urls), self.is_learner]
+
+    @staticmethod
+    def from_wire(wire: Sequence[Any]) -> Member:
+        """Return the member that the positional array tells of."""
+        return Member(wire[0], wire[1], tuple(wire[2]), tuple(wire[3]), wire[4])
+
+
+@frozen
+class WritesHeader:
+    """What the node adds to a client's writes; nothing of it comes from the client but `client` and `low`.
+
+    `settled` maps a position in the body to what the node settled there: `(Settled.REFUSED, [code, text, details])`
+    or `(Settled.LEASE, lease_id, ttl_s)`.
+    """
+
+    origin: int
+    frame: int
+    client: int
+    low: int
+    principal: str
+    max_txn_ops: int
+    settled: dict[int, tuple[Any, ...]]
+
+
+def encode_entry(kind: EntryKind, header: Any, body: bytes) -> bytes:
+    """Return an entry with `body` spliced in."""
+    return b"".join((_PREFIX[kind], encode(header), bytes_head(len(body)), body))
+
+
+def encode_writes(header: WritesHeader, body: bytes) -> bytes:
+    """Return the entry that carries a client's writes."""
+    settled = [[position, *what] for position, what in header.settled.items()]
+    wire = [header.origin, header.frame, header.client, header.low, header.principal, [header.max_txn_ops], settled]
+    return encode_entry(EntryKind.WRITES, wire, body)
+
+
+def decode_entry(data: bytes) -> tuple[int, Any, bytes]:
+    """Return `(kind, header, body)`.
+
+    Raises `DecodeError` if the bytes are no entry of this format: an entry that cannot be read must stop the node
+    ("upgrade first"), since skipping it would make this member differ from the others.
+    """
+    entry = decode(data)
+    if type(entry) is not list or len(entry) < 4 or type(entry[1]) is not int or type(entry[3]) is not bytes:
+        raise DecodeError("not an entry of the replicated log")
+    if entry[0] != ENTRY_FORMAT:
+        raise DecodeError(f"entry format {entry[0]!r} is newer than this release knows: upgrade first")
+    return entry[1], entry[2], entry[3]
+
+
+def writes_header(wire: Sequence[Any]) -> WritesHeader:
+    """Return the header of a write entry."""
+    return WritesHeader(
+        origin=wire[0],
+        frame=wire[1],
+        client=wire[2],
+        low=wire[3],
+        principal=wire[4],
+        max_txn_ops=wire[5][0],
+        settled={item[0]: tuple(item[1:]) for item in wire[6]},
+    )
