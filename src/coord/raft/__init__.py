@@ -1,0 +1,1 @@
+"""Consensus, pure: messages and ticks go in, effects come out as data."""
