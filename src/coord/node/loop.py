@@ -1,0 +1,59 @@
+"""The one task that runs all actors of a node.
+
+An actor is an owner, not a task: it has state, an inbox and a synchronous turn. Filling an inbox calls `wake`; the
+loop then runs the turns in a fixed order, once per pass of Trio's scheduler, so that all connections that became
+readable in one pass share one batch, one write to the log and one frame each of replies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import trio
+
+Turn = Callable[[], bool]
+"""Handles what is in an actor's inbox; True if it stopped before the end, to let others run."""
+
+
+class Loop:
+    """Runs the turns while there is work, and sleeps while there is none."""
+
+    def __init__(self) -> None:
+        self._turns: Sequence[Turn] = ()
+        self._task: trio.lowlevel.Task | None = None
+        self._is_dirty = False
+        self.passes = 0
+
+    def wake(self) -> None:
+        """Say that an inbox was filled."""
+        self._is_dirty = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    async def run(self, turns: Sequence[Turn]) -> None:
+        """Run until cancelled; an exception out of a turn ends the node (law 7)."""
+        self._turns = turns
+        while True:
+            if not self._is_dirty:
+                await self._sleep()
+            self._is_dirty = False
+            self.run_pass()
+            if self._is_dirty:
+                await trio.lowlevel.checkpoint()
+
+    def run_pass(self) -> None:
+        """Run every turn once."""
+        self.passes += 1
+        for turn in self._turns:
+            if turn():
+                self._is_dirty = True
+
+    async def _sleep(self) -> None:
+        self._task = trio.lowlevel.current_task()
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._task = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)

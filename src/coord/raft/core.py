@@ -1,0 +1,186 @@
+"""Consensus as a pure machine: ticks and completions go in, one `Ready` comes out.
+
+The rules are those of Ongaro's thesis ("Consensus: Bridging Theory and Practice", 2014); each is named where it
+stands. The disk is asynchronous: `ready()` says what to write, `persisted(term, index)` says that it is written, and
+nothing counts before. This is why a vote for oneself is a write like any other, and why a single voter commits an
+entry only after its own disk has it: etcd lost acknowledged writes by treating the lone member as a special case.
+
+The configuration has one voter, this member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+
+from coord.raft.log import RaftLog
+from coord.raft.types import Entry, HardState
+from coord.types import Role
+
+Note = tuple[str, dict[str, Any]]
+"""A log event as data: `(name, fields)`."""
+
+
+@define
+class Ready:
+    """What the outside must do now, in one batch.
+
+    `hard_state` (None if unchanged) and `entries` go to the log in one write, after which `persisted` is called.
+    `committed` goes to the state machine in order. `reads` are read rounds that are confirmed: `(round, index)`;
+    what shares the round may be served once `index` is applied.
+    """
+
+    hard_state: HardState | None = None
+    entries: Sequence[Entry] = ()
+    committed: Sequence[Entry] = ()
+    reads: Sequence[tuple[int, int]] = ()
+    notes: Sequence[Note] = ()
+
+
+@define
+class Raft:
+    """One member's consensus state. All changes of role go through the `_become` functions."""
+
+    member_id: int
+    election_ticks: int
+    log: RaftLog
+    hard_state: HardState
+    noop: bytes
+    """The entry that a new leader appends, so that it can commit in its own term (thesis §6.4)."""
+    role: Role = Role.FOLLOWER
+    leader_id: int = 0
+    _saved_state: HardState = field(init=False)
+    _elapsed_ticks: int = 0
+    _saved_index: int = field(init=False)
+    _handed_index: int = field(init=False)
+    _waiting_rounds: list[int] = field(factory=list)
+    _reads: list[tuple[int, int]] = field(factory=list)
+    _notes: list[Note] = field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        # What a restart finds on disk is durable by definition.
+        self._saved_state = self.hard_state
+        self.log.persisted_index = self.log.last_index
+        self._saved_index = self.log.last_index
+        self._handed_index = self.log.applied
+        # S12: commit is remembered, and cut to the last recovered entry.
+        self.log.committed = max(self.log.applied, min(self.hard_state.commit, self.log.last_index))
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self.hard_state.term
+
+    @property
+    def is_ready_to_read(self) -> bool:
+        """True for a leader that has committed in its own term (S8): its commit index is current."""
+        return self.role is Role.LEADER and self.log.term_at(self.log.committed) == self.term
+
+    def tick(self) -> None:
+        """Count one tick. A voter that hears no leader for `election_ticks` campaigns (thesis §3.4)."""
+        if self.role is Role.LEADER:
+            return
+        self._elapsed_ticks += 1
+        if self._elapsed_ticks >= self.election_ticks:
+            self.campaign("no leader was heard for an election timeout")
+
+    def campaign(self, reason: str) -> None:
+        """Stand for election, unless a committed entry still waits to be applied.
+
+        S12: it might be a configuration under which this member is no voter.
+        """
+        if self.role is Role.LEADER or self.log.applied < self.log.committed:
+            return
+        self._become_candidate(reason)
+
+    def propose(self, data: bytes) -> tuple[int, int] | None:
+        """Append an entry and return its (term, index), or None if this member is not the leader."""
+        if self.role is not Role.LEADER:
+            return None
+        index = self.log.last_index + 1
+        self.log.append((index, self.term, data))
+        return self.term, index
+
+    def read_index(self, round_id: int) -> None:
+        """Start a read round (thesis §6.4); it is confirmed in a later `Ready`.
+
+        S8: the reads that wait now share it; one that arrives later needs a round of its own. With one voter no
+        acknowledgement is outstanding, so that the round waits only for the first commit of the leader's own term.
+        """
+        if self.is_ready_to_read:
+            self._reads.append((round_id, self.log.committed))
+        else:
+            self._waiting_rounds.append(round_id)
+
+    def persisted(self, term: int, index: int, state: HardState) -> None:
+        """Learn that the disk holds `state` and the log up to `index`, whose entry has `term`.
+
+        The term makes the completion of an overwritten entry distinct from its replacement's (the async-append ABA
+        that etcd's raft pins in its test data).
+        """
+        if index > self.log.persisted_index and index <= self.log.last_index and self.log.term_at(index) == term:
+            self.log.persisted_index = index
+        if self.role is Role.CANDIDATE and state.term == self.term and state.vote == self.member_id:
+            # Thesis §3.4: a majority of votes, and this one counts only now that it cannot be forgotten.
+            self._become_leader()
+        self._maybe_commit()
+
+    def applied(self, index: int) -> None:
+        """Learn that the state machine has applied the log up to `index`."""
+        assert self.log.applied <= index <= self.log.committed, (self.log.applied, index, self.log.committed)
+        self.log.applied = index
+
+    def ready(self) -> Ready | None:
+        """Return what to do since the last call, or None."""
+        log = self.log
+        entries: Sequence[Entry] = ()
+        if log.last_index > self._saved_index:
+            entries = log.slice(self._saved_index + 1, log.last_index)
+            self._saved_index = log.last_index
+        committed: Sequence[Entry] = ()
+        if log.committed > self._handed_index:
+            committed = log.slice(self._handed_index + 1, log.committed)
+            self._handed_index = log.committed
+        state = self.hard_state if self.hard_state != self._saved_state else None
+        if not (entries or committed or state or self._reads or self._notes):
+            return None
+        if state is not None:
+            self._saved_state = state
+        reads, self._reads = self._reads, []
+        notes, self._notes = self._notes, []
+        return Ready(state, entries, committed, reads, notes)
+
+    def state_to_save(self) -> HardState:
+        """Return the hard state that the next write carries: S5 puts the newest commit into every batch."""
+        return HardState(self.hard_state.term, self.hard_state.vote, self.log.committed)
+
+    def _become_candidate(self, reason: str) -> None:
+        self.role = Role.CANDIDATE
+        self.leader_id = 0
+        self._elapsed_ticks = 0
+        self.hard_state = HardState(self.term + 1, self.member_id, self.log.committed)
+        self._note("raft.election.started", reason=reason, last_index=self.log.last_index)
+
+    def _become_leader(self) -> None:
+        self.role = Role.LEADER
+        self.leader_id = self.member_id
+        self._note("raft.election.won", votes=1, voters=1)
+        self._note("raft.role.changed", to="leader")
+        self.propose(self.noop)
+
+    def _maybe_commit(self) -> None:
+        # Thesis §3.6.2: only entries of the own term are committed by counting; earlier ones follow with them.
+        log = self.log
+        if self.role is not Role.LEADER or log.persisted_index <= log.committed:
+            return
+        if log.term_at(log.persisted_index) != self.term:
+            return
+        log.committed = log.persisted_index
+        if self._waiting_rounds:
+            self._reads.extend((round_id, log.committed) for round_id in self._waiting_rounds)
+            self._waiting_rounds.clear()
+
+    def _note(self, name: str, **fields: Any) -> None:
+        self._notes.append((name, {"term": self.term, **fields}))
