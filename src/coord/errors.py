@@ -361,3 +361,7 @@ class DamageError(NodeError):
 
 class DiskError(NodeError):
     """The disk failed an operation whose effect is now unknown; the process ends (law 7)."""
+
+
+class DiskFullError(DiskError):
+    """The disk has no room (ENOSPC, EDQUOT); nothing was acknowledged, the operation may be repeated (S16)."""
