@@ -5,9 +5,9 @@ field never changes its meaning. Every decision is an event (a role, a vote, a r
 happens for each request is a counter of `metrics` instead. Events that a client can cause at will are
 *limited*: at most `LIMITED_PER_S` a second are written, and the next one says how many were left out.
 
-Pure cores give events out as data, `(name, fields)`; they may add `term` and `role` to any event, as they were
-at the moment of the decision. Everything else that a line carries is added by `log.Log`. `docs/logs.md` is made
-from this catalogue.
+Pure cores give events out as data, `(name, fields)`; they may add `term` and `role` to any event, as they
+were at the moment of the decision. Everything else that a line carries is added by `log.Log`. `docs/logs.md`
+is made from this catalogue.
 """
 
 from __future__ import annotations
@@ -91,7 +91,6 @@ _warn(
 _warn("config.bind.exposed", "Whoever reaches this address can read and write everything.", url=TEXT)
 _warn("log.lines.dropped", "Stderr took no more lines for a while, and these many are lost.", lines=INT)
 _warn("log.library.warned", "A library logged this.", limited=True, library=TEXT, text=TEXT)
-_error("log.event.malformed", "An event that is not as catalogued: please report it.", name=TEXT, error=TEXT)
 
 # The cluster.
 _info("cluster.identity.created", "A new cluster begins, with this random id.", members=IDS)

@@ -26,7 +26,7 @@ class Level(IntEnum):
 
 
 class Kind(StrEnum):
-    """What a field holds, and so how it is written. Any field may be None: it does not apply here."""
+    """What a field holds, and so how it is written; a field that does not apply is None, and left out."""
 
     INT = "integer"
     FLOAT = "number"
