@@ -54,14 +54,13 @@ class Applier:
         if not self._queue:
             return False
         ends = self.clock() + TURN_BUDGET_S
-        index = term = 0
+        index = 0
         while self._queue and self.store.overlay_bytes < OVERLAY_BYTES_MAX:
             index, term, data = self._queue.popleft()
             self._apply(index, term, data)
             if self.clock() >= ends:
                 break
         if index:
-            self.store.seal(index, term)
             self.consensus.raft.applied(index)
         return bool(self._queue) and self.store.overlay_bytes < OVERLAY_BYTES_MAX
 

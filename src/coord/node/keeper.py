@@ -1,0 +1,156 @@
+"""The store keeper: moves what is applied into the store, and releases the log behind it.
+
+Order is what keeps this safe. A flush holds only what the own log has made durable (S3); the log is released only
+after an explicit sync that followed the flush (S4); the overlay is trimmed only when the commit has returned (S7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define, field
+
+from coord.errors import DiskFullError
+from coord.limits import CATCH_UP_ENTRIES, FLUSH_BYTES, FLUSH_INTERVAL_S, LOG_BYTES_IN_MEMORY_MAX
+from coord.mvcc.machine import StateMachine
+from coord.node.consensus import Log
+from coord.node.worker import Worker
+from coord.raft.log import RaftLog
+from coord.store.port import FlushJobPort, StorePort
+
+_RETRY_FULL_S = 1.0
+
+
+@define
+class StoreKeeper:
+    """Owns flushes and syncs. `release_wal(index)` lets the log writer drop segments."""
+
+    store: StorePort
+    machine: StateMachine
+    raft_log: RaftLog
+    worker: Worker
+    clock: Callable[[], float]
+    log: Log
+    wake: Callable[[], None]
+    release_wal: Callable[[int], None]
+    observe_commit: Callable[[float], None]
+    sync_every_entries: int
+    flushes: int = 0
+    is_disk_full: bool = False
+    _is_working: bool = False
+    _next_flush_at: float = 0.0
+    _failure: BaseException | None = None
+    _synced_index: int = 0
+    _waiting: list[Callable[[], None]] = field(factory=list)
+    _covered: list[Callable[[], None]] = field(factory=list)
+    _waiting_sync: list[Callable[[], None]] = field(factory=list)
+    _pending: FlushJobPort | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True if the store's worker has nothing to do."""
+        return not self._is_working
+
+    def flush(self, done: Callable[[], None]) -> None:
+        """Flush soon, and call `done` when all that is applied and removed by now is committed."""
+        self._waiting.append(done)
+        self.wake()
+
+    def sync(self, done: Callable[[], None]) -> None:
+        """Flush and sync, then call `done`: a restart from here replays nothing."""
+
+        def flushed() -> None:
+            self._waiting_sync.append(done)
+
+        self.flush(flushed)
+
+    def turn(self) -> bool:
+        """Start a flush or a sync, if one is due and the worker is free."""
+        if self._failure is not None:
+            raise self._failure
+        if self._is_working:
+            return False
+        is_due = (
+            bool(self._waiting)
+            or bool(self._waiting_sync)
+            or self.store.overlay_bytes >= FLUSH_BYTES
+            or self.clock() >= self._next_flush_at
+        )
+        if not is_due:
+            return False
+        job = self._pending or self._next_job()
+        if job is not None:
+            self._run_flush(job)
+        elif self._waiting_sync or self.store.applied_index - self._synced_index >= self.sync_every_entries:
+            self._run_sync()
+        return False
+
+    def _next_job(self) -> FlushJobPort | None:
+        # Rows are sealed together with the records of the same entries: a part of one without the other would be a
+        # state that never was (S6).
+        self.machine.flush_rows()
+        self.store.seal(self.machine.applied_index, self.machine.applied_term)
+        job = self.store.flush_job(self.raft_log.persisted_index)
+        self._covered, self._waiting = self._waiting, []
+        if job is None:
+            self._next_flush_at = self.clock() + FLUSH_INTERVAL_S
+            _call(self._covered)
+        return job
+
+    def _run_flush(self, job: FlushJobPort) -> None:
+        self._pending = job
+        self._is_working = True
+        started = self.clock()
+
+        def done(error: BaseException | None) -> None:
+            self._is_working = False
+            self._next_flush_at = self.clock() + FLUSH_INTERVAL_S
+            if isinstance(error, DiskFullError):
+                # S16: a full disk raises the alarm; the job stays and is tried again.
+                self._next_flush_at = self.clock() + _RETRY_FULL_S
+                self.is_disk_full = True
+            elif error is not None:
+                self._failure = error
+            else:
+                self._flushed(job, self.clock() - started)
+            self.wake()
+
+        self.worker.submit(job.run, done)
+
+    def _flushed(self, job: FlushJobPort, took_s: float) -> None:
+        self.store.flushed(job)
+        self._pending = None
+        self.is_disk_full = False
+        self.flushes += 1
+        self.observe_commit(took_s)
+        _call(self._covered)
+        log = self.raft_log
+        keep = 0 if log.size_bytes > LOG_BYTES_IN_MEMORY_MAX else CATCH_UP_ENTRIES
+        floor = min(self.store.applied_index, log.applied, log.persisted_index) - keep
+        if floor > log.base_index:
+            log.release(floor)
+
+    def _run_sync(self) -> None:
+        self._is_working = True
+        waiting, self._waiting_sync = self._waiting_sync, []
+        job = self.store.sync_job()
+        index = self.store.applied_index
+
+        def done(error: BaseException | None) -> None:
+            self._is_working = False
+            if error is not None:
+                self._failure = error
+            else:
+                self.store.synced(job)
+                self._synced_index = index
+                # S4: only what an explicit sync has covered may leave the log.
+                self.release_wal(index)
+                _call(waiting)
+            self.wake()
+
+        self.worker.submit(job.run, done)
+
+
+def _call(waiting: list[Callable[[], None]]) -> None:
+    for done in waiting:
+        done()

@@ -1,0 +1,148 @@
+"""The lease reaper: counts time on the leader and proposes expiry; nothing expires but through the log (S22).
+
+Renewals are not entries. A keep-alive is acknowledged only after a read round that started after it arrived, and only
+if no expiry of its lease was proposed. An expiry carries the proposer's term and is void in another.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from attrs import define, field
+
+from coord.codec import encode
+from coord.limits import LEASES_EXPIRED_PER_ENTRY
+from coord.mvcc.applied import Applied
+from coord.mvcc.machine import StateMachine
+from coord.node.consensus import Log
+from coord.protocol.entries import encode_entry
+from coord.protocol.ops import EntryKind
+
+_STALL_S = 0.05
+"""A tick later than this was a stall of the process: its clients could not renew meanwhile."""
+
+
+@define
+class LeaseReaper:
+    """Deadlines by lease, in seconds of `clock`; they live on the leader alone and in memory alone."""
+
+    machine: StateMachine
+    clock: Callable[[], float]
+    log: Log
+    propose: Callable[[bytes], bool]
+    start_round: Callable[[Callable[[], None]], None]
+    """Calls back after a read round that starts from now on is confirmed."""
+    term: Callable[[], int]
+    interval_s: float
+    expired: int = 0
+    renewed: int = 0
+    _deadlines: dict[int, float] = field(factory=dict)
+    _heap: list[tuple[float, int]] = field(factory=list)
+    _expiring: set[int] = field(factory=set)
+    _is_confirming: bool = False
+    _stalled_s: float = 0.0
+    _last_tick: float = 0.0
+    _is_leader: bool = False
+    _waiting_revoke: dict[int, list[Callable[[], None]]] = field(factory=dict)
+
+    def lead(self) -> None:
+        """Begin to count: every lease gets its full TTL from now (S23)."""
+        self._is_leader = True
+        self._expiring.clear()
+        self._deadlines.clear()
+        self._heap.clear()
+        self._last_tick = self.clock()
+        now = self._now()
+        for lease, ttl_s in self.machine.leases():
+            self._set(lease, now + ttl_s)
+
+    def on_applied(self, applied: Applied) -> None:
+        """Follow grants and revocations."""
+        if not self._is_leader:
+            return
+        now = self._now()
+        for lease, ttl_s in applied.leases_granted:
+            self._set(lease, now + ttl_s)
+        for lease in applied.leases_revoked:
+            self._deadlines.pop(lease, None)
+            self._expiring.discard(lease)
+            for resume in self._waiting_revoke.pop(lease, ()):
+                resume()
+
+    def tick(self) -> None:
+        """Look for leases past their deadline; call every `interval_s`."""
+        now = self.clock()
+        late_s = now - self._last_tick - self.interval_s
+        self._last_tick = now
+        if late_s > _STALL_S:
+            # S22: what the clients could not renew while this process stood still does not count against them.
+            self._stalled_s += late_s
+        if self._is_leader and not self._is_confirming and self._heap and self._heap[0][0] <= self._now():
+            # S22: the round begins past the deadlines, and every keep-alive that arrived before it is confirmed is
+            # handled first, since they share the reader's queue.
+            self._is_confirming = True
+            self.start_round(self._expire)
+
+    def is_expiring(self, leases: Sequence[int]) -> int:
+        """Return the first of `leases` whose expiry is proposed, or 0."""
+        return next((lease for lease in leases if lease in self._expiring), 0)
+
+    def after_revoke(self, lease: int, resume: Callable[[], None]) -> None:
+        """Call `resume` when the proposed expiry of `lease` has been applied."""
+        self._waiting_revoke.setdefault(lease, []).append(resume)
+
+    def renew(self, leases: Sequence[int]) -> list[list[int]]:
+        """Renew and return `[lease, ttl_s]` for each; a TTL of 0 says that there is no such lease."""
+        now = self._now()
+        renewed = []
+        for lease in leases:
+            ttl_s = self.machine.lease_ttl(lease)
+            if ttl_s and lease not in self._expiring:
+                self._set(lease, now + ttl_s)
+                self.renewed += 1
+            renewed.append([lease, ttl_s])
+        return renewed
+
+    def remaining_s(self, lease: int) -> int:
+        """Return the whole seconds left of a lease; 0 or less while its expiry is under way."""
+        deadline = self._deadlines.get(lease)
+        return int(deadline - self._now()) if deadline is not None else self.machine.lease_ttl(lease)
+
+    def ordered(self) -> list[int]:
+        """Return the ids of all leases, the next to expire first."""
+        return sorted((lease for lease, _ in self.machine.leases()), key=lambda lease: self._deadlines.get(lease, 0.0))
+
+    def _now(self) -> float:
+        return self.clock() - self._stalled_s
+
+    def _set(self, lease: int, deadline: float) -> None:
+        if lease not in self._deadlines:
+            heapq.heappush(self._heap, (deadline, lease))
+        self._deadlines[lease] = deadline
+
+    def _expire(self) -> None:
+        self._is_confirming = False
+        now = self._now()
+        due: list[int] = []
+        while self._heap and self._heap[0][0] <= now and len(due) < LEASES_EXPIRED_PER_ENTRY:
+            _, lease = heapq.heappop(self._heap)
+            deadline = self._deadlines.get(lease)
+            if deadline is None or lease in self._expiring:
+                continue
+            if deadline > now:
+                # It was renewed since it was queued: only now does it move, so that a renewal costs no heap work.
+                heapq.heappush(self._heap, (deadline, lease))
+            else:
+                due.append(lease)
+        if not due:
+            return
+        entry: list[Any] = [self.term(), due]
+        if self.propose(encode_entry(EntryKind.EXPIRY, None, encode(entry))):
+            self._expiring.update(due)
+            self.expired += len(due)
+            self.log("lease.batch.expired", count=len(due), first=f"{due[0]:016x}")
+        else:
+            for lease in due:
+                heapq.heappush(self._heap, (now, lease))

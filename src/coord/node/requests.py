@@ -1,0 +1,231 @@
+"""Requests that are no writes: what each method of coord.cddl does.
+
+Reads become a `Read`, whose `serve` runs when a round confirms that the state here is current. Creating a watch and
+renewing a lease wait for a round as well: the one so that "from now on" means behind every acknowledged write, the
+other because of S22.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any
+
+from attrs import define, field
+
+from coord import errors
+from coord.codec import encode
+from coord.errors import ApiError, InvalidArgument, Unimplemented
+from coord.limits import REQUEST_TIMEOUT_MS_MAX
+from coord.mvcc.machine import StateMachine
+from coord.node.leases import LeaseReaper
+from coord.node.outbox import Outbox
+from coord.node.ports import Sink
+from coord.node.reads import Read, Reader
+from coord.node.replies import range_result, reply_error, reply_value
+from coord.node.watches import Broadcaster, Watch
+from coord.protocol.ops import Method
+from coord.protocol.ranges import RangeRequest, parse_range
+
+_Handler = Callable[[Sink, int, float, list[Any]], None]
+
+
+@define
+class Requests:
+    """Takes requests apart and gives them to the actors. `status` is the result of Method.STATUS."""
+
+    machine: StateMachine
+    reader: Reader
+    leases: LeaseReaper
+    watches: Broadcaster
+    outbox: Outbox
+    clock: Callable[[], float]
+    request_timeout_s: float
+    max_txn_ops: int
+    status: Callable[[], list[Any]]
+    _handlers: dict[int, _Handler] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._handlers = {
+            Method.RANGE: self._range,
+            Method.TXN: self._txn,
+            Method.LEASE_TIME_TO_LIVE: self._time_to_live,
+            Method.LEASE_LEASES: self._lease_list,
+            Method.LEASE_KEEP_ALIVE: self._keep_alive,
+            Method.WATCH_CREATE: self._watch_create,
+            Method.WATCH_CANCEL: self._watch_cancel,
+            Method.WATCH_PROGRESS: self._watch_progress,
+            Method.CANCEL: self._cancel,
+            Method.STATUS: self._status,
+            Method.MEMBER_LIST: self._member_list,
+            Method.HASH_KV: self._hash_kv,
+            Method.ALARM_LIST: self._alarm_list,
+        }
+
+    def take(self, sink: Sink, request_id: int, method: int, timeout_ms: int, arguments: list[Any]) -> None:
+        """Handle one request; whatever is wrong with it becomes its reply."""
+        handler = self._handlers.get(method)
+        timeout_s = min(timeout_ms, REQUEST_TIMEOUT_MS_MAX) / 1000 if timeout_ms else self.request_timeout_s
+        try:
+            if handler is None:
+                raise Unimplemented(f"unknown method {method}")
+            handler(sink, request_id, self.clock() + timeout_s, arguments)
+        except ApiError as error:
+            self.outbox.reply(sink, reply_error(request_id, self.machine.revision, error))
+
+    def _range(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        if len(arguments) == 1 and type(arguments[0]) is bytes and arguments[0]:
+            self.reader.linearizable(Read(sink, request_id, deadline, partial(self._get, arguments[0])))
+            return
+        request = parse_range(arguments)
+        read = Read(sink, request_id, deadline, partial(self._serve_range, request), request.min_revision)
+        if request.serializable:
+            self.reader.serializable(read)
+        else:
+            self.reader.linearizable(read)
+
+    def _get(self, key: bytes) -> bytes:
+        self.reader.ranges_served += 1
+        record = self.machine.get(key)
+        return range_result((), False, 0) if record is None else range_result((record,), False, 1)
+
+    def _serve_range(self, request: RangeRequest) -> bytes | Generator[None, None, bytes]:
+        return self._get(request.key) if request.is_plain_get else self.reader.range(request)
+
+    def _txn(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        serve, is_serializable = self.machine.read_txn(arguments, self.max_txn_ops)
+        read = Read(sink, request_id, deadline, serve)
+        if is_serializable:
+            self.reader.serializable(read)
+        else:
+            self.reader.linearizable(read)
+
+    def _time_to_live(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        lease = _integer(arguments, 0, "id")
+        with_keys = _boolean(arguments, 1, "keys")
+        _at_most(arguments, 2)
+
+        def serve() -> bytes:
+            granted_s = self.machine.lease_ttl(lease)
+            if not granted_s:
+                return encode([lease, -1, 0, []])
+            keys = self.machine.lease_keys(lease) if with_keys else []
+            return encode([lease, self.leases.remaining_s(lease), granted_s, keys])
+
+        self.reader.linearizable(Read(sink, request_id, deadline, serve))
+
+    def _lease_list(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        _at_most(arguments, 0)
+        self.reader.linearizable(Read(sink, request_id, deadline, lambda: encode(self.leases.ordered())))
+
+    def _keep_alive(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        _at_most(arguments, 1)
+        ids = arguments[0] if arguments else None
+        if type(ids) is not list or not ids or not all(type(lease) is int for lease in ids):
+            raise InvalidArgument("lease-keep-alive needs a list of lease ids")
+        read = Read(sink, request_id, deadline, lambda: self._renew(read, ids))
+        self.reader.linearizable(read)
+
+    def _renew(self, read: Read, ids: list[int]) -> bytes | None:
+        expiring = self.leases.is_expiring(ids)
+        if not expiring:
+            return encode(self.leases.renew(ids))
+        # The expiry is in the log: what it does decides the answer, and that is known soon.
+        self.leases.after_revoke(expiring, partial(self.reader.linearizable, read))
+        return None
+
+    def _watch_create(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        watch = _parse_watch(sink, arguments)
+
+        def serve() -> bytes:
+            start = self.watches.create(watch)
+            return encode([watch.id, start])
+
+        self.reader.linearizable(Read(sink, request_id, deadline, serve))
+
+    def _watch_cancel(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        watch_id = _integer(arguments, 0, "watch-id")
+        _at_most(arguments, 1)
+        existed = self.watches.cancel(sink, watch_id)
+        self.outbox.reply(sink, reply_value(request_id, self.machine.revision, existed))
+
+    def _watch_progress(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        _at_most(arguments, 0)
+
+        def answer(revision: int) -> None:
+            self.outbox.reply(sink, reply_value(request_id, self.machine.revision, revision))
+
+        self.watches.when_current(sink, answer)
+
+    def _cancel(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        # No reply of its own; a write cannot be called back and answers as if nothing had been said.
+        if arguments and type(arguments[0]) is int:
+            self.reader.cancel(sink, arguments[0])
+
+    def _status(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        _at_most(arguments, 0)
+        self.outbox.reply(sink, reply_value(request_id, self.machine.revision, self.status()))
+
+    def _member_list(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        linearizable = _boolean(arguments, 0, "linearizable")
+        _at_most(arguments, 1)
+        read = Read(sink, request_id, deadline, self._members)
+        if linearizable:
+            self.reader.linearizable(read)
+        else:
+            self.reader.serializable(read)
+
+    def _members(self) -> bytes:
+        members = sorted(self.machine.members.values(), key=lambda member: member.id)
+        return encode([member.to_wire() for member in members])
+
+    def _hash_kv(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        revision = _integer(arguments, 0, "revision") if arguments else 0
+        _at_most(arguments, 1)
+        self.reader.linearizable(Read(sink, request_id, deadline, lambda: self._hash(revision)))
+
+    def _hash(self, revision: int) -> Generator[None, None, bytes]:
+        at = revision if revision > 0 else self.machine.revision
+        hashed, compact_revision = yield from self.machine.hash_kv(at)
+        return encode([hashed, compact_revision, at])
+
+    def _alarm_list(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        _at_most(arguments, 0)
+        read = Read(sink, request_id, deadline, lambda: encode([list(alarm) for alarm in sorted(self.machine.alarms)]))
+        self.reader.linearizable(read)
+
+
+def _parse_watch(sink: Sink, arguments: list[Any]) -> Watch:
+    _at_most(arguments, 9)
+    key = arguments[0] if arguments else b""
+    range_end = arguments[1] if len(arguments) > 1 else b""
+    if type(key) is not bytes or type(range_end) is not bytes:
+        raise InvalidArgument("watch-create: key and range-end are byte strings")
+    start = _integer(arguments, 2, "start-revision") if len(arguments) > 2 else 0
+    watch_id = _integer(arguments, 3, "watch-id") if len(arguments) > 3 else 0
+    if watch_id < 0:
+        raise InvalidArgument(f"watch-create: watch-id {watch_id} is negative")
+    names = ("no-put", "no-delete", "prev-kv", "progress-notify", "fragment")
+    flags = [_boolean(arguments, 4 + place, name) for place, name in enumerate(names)]
+    return Watch(sink, watch_id, key or b"\0", range_end, start, *flags)
+
+
+def _integer(arguments: list[Any], place: int, name: str) -> int:
+    value = arguments[place] if len(arguments) > place else None
+    if type(value) is float:
+        raise InvalidArgument(f"{name} is a float ({value!r}); an integer belongs there")
+    if type(value) is not int:
+        raise InvalidArgument(f"{name} is missing or no integer")
+    return value
+
+
+def _boolean(arguments: list[Any], place: int, name: str) -> bool:
+    value = arguments[place] if len(arguments) > place else False
+    if type(value) is not bool:
+        raise InvalidArgument(f"{name} is no boolean")
+    return value
+
+
+def _at_most(arguments: list[Any], count: int) -> None:
+    if len(arguments) > count:
+        raise Unimplemented(f"this node does not know item {count + 1} of the arguments: {arguments[count]!r:.40}")

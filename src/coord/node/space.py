@@ -1,0 +1,72 @@
+"""Space: the leader raises and clears the NOSPACE alarm by entries, from the size of the pages in use (S16)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+
+from coord.codec import encode
+from coord.limits import QUOTA_CLEAR_RATIO, SPACE_RESERVE_BYTES
+from coord.mvcc.machine import StateMachine
+from coord.node.consensus import Log
+from coord.protocol.entries import encode_entry
+from coord.protocol.ops import AlarmAction, EntryKind
+from coord.store.port import StorePort
+from coord.types import AlarmType
+
+
+@define
+class SpaceWatch:
+    """Compares the store's size with the quota. `quota_bytes` of 0 or less means the map is the only bound."""
+
+    machine: StateMachine
+    store: StorePort
+    quota_bytes: int
+    member_id: int
+    log: Log
+    propose: Callable[[bytes], bool]
+    is_leader: Callable[[], bool]
+    is_disk_full: Callable[[], bool]
+    size_bytes: int = 0
+    in_use_bytes: int = 0
+    _pending: AlarmAction | None = None
+
+    def has_space(self, growth_bytes: int) -> bool:
+        """Tell whether a write that grows the store by `growth_bytes` still fits under the quota."""
+        if self.quota_bytes <= 0:
+            return True
+        return self.in_use_bytes + self.store.overlay_bytes + growth_bytes <= self.quota_bytes
+
+    def refused(self) -> None:
+        """Learn that a write was refused for lack of space: the alarm is raised for all members."""
+        self._act(AlarmAction.ACTIVATE)
+
+    def check(self) -> None:
+        """Read the sizes and raise or clear the alarm; call it about once a second."""
+        space = self.store.space()
+        self.size_bytes, self.in_use_bytes = space.size_bytes, space.in_use_bytes
+        if not self.is_leader():
+            return
+        is_raised = self.is_raised()
+        if is_raised == (self._pending is AlarmAction.ACTIVATE):
+            self._pending = None
+        is_full = self.is_disk_full() or space.free_disk_bytes < SPACE_RESERVE_BYTES
+        quota = self.quota_bytes if self.quota_bytes > 0 else space.limit_bytes
+        if not is_raised and (is_full or self.in_use_bytes >= quota):
+            self._act(AlarmAction.ACTIVATE)
+        elif is_raised and not is_full and self.in_use_bytes < quota * QUOTA_CLEAR_RATIO:
+            self._act(AlarmAction.DEACTIVATE)
+
+    def is_raised(self) -> bool:
+        """Tell whether this member's NOSPACE alarm is on."""
+        return (self.member_id, int(AlarmType.NOSPACE)) in self.machine.alarms
+
+    def _act(self, action: AlarmAction) -> None:
+        if self._pending is action or not self.is_leader():
+            return
+        body = encode([int(action), self.member_id, int(AlarmType.NOSPACE)])
+        if self.propose(encode_entry(EntryKind.ALARM, None, body)):
+            self._pending = action
+            event = "alarm.nospace.raised" if action is AlarmAction.ACTIVATE else "alarm.nospace.cleared"
+            self.log(event, in_use_bytes=self.in_use_bytes, quota_bytes=self.quota_bytes)

@@ -1,0 +1,322 @@
+"""The watch broadcaster: events leave as they are applied; late watches are fed from history.
+
+A watch is *current* when it has been given everything applied, and is then fed from the applier: each event is
+encoded once, and each connection gets one notification with the ids of the watches it is for. A watch that starts in
+the past, or whose connection is slow, is *late*: it is fed from the store, all late ones by one scan. None is ever
+dropped silently; only compaction ends one, and says so (S30).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from coord import errors
+from coord.codec import NULL, array_head, encode, uint
+from coord.limits import (
+    TURN_BUDGET_S,
+    WATCH_CATCH_UP_REVISIONS,
+    WATCH_FRAGMENT_BYTES,
+    WATCHES_PER_CONNECTION,
+)
+from coord.mvcc.applied import RawEvent
+from coord.mvcc.machine import StateMachine
+from coord.mvcc.watchers import WatchIndex
+from coord.node.consensus import Log
+from coord.node.outbox import Outbox
+from coord.node.ports import Sink
+from coord.protocol.ops import Notification
+from coord.types import EventType
+
+_EVENTS_HEAD = b"\x84" + uint(int(Notification.EVENTS))
+_EVENTS_HEAD_FRAGMENT = b"\x85" + uint(int(Notification.EVENTS))
+_TRUE = b"\xf5"
+
+
+@define(eq=False)
+class Watch:
+    """One watch. It has been given every event below `next_revision`, and wants those from it on."""
+
+    sink: Sink
+    id: int
+    key: bytes
+    range_end: bytes
+    next_revision: int
+    no_put: bool = False
+    no_delete: bool = False
+    prev_kv: bool = False
+    progress_notify: bool = False
+    fragment: bool = False
+    is_late: bool = False
+    spoke_at: float = 0.0
+    encoded_id: bytes = b""
+
+    def covers(self, key: bytes) -> bool:
+        """Tell whether `key` lies in the watched interval."""
+        if not self.range_end:
+            return key == self.key
+        return key >= self.key and (self.range_end == b"\0" or key < self.range_end)
+
+
+@define
+class Broadcaster:
+    """Owns all watches. `progress_interval_s` is etcd's `--watch-progress-notify-interval`."""
+
+    machine: StateMachine
+    outbox: Outbox
+    clock: Callable[[], float]
+    log: Log
+    wake: Callable[[], None]
+    progress_interval_s: float
+    watch_count: int = 0
+    slow_watches: int = 0
+    events_sent: int = 0
+    _index: WatchIndex[Watch] = field(factory=WatchIndex)
+    _by_sink: dict[Sink, dict[int, Watch]] = field(factory=dict)
+    _late: dict[Watch, None] = field(factory=dict)
+    _inbox: list[tuple[int, list[RawEvent]]] = field(factory=list)
+    _asked: list[tuple[Sink, int, Callable[[int], None]]] = field(factory=list)
+    _next_sweep_at: float = 0.0
+
+    def on_events(self, events: Sequence[tuple[int, list[RawEvent]]]) -> None:
+        """Queue what the applier changed."""
+        self._inbox.extend(events)
+
+    def create(self, watch: Watch) -> int:
+        """Add a watch and return its start revision. Raises `ApiError`.
+
+        `watch.next_revision` is the start revision asked for, 0 for the next; `watch.id` 0 lets the node choose.
+        """
+        watches = self._by_sink.setdefault(watch.sink, {})
+        if watch.range_end and watch.range_end != b"\0" and watch.range_end <= watch.key:
+            raise errors.InvalidArgument("mvcc: watcher range is empty")
+        if watch.id and watch.id in watches:
+            raise errors.InvalidArgument("mvcc: duplicate watch ID provided on the WatchStream")
+        if len(watches) >= WATCHES_PER_CONNECTION:
+            raise errors.ResourceExhausted(f"more than {WATCHES_PER_CONNECTION} watches on one connection")
+        start = watch.next_revision
+        if start < 0 or 0 < start < self.machine.compact_revision:
+            raise errors.compacted(max(self.machine.compact_revision, 0))
+        if not watch.id:
+            watch.id = self._free_id(watches)
+        watch.encoded_id = uint(watch.id)
+        # What is queued here is not given out yet, so that a watch from now on starts behind it.
+        current = self.machine.revision
+        watch.next_revision = start or current + 1
+        watch.spoke_at = self.clock()
+        watches[watch.id] = watch
+        self.watch_count += 1
+        if watch.next_revision <= current:
+            self._fall_back(watch)
+        else:
+            self._index.add(watch.key, watch.range_end, watch)
+        return watch.next_revision
+
+    def cancel(self, sink: Sink, watch_id: int) -> bool:
+        """Remove a watch; False if there is none."""
+        watch = self._by_sink.get(sink, {}).get(watch_id)
+        if watch is not None:
+            self._remove(watch)
+        return watch is not None
+
+    def forget(self, sink: Sink) -> None:
+        """Remove all watches of a connection that has gone."""
+        for watch in self._by_sink.pop(sink, {}).values():
+            self._detach(watch)
+        self._asked = [asked for asked in self._asked if asked[0] is not sink]
+
+    def when_current(self, sink: Sink, answer: Callable[[int], None]) -> None:
+        """Call `answer(revision)` behind every event up to `revision` on all watches of `sink` (S30)."""
+        self._asked.append((sink, self.machine.revision, answer))
+        self.wake()
+
+    def turn(self) -> bool:
+        """Give out what was applied, then feed late watches; True if more can go on at once."""
+        if self._inbox:
+            events, self._inbox = self._inbox, []
+            for revision, changes in events:
+                self._broadcast(revision, changes)
+        goes_on = bool(self._late) and self._feed_late()
+        if self._asked:
+            self._answer_asked()
+        return goes_on
+
+    def sweep(self) -> None:
+        """Tell idle watches that asked for it how far they are; call it about once a second."""
+        now = self.clock()
+        due: dict[Sink, list[Watch]] = {}
+        for sink, watches in self._by_sink.items():
+            for watch in watches.values():
+                if watch.progress_notify and not watch.is_late and now - watch.spoke_at >= self.progress_interval_s:
+                    due.setdefault(sink, []).append(watch)
+        revision = self.machine.revision
+        for sink, idle in due.items():
+            # A watch from a future revision has not been promised anything below its start.
+            idle = [watch for watch in idle if watch.next_revision <= revision + 1]
+            for watch in idle:
+                watch.spoke_at = now
+            if idle:
+                self._notify(sink, b"\x83\x01" + _ids(idle) + uint(revision))
+
+    def cancel_all(self, reason: str) -> None:
+        """End every watch with a reason; its client resumes elsewhere."""
+        for sink, watches in list(self._by_sink.items()):
+            if watches:
+                self._notify(sink, _canceled(list(watches.values()), 0, reason))
+            self.forget(sink)
+
+    def _broadcast(self, revision: int, changes: Sequence[RawEvent]) -> None:
+        """Give one revision's events to the current watches, and make late those of slow connections."""
+        by_sink: dict[Sink, dict[Watch, list[RawEvent]]] = {}
+        match = self._index.match
+        for change in changes:
+            for watch in match(change[0]):
+                by_sink.setdefault(watch.sink, {}).setdefault(watch, []).append(change)
+        for sink, wanted in by_sink.items():
+            if sink.is_slow():
+                for watch in wanted:
+                    if watch.next_revision <= revision:
+                        watch.next_revision = revision
+                        self.slow_watches += 1
+                        self._index.remove(watch.key, watch.range_end, watch)
+                        self._fall_back(watch)
+            else:
+                self._deliver(sink, revision, wanted)
+
+    def _deliver(self, sink: Sink, revision: int, wanted: dict[Watch, list[RawEvent]]) -> None:
+        """Send one revision to the watches of a connection; those with equal events share one notification."""
+        groups: dict[tuple[bool, bool, tuple[int, ...]], tuple[list[Watch], list[RawEvent]]] = {}
+        for watch, changes in wanted.items():
+            if watch.next_revision > revision:
+                continue
+            if watch.no_put or watch.no_delete:
+                changes = [
+                    change
+                    for change in changes
+                    if not (watch.no_put if change[1] == EventType.PUT else watch.no_delete)
+                ]
+                if not changes:
+                    continue
+            group = (watch.prev_kv, watch.fragment, tuple(map(id, changes)))
+            groups.setdefault(group, ([], changes))[0].append(watch)
+        now = self.clock()
+        for (prev_kv, fragment, _), (watches, changes) in groups.items():
+            encoded = [self._event(change, prev_kv) for change in changes]
+            self.events_sent += len(encoded) * len(watches)
+            for watch in watches:
+                watch.spoke_at = now
+            for notification in _notifications(_ids(watches), revision, encoded, fragment):
+                self._notify(sink, notification)
+
+    def _event(self, change: RawEvent, prev_kv: bool) -> bytes:
+        _, kind, record, previous = change
+        before = NULL
+        if prev_kv and previous is not None and previous[0] >= self.machine.compact_revision:
+            before = self.machine.backend.read(*previous)
+        return (b"\x83\x00" if kind == EventType.PUT else b"\x83\x01") + record + before
+
+    def _fall_back(self, watch: Watch) -> None:
+        watch.is_late = True
+        self._late[watch] = None
+        self.wake()
+
+    def _feed_late(self) -> bool:
+        """Feed late watches by shared scans; True if more can be fed at once."""
+        floor, current = self.machine.compact_revision, self.machine.revision
+        for watch in [watch for watch in self._late if watch.next_revision < floor]:
+            # The start was legal when it was asked for; now its history is gone, and the client must know.
+            self._notify(watch.sink, _canceled([watch], floor, ""))
+            self._remove(watch)
+        ends = self.clock() + TURN_BUDGET_S
+        while ready := [watch for watch in self._late if not watch.sink.is_slow()]:
+            first = min(watch.next_revision for watch in ready)
+            last = min(current, first + WATCH_CATCH_UP_REVISIONS - 1)
+            share = [watch for watch in ready if watch.next_revision <= last + 1]
+            self._feed(share, first, last)
+            for watch in share:
+                watch.next_revision = max(watch.next_revision, last + 1)
+                if watch.next_revision > current:
+                    watch.is_late = False
+                    del self._late[watch]
+                    self._index.add(watch.key, watch.range_end, watch)
+            if self.clock() >= ends:
+                return bool(self._late)
+        return False
+
+    def _feed(self, share: Sequence[Watch], first: int, last: int) -> None:
+        for revision, changes in self.machine.history(first, last):
+            by_sink: dict[Sink, dict[Watch, list[RawEvent]]] = {}
+            for change in changes:
+                for watch in share:
+                    if watch.next_revision <= revision and watch.covers(change[0]):
+                        by_sink.setdefault(watch.sink, {}).setdefault(watch, []).append(change)
+            for sink, wanted in by_sink.items():
+                self._deliver(sink, revision, wanted)
+
+    def _answer_asked(self) -> None:
+        waiting = []
+        for sink, revision, answer in self._asked:
+            if any(watch.sink is sink and watch.next_revision <= revision for watch in self._late):
+                waiting.append((sink, revision, answer))
+            else:
+                answer(revision)
+        self._asked = waiting
+
+    def _notify(self, sink: Sink, notification: bytes) -> None:
+        sink.notify(notification)
+        self.outbox.touch(sink)
+
+    def _remove(self, watch: Watch) -> None:
+        self._by_sink.get(watch.sink, {}).pop(watch.id, None)
+        self._detach(watch)
+
+    def _detach(self, watch: Watch) -> None:
+        self.watch_count -= 1
+        if watch.is_late:
+            del self._late[watch]
+        else:
+            self._index.remove(watch.key, watch.range_end, watch)
+
+    @staticmethod
+    def _free_id(watches: dict[int, Watch]) -> int:
+        # Ids are unique within a connection and handed out upwards; 0 asks for one, so that the first is 1.
+        candidate = len(watches) + 1
+        while candidate in watches:
+            candidate += 1
+        return candidate
+
+
+def _ids(watches: Sequence[Watch]) -> bytes:
+    return b"".join((array_head(len(watches)), *[watch.encoded_id for watch in watches]))
+
+
+def _canceled(watches: Sequence[Watch], compact_revision: int, reason: str) -> bytes:
+    return b"\x84\x02" + _ids(watches) + encode(compact_revision) + encode(reason)
+
+
+def _notifications(ids: bytes, revision: int, events: Sequence[bytes], fragment: bool) -> list[bytes]:
+    """Return one notification, or several fragments if the watch allows them and the events are large."""
+    if not fragment or len(events) < 2 or sum(map(len, events)) < WATCH_FRAGMENT_BYTES:
+        return [b"".join((_EVENTS_HEAD, ids, uint(revision), array_head(len(events)), *events))]
+    parts: list[list[bytes]] = [[]]
+    size = 0
+    for event in events:
+        if parts[-1] and size + len(event) > WATCH_FRAGMENT_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(event)
+        size += len(event)
+    return [
+        b"".join(
+            (
+                _EVENTS_HEAD_FRAGMENT,
+                ids,
+                uint(revision),
+                array_head(len(part)),
+                *part,
+                _TRUE if number < len(parts) - 1 else b"\xf4",
+            )
+        )
+        for number, part in enumerate(parts)
+    ]
