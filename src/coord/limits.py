@@ -45,6 +45,9 @@ MESSAGE_COMPLETE_TIMEOUT_S: Final = 10.0
 WRITE_STALL_TIMEOUT_S: Final = 10.0
 PING_IDLE_S: Final = 5.0
 PING_GIVE_UP_S: Final = 10.0
+CONTROL_FRAMES_PER_SECOND: Final = 128
+CLOSE_TIMEOUT_S: Final = 1.0
+"""How long a closing link waits for the other side to take what is left and to close too."""
 CONNECTIONS_MAX: Final = 10_000
 
 # Node queues.

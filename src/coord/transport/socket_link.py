@@ -1,0 +1,435 @@
+"""A link over a connected socket: RFC 6455 messages, driven straight from the non-blocking socket.
+
+The opening handshake is over when a `SocketLink` is made. From then on a sans-I/O machine (the one of
+`websockets`: measured, it takes a third of wsproto's time for small frames and an eighth for large masked
+ones) turns bytes into frames. There is no reader task, queue or lock between the socket and the one task
+that receives, because those, not the framing, are what a message costs.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from typing import Final
+
+import trio
+from websockets.exceptions import PayloadTooBig
+from websockets.frames import Opcode
+from websockets.protocol import Protocol as Machine
+from websockets.protocol import Side
+from websockets.protocol import State as MachineState
+
+from coord.limits import (
+    CLOSE_TIMEOUT_S,
+    CONTROL_FRAMES_PER_SECOND,
+    FRAGMENTS_PER_MESSAGE,
+    FRAME_BYTES_MAX,
+    MESSAGE_COMPLETE_TIMEOUT_S,
+    PING_GIVE_UP_S,
+    PING_IDLE_S,
+    SEND_BUFFER_HARD_BYTES,
+    WRITE_STALL_TIMEOUT_S,
+)
+from coord.transport.keeper import TICK_S, current_keeper, ticks
+from coord.transport.link import (
+    CLOSE_ABNORMAL,
+    CLOSE_NORMAL,
+    CLOSE_POLICY,
+    CLOSE_TOO_BIG,
+    CLOSE_UNSUPPORTED,
+    Link,
+    LinkClosed,
+    LinkEnd,
+)
+
+RECEIVE_BYTES: Final = 64 * 1024
+FEED_BYTES: Final = 16 * 1024
+"""Tiny frames cost the machine 6 µs each, so that one read of nothing else would hold the loop for 60 ms;
+between slices of this size it is seen that they are too many."""
+
+_PING_IDLE: Final = ticks(PING_IDLE_S)
+_PING_GIVE_UP: Final = ticks(PING_GIVE_UP_S)
+_WRITE_STALL: Final = ticks(WRITE_STALL_TIMEOUT_S)
+_MESSAGE_COMPLETE: Final = ticks(MESSAGE_COMPLETE_TIMEOUT_S)
+_CLOSE: Final = ticks(CLOSE_TIMEOUT_S)
+_CONTROL_FRAMES_PER_TICK: Final = int(CONTROL_FRAMES_PER_SECOND * TICK_S)
+
+# The machine logs each connection; coord has its own events for that.
+_SILENT_LOGGER: Final = logging.getLogger("coord.transport.machine")
+_SILENT_LOGGER.setLevel(logging.CRITICAL + 1)
+
+_BINARY: Final = Opcode.BINARY
+_CONTINUATION: Final = Opcode.CONT
+_TEXT: Final = Opcode.TEXT
+_CLOSE_FRAME: Final = Opcode.CLOSE
+
+
+def peer_name(sock: socket.socket) -> str:
+    """Return `host:port` of the socket's other side, or "?" if it is gone already."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "?"
+    if not isinstance(name, tuple):
+        return "unix"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class SocketLink(Link):
+    """A WebSocket after its handshake; takes over `sock`, which must not block.
+
+    `received` are bytes that came behind the handshake in the same read. Messages above `max_message_bytes`
+    end the link with 1009.
+    """
+
+    __slots__ = (
+        "_control_frames",
+        "_drained",
+        "_fd",
+        "_fragments",
+        "_hard_bytes",
+        "_heard_at",
+        "_inbox",
+        "_is_flushing",
+        "_is_open",
+        "_is_pinged",
+        "_is_reading",
+        "_keeper",
+        "_linger_until",
+        "_machine",
+        "_out",
+        "_partial_since",
+        "_progress_at",
+        "_sock",
+        "closed",
+        "peer",
+        "subprotocol",
+    )
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        is_client: bool,
+        subprotocol: str,
+        received: bytes = b"",
+        max_message_bytes: int = FRAME_BYTES_MAX,
+        hard_bytes: int = SEND_BUFFER_HARD_BYTES,
+    ) -> None:
+        self._sock = sock
+        self._fd = sock.fileno()
+        self.peer = peer_name(sock)
+        self.subprotocol = subprotocol
+        self._hard_bytes = hard_bytes
+        side = Side.CLIENT if is_client else Side.SERVER
+        self._machine = Machine(side, max_size=max_message_bytes, logger=_SILENT_LOGGER)
+        self._inbox: list[bytes] = []
+        self._fragments: list[bytes] | None = None
+        self._out = bytearray()
+        self._drained = trio.lowlevel.ParkingLot()
+        self.closed: LinkClosed | None = None
+        self._is_open = True
+        self._is_reading = False
+        self._is_flushing = False
+        self._is_pinged = False
+        self._control_frames = 0
+        self._keeper = current_keeper()
+        self._heard_at = self._progress_at = self._keeper.tick
+        self._partial_since: int | None = None
+        self._linger_until = 0
+        self._keeper.add(self)
+        if received:
+            self._feed(received)
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return len(self._out)
+
+    # ---- the socket: what a TLS layer would replace
+
+    def _read_socket(self) -> bytes:
+        """Return what has come, `b""` at the end of the stream. Raises `BlockingIOError` or another
+        `OSError`."""
+        return self._sock.recv(RECEIVE_BYTES)
+
+    def _write_socket(self, data: bytes | bytearray) -> int:
+        """Return how many bytes of `data` the socket took. Raises `OSError` if it is broken."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    # ---- sending
+
+    def send(self, message: bytes) -> None:
+        """Send one message without waiting; see `Link.send`."""
+        if self.closed is None:
+            self._machine.send_binary(message)
+            self._push(self._machine.data_to_send())
+
+    def _push(self, frames: list[bytes]) -> None:
+        # Only whole frames enter the buffer and only this link writes to the socket, so that no cancelled
+        # call can leave half a frame behind, in which all later ones would vanish.
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        if not data or not self._is_open:
+            return
+        if self._out:
+            self._out += data
+        else:
+            try:
+                taken = self._write_socket(data)
+            except OSError as error:
+                self._break(error)
+                return
+            if taken == len(data):
+                return
+            self._out += memoryview(data)[taken:]
+            self._progress_at = self._keeper.tick
+            if not self._is_flushing:
+                self._is_flushing = True
+                trio.lowlevel.spawn_system_task(self._flush_left_over, name="coord.transport.flusher")
+        if len(self._out) > self._hard_bytes:
+            self._finish(
+                CLOSE_POLICY, f"{len(self._out)} bytes wait for a side that does not read", LinkEnd.SILENT
+            )
+            self.abort()
+
+    async def _flush_left_over(self) -> None:
+        try:
+            while self._out:
+                try:
+                    await trio.lowlevel.wait_writable(self._fd)
+                except trio.ClosedResourceError:
+                    if not self._is_open:
+                        return
+                    continue
+                try:
+                    taken = self._write_socket(self._out)
+                except OSError as error:
+                    self._break(error)
+                    return
+                del self._out[:taken]
+                self._progress_at = self._keeper.tick
+                self._drained.unpark_all()
+        except trio.Cancelled:
+            self.abort()
+            raise
+        finally:
+            self._is_flushing = False
+
+    async def wait_drained(self, to_bytes: int = 0) -> None:
+        """Wait until at most `to_bytes` are buffered. Raises `LinkClosed`."""
+        await trio.lowlevel.checkpoint()
+        while len(self._out) > to_bytes and self.closed is None:
+            await self._drained.park()
+        if self.closed is not None:
+            raise self._ending()
+
+    # ---- receiving
+
+    async def recv_many(self) -> list[bytes]:
+        """Return all messages that one read completed. Raises `LinkClosed`."""
+        if self._inbox:
+            await trio.lowlevel.checkpoint()
+        while not self._inbox:
+            if self.closed is not None:
+                await trio.lowlevel.checkpoint()
+                raise self._ending()
+            self._is_reading = True
+            try:
+                # Waiting first is right for both sides of a closed loop, whose socket is nearly always
+                # empty here, and lets all readers that became ready in one pass run in the same pass.
+                await trio.lowlevel.wait_readable(self._fd)
+            except trio.ClosedResourceError:
+                continue
+            finally:
+                self._is_reading = False
+            if self.closed is None:
+                self._read()
+        messages, self._inbox = self._inbox, []
+        return messages
+
+    async def recv(self) -> bytes:
+        """Return the next message. Raises `LinkClosed`."""
+        messages = await self.recv_many()
+        self._inbox = messages[1:] + self._inbox
+        return messages[0]
+
+    def _read(self) -> None:
+        try:
+            data = self._read_socket()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._break(error)
+            return
+        if not data:
+            self._finish(CLOSE_ABNORMAL, "end of stream", LinkEnd.BROKEN)
+            return
+        self._heard_at = self._keeper.tick
+        self._is_pinged = False
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        if len(data) <= FEED_BYTES:
+            self._feed_slice(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(data), FEED_BYTES):
+            if self.closed is None:
+                self._feed_slice(view[start : start + FEED_BYTES])
+
+    def _feed_slice(self, data: bytes | memoryview) -> None:
+        machine = self._machine
+        machine.receive_data(data)  # type: ignore[arg-type]  # it is only appended to a bytearray
+        frames = machine.events_received()
+        for frame in frames:
+            opcode = frame.opcode  # type: ignore[union-attr]  # no handshake events after the handshake
+            if opcode is _BINARY and frame.fin:  # type: ignore[union-attr]
+                self._inbox.append(bytes(frame.data))  # type: ignore[union-attr]
+            elif opcode is _BINARY or opcode is _CONTINUATION:
+                self._take_fragment(bytes(frame.data), frame.fin)  # type: ignore[union-attr]
+            elif opcode is _TEXT:
+                self._fail(CLOSE_UNSUPPORTED, "text messages are not part of the protocol, send binary ones")
+            elif opcode is not _CLOSE_FRAME:
+                self._control_frames += 1
+            if self.closed is not None:
+                return
+        if self._control_frames > _CONTROL_FRAMES_PER_TICK:
+            self._fail(CLOSE_POLICY, "too many control frames")
+            return
+        if machine.writes:
+            self._push(machine.data_to_send())
+        if machine.state is not MachineState.OPEN and self.closed is None:
+            self._note_end_by_machine()
+        self._note_partial(bool(frames))
+
+    def _take_fragment(self, data: bytes, is_last: bool) -> None:
+        if self._fragments is None:
+            self._fragments = []
+        self._fragments.append(data)
+        if len(self._fragments) > FRAGMENTS_PER_MESSAGE:
+            self._fail(CLOSE_TOO_BIG, f"a message in more than {FRAGMENTS_PER_MESSAGE} fragments")
+        elif is_last:
+            self._inbox.append(b"".join(self._fragments))
+            self._fragments = None
+
+    def _note_partial(self, has_frames: bool) -> None:
+        # A read that completes no frame is inside one. (A frame that was cut in the read that completed
+        # another is noticed at its next bytes; if there are none, no pong can come either, and the link is
+        # given up as silent.)
+        if self._fragments is None and has_frames:
+            self._partial_since = None
+        elif self._partial_since is None:
+            self._partial_since = self._keeper.tick
+
+    # ---- the end
+
+    def _fail(self, code: int, reason: str) -> None:
+        self._machine.fail(code, reason)
+        self._push(self._machine.data_to_send())
+        self._finish(code, reason, LinkEnd.MISUSED)
+
+    def _note_end_by_machine(self) -> None:
+        """The machine left its open state by itself: a close message came, or the other side broke the
+        rules."""
+        machine = self._machine
+        if machine.parser_exc is None and machine.close_rcvd is not None:
+            self._finish(int(machine.close_rcvd.code), machine.close_rcvd.reason, LinkEnd.PEER)
+            return
+        sent = machine.close_sent
+        code = int(sent.code) if sent is not None else CLOSE_ABNORMAL
+        text = "message too big" if isinstance(machine.parser_exc, PayloadTooBig) else str(machine.parser_exc)
+        self._finish(code, text, LinkEnd.MISUSED)
+
+    def _break(self, error: OSError) -> None:
+        self._finish(CLOSE_ABNORMAL, error.strerror or str(error), LinkEnd.BROKEN)
+        self.abort()
+
+    def _finish(self, code: int, reason: str, end: LinkEnd) -> None:
+        """Note the end, once, and wake whoever waits on the link."""
+        if self.closed is None:
+            self.closed = LinkClosed(code, reason, end)
+            self._fragments = None
+            self._linger_until = self._keeper.tick + _CLOSE + 1
+            self._drained.unpark_all()
+            if self._is_open:
+                trio.lowlevel.notify_closing(self._fd)
+
+    def _ending(self) -> LinkClosed:
+        assert self.closed is not None
+        return LinkClosed(self.closed.code, self.closed.reason, self.closed.end)
+
+    def close(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """Say goodbye behind what was sent, without waiting."""
+        if self.closed is None:
+            self._machine.send_close(code, reason)
+            self._push(self._machine.data_to_send())
+            self._finish(code, reason, LinkEnd.LOCAL)
+
+    def abort(self) -> None:
+        """Drop the link and all that is buffered, at once."""
+        self._finish(CLOSE_ABNORMAL, "aborted", LinkEnd.LOCAL)
+        if self._is_open:
+            self._is_open = False
+            self._keeper.remove(self)
+            trio.lowlevel.notify_closing(self._fd)
+            self._sock.close()
+            self._out = bytearray()
+            self._drained.unpark_all()
+
+    async def aclose(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
+        """Close, wait shortly for what was sent to leave, and free the link."""
+        try:
+            self.close(code, reason)
+            with trio.move_on_after(CLOSE_TIMEOUT_S):
+                await trio.lowlevel.checkpoint()
+                while self._out:
+                    await self._drained.park()
+                await self._linger()
+        finally:
+            self.abort()
+
+    async def _linger(self) -> None:
+        """Half-close, then read to the end: closing with unread bytes would reset what was sent last."""
+        try:
+            if self._is_open:
+                self._sock.shutdown(socket.SHUT_WR)
+            while self._is_open and self._read_socket_or_wait():
+                await trio.lowlevel.wait_readable(self._fd)
+        except (OSError, trio.ClosedResourceError):
+            return
+
+    def _read_socket_or_wait(self) -> bool:
+        """Discard what has come; return False at the end of the stream."""
+        try:
+            return bool(self._read_socket())
+        except BlockingIOError:
+            return True
+
+    # ---- the timer
+
+    def on_tick(self, tick: int) -> None:
+        """Ping, or give up, what has been quiet or unfinished for too long. Called by the keeper."""
+        self._control_frames = 0
+        if self.closed is not None:
+            if tick >= self._linger_until:
+                self.abort()
+        elif self._out and tick - self._progress_at > _WRITE_STALL:
+            self._finish(CLOSE_ABNORMAL, f"nothing was taken for {WRITE_STALL_TIMEOUT_S:g} s", LinkEnd.SILENT)
+            self.abort()
+        elif self._partial_since is not None and tick - self._partial_since > _MESSAGE_COMPLETE:
+            self._fail(CLOSE_POLICY, f"a message was not completed in {MESSAGE_COMPLETE_TIMEOUT_S:g} s")
+        elif not self._is_reading:
+            # Nothing can be heard while the owner does not read, so nothing is concluded from silence.
+            self._heard_at = tick
+        elif tick - self._heard_at > _PING_GIVE_UP:
+            self._finish(CLOSE_ABNORMAL, f"silent for {PING_GIVE_UP_S:g} s", LinkEnd.SILENT)
+            self.abort()
+        elif tick - self._heard_at > _PING_IDLE and not self._is_pinged:
+            # S30: an idle connection is pinged, so that a dead one is noticed in time.
+            self._is_pinged = True
+            self._machine.send_ping(b"")
+            self._push(self._machine.data_to_send())
