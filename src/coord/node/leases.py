@@ -22,6 +22,8 @@ from coord.protocol.ops import EntryKind
 
 _STALL_S = 0.05
 """A tick later than this was a stall of the process: its clients could not renew meanwhile."""
+_CONFIRM_S = 5.0
+"""A round that is not confirmed by then is asked for again."""
 
 
 @define
@@ -41,7 +43,7 @@ class LeaseReaper:
     _deadlines: dict[int, float] = field(factory=dict)
     _heap: list[tuple[float, int]] = field(factory=list)
     _expiring: set[int] = field(factory=set)
-    _is_confirming: bool = False
+    _confirming_until: float = 0.0
     _stalled_s: float = 0.0
     _last_tick: float = 0.0
     _is_leader: bool = False
@@ -79,10 +81,10 @@ class LeaseReaper:
         if late_s > _STALL_S:
             # S22: what the clients could not renew while this process stood still does not count against them.
             self._stalled_s += late_s
-        if self._is_leader and not self._is_confirming and self._heap and self._heap[0][0] <= self._now():
+        if self._is_leader and now >= self._confirming_until and self._heap and self._heap[0][0] <= self._now():
             # S22: the round begins past the deadlines, and every keep-alive that arrived before it is confirmed is
             # handled first, since they share the reader's queue.
-            self._is_confirming = True
+            self._confirming_until = now + _CONFIRM_S
             self.start_round(self._expire)
 
     def is_expiring(self, leases: Sequence[int]) -> int:
@@ -123,7 +125,7 @@ class LeaseReaper:
         self._deadlines[lease] = deadline
 
     def _expire(self) -> None:
-        self._is_confirming = False
+        self._confirming_until = 0.0
         now = self._now()
         due: list[int] = []
         while self._heap and self._heap[0][0] <= now and len(due) < LEASES_EXPIRED_PER_ENTRY:
