@@ -60,6 +60,7 @@ class Compactor:
                 return False
             self._revision, self._next = self._next, 0
             self._started = self.clock()
+            self.removed = 0
             self._steps = self.machine.compaction_steps()
             self.log("store.compaction.started", revision=self._revision)
         ends = self.clock() + TURN_BUDGET_S
@@ -75,7 +76,7 @@ class Compactor:
     def _finish(self) -> None:
         self._steps = None
         took_ms = round((self.clock() - self._started) * 1000, 3)
-        self.log("store.compaction.done", revision=self._revision, took_ms=took_ms)
+        self.log("store.compaction.finished", revision=self._revision, records=self.removed, ms=took_ms)
         waiting, self._waiting = self._waiting, []
 
         def resume_all() -> None:

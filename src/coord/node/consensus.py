@@ -131,7 +131,7 @@ class Consensus:
         """Take Raft's Ready apart."""
         while (ready := self.raft.ready()) is not None:
             for name, fields in ready.notes:
-                if name == "raft.role.changed":
+                if name == "raft.election.won":
                     self.leader_changes += 1
                 self.log(name, **fields)
             if ready.entries or ready.hard_state is not None:

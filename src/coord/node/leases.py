@@ -59,6 +59,7 @@ class LeaseReaper:
         now = self._now()
         for lease, ttl_s in self.machine.leases():
             self._set(lease, now + ttl_s)
+        self.log("lease.clock.started", leases=len(self._deadlines))
 
     def on_applied(self, applied: Applied) -> None:
         """Follow grants and revocations."""
@@ -81,6 +82,7 @@ class LeaseReaper:
         if late_s > _STALL_S:
             # S22: what the clients could not renew while this process stood still does not count against them.
             self._stalled_s += late_s
+            self.log("lease.clock.delayed", ms=round(late_s * 1000, 1))
         if self._is_leader and now >= self._confirming_until and self._heap and self._heap[0][0] <= self._now():
             # S22: the round begins past the deadlines, and every keep-alive that arrived before it is confirmed is
             # handled first, since they share the reader's queue.
@@ -144,7 +146,6 @@ class LeaseReaper:
         if self.propose(encode_entry(EntryKind.EXPIRY, None, encode(entry))):
             self._expiring.update(due)
             self.expired += len(due)
-            self.log("lease.batch.expired", count=len(due), first=f"{due[0]:016x}")
         else:
             for lease in due:
                 heapq.heappush(self._heap, (now, lease))

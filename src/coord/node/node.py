@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -117,7 +117,6 @@ class Node:
     ready: trio.Event = field(factory=trio.Event)
     """Set when the node has led and committed in its own term, and the cluster has its id."""
     _rounds: int = 0
-    _frames: int = 0
     _bootstrap_proposed: bool = False
     _own_rounds: list[Callable[[], None]] = field(factory=list)
 
@@ -386,7 +385,7 @@ class Node:
         cluster = self.seams.new_id()
         body = encode([cluster, CLIENT_RECORDS_MAX, [member.to_wire()]])
         self.consensus.propose_internal(encode_entry(EntryKind.CLUSTER, None, body))
-        self.seams.log("cluster.bootstrap.proposed", cluster_id=f"{cluster:x}", members=1)
+        self.seams.log("cluster.identity.created", members=[options.member_id])
 
     def _on_applied(self, applied: Applied) -> None:
         if applied.events:
@@ -414,7 +413,7 @@ class Node:
         self.space.check()
         self.watches.sweep()
         if self.raft.role is Role.LEADER and (revision := self.auto_compaction.due(now)):
-            self._frames += 1
+            self.seams.log("compaction.automatic.proposed", mode=self.options.compaction_mode, revision=revision)
             header = WritesHeader(self.member_id, 0, 0, 0, "", self.options.max_txn_ops, {})
             self.consensus.propose_internal(encode_writes(header, compact_body(revision)))
 
@@ -447,8 +446,3 @@ class Node:
 
 
 _NOBODY = _Nobody()
-
-
-def load(machine: StateMachine) -> Iterator[None]:
-    """Rebuild the state machine from its store, a slice at a time."""
-    yield from machine.load()

@@ -68,5 +68,6 @@ class SpaceWatch:
         body = encode([int(action), self.member_id, int(AlarmType.NOSPACE)])
         if self.propose(encode_entry(EntryKind.ALARM, None, body)):
             self._pending = action
-            event = "alarm.nospace.raised" if action is AlarmAction.ACTIVATE else "alarm.nospace.cleared"
-            self.log(event, in_use_bytes=self.in_use_bytes, quota_bytes=self.quota_bytes)
+            event = "alarm.state.raised" if action is AlarmAction.ACTIVATE else "alarm.state.cleared"
+            reason = f"{self.in_use_bytes} bytes in use, the quota is {self.quota_bytes}"
+            self.log(event, alarm="NOSPACE", member=self.member_id, reason=reason)

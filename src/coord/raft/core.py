@@ -157,18 +157,28 @@ class Raft:
         return HardState(self.hard_state.term, self.hard_state.vote, self.log.committed)
 
     def _become_candidate(self, reason: str) -> None:
-        self.role = Role.CANDIDATE
         self.leader_id = 0
         self._elapsed_ticks = 0
         self.hard_state = HardState(self.term + 1, self.member_id, self.log.committed)
-        self._note("raft.election.started", reason=reason, last_index=self.log.last_index)
+        self._note(
+            "raft.election.started",
+            pre=False,
+            reason=reason,
+            last_index=self.log.last_index,
+            last_term=self.log.last_term,
+            voters=[self.member_id],
+        )
+        self._change_role(Role.CANDIDATE, reason)
 
     def _become_leader(self) -> None:
-        self.role = Role.LEADER
+        self._note("raft.election.won", pre=False, votes=1, quorum=1)
+        self._change_role(Role.LEADER, "elected")
         self.leader_id = self.member_id
-        self._note("raft.election.won", votes=1, voters=1)
-        self._note("raft.role.changed", to="leader")
         self.propose(self.noop)
+
+    def _change_role(self, role: Role, reason: str) -> None:
+        self._note("raft.role.changed", from_role=self.role.name.lower(), to_role=role.name.lower(), reason=reason)
+        self.role = role
 
     def _maybe_commit(self) -> None:
         # Thesis §3.6.2: only entries of the own term are committed by counting; earlier ones follow with them.
