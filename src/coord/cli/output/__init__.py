@@ -1,0 +1,1 @@
+"""How answers are printed: one printer for each format of `--write-out`."""

@@ -1,0 +1,129 @@
+"""The `simple` format: keys and values as they are, a line each, and sentences for the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+
+from coord.cli.output import rows
+from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents, text_lines
+from coord.client import responses as r
+from coord.types import KeyValue, LeaseId
+
+
+@frozen
+class SimplePrinter:
+    """Prints bytes raw, or as `\\x61` if `hex`; with `value_only` no keys."""
+
+    hex: bool = False
+    value_only: bool = False
+
+    def put(self, response: r.PutResponse) -> bytes:
+        """Show `OK`, and the pair before."""
+        return b"OK\n" + self._pairs([response.prev_kv] if response.prev_kv else [])
+
+    def get(self, response: r.RangeResponse) -> bytes:
+        """Show the pairs."""
+        return self._pairs(response.kvs)
+
+    def delete(self, response: r.DeleteResponse) -> bytes:
+        """Show how many keys went, and what they were."""
+        return b"%d\n" % response.deleted + self._pairs(response.prev_kvs)
+
+    def txn(self, response: r.TxnResponse) -> bytes:
+        """Show which branch ran, and each of its answers after an empty line."""
+        out = [b"SUCCESS\n" if response.succeeded else b"FAILURE\n"]
+        for each in response.responses:
+            out.append(b"\n")
+            if isinstance(each, r.PutResponse):
+                out.append(self.put(each))
+            elif isinstance(each, r.DeleteResponse):
+                out.append(self.delete(each))
+            elif isinstance(each, r.RangeResponse):
+                out.append(self.get(each))
+            else:
+                out.append(self.txn(each))
+        return b"".join(out)
+
+    def watch(self, events: WatchEvents) -> bytes:
+        """Show each event: its type, the pair before if known, and the pair."""
+        out = []
+        for event in events.batch.events:
+            out.append(event.type.name.encode() + b"\n")
+            out.append(self._pairs([event.prev_kv, event.kv] if event.prev_kv else [event.kv]))
+        return b"".join(out)
+
+    def grant(self, response: r.LeaseGrantResponse) -> bytes:
+        """Show the id and the TTL."""
+        return text_lines([f"lease {response.id:016x} granted with TTL({response.ttl_s}s)"])
+
+    def revoke(self, lease: LeaseId, response: r.LeaseRevokeResponse) -> bytes:
+        """Show the id."""
+        return text_lines([f"lease {lease:016x} revoked"])
+
+    def keep_alive(self, response: r.LeaseKeepAliveResponse) -> bytes:
+        """Show the id and the TTL."""
+        return text_lines([f"lease {response.id:016x} keepalived with TTL({response.ttl_s})"])
+
+    def time_to_live(self, response: r.LeaseTimeToLiveResponse, keys: bool) -> bytes:
+        """Show what is left, and the keys."""
+        if response.granted_ttl_s == 0 and response.ttl_s == -1:
+            return text_lines([f"lease {response.id:016x} already expired"])
+        line = (
+            f"lease {response.id:016x} granted with TTL({response.granted_ttl_s}s), "
+            f"remaining({response.ttl_s}s)"
+        ).encode()
+        if keys:
+            line += b", attached keys([" + b" ".join(response.keys) + b"])"
+        return line + b"\n"
+
+    def leases(self, response: r.LeaseLeasesResponse) -> bytes:
+        """Show how many leases there are, and their ids."""
+        return text_lines(
+            [f"found {len(response.leases)} leases", *(f"{lease:016x}" for lease in response.leases)]
+        )
+
+    def member_list(self, response: r.MemberListResponse) -> bytes:
+        """Show a line for each member."""
+        return _comma_lines(rows.member_rows(response))
+
+    def alarms(self, response: r.AlarmResponse) -> bytes:
+        """Show a line for each alarm."""
+        return text_lines([f"memberID:{each.member_id} alarm:{each.alarm.name} " for each in response.alarms])
+
+    def health(self, healths: Sequence[r.Health]) -> bytes:
+        """Show a sentence for each endpoint; the command sends it to stderr, as etcdctl does."""
+        return text_lines(
+            [
+                f"{each.endpoint} is healthy: successfully committed proposal: took = {rows.took(each)}"
+                if each.is_healthy
+                else f"{each.endpoint} is unhealthy: failed to commit proposal: {each.error}"
+                for each in healths
+            ]
+        )
+
+    def status(self, statuses: Sequence[EndpointStatus]) -> bytes:
+        """Show a line for each endpoint."""
+        return _comma_lines(rows.status_rows(statuses))
+
+    def hash_kv(self, hashes: Sequence[EndpointHash]) -> bytes:
+        """Show a line for each endpoint."""
+        return _comma_lines(rows.hash_rows(hashes))
+
+    def _pairs(self, pairs: Sequence[KeyValue]) -> bytes:
+        out = []
+        for pair in pairs:
+            if not self.value_only:
+                out.append(self._data(pair.key))
+            out.append(self._data(pair.value))
+        return b"".join(out)
+
+    def _data(self, data: bytes) -> bytes:
+        if self.hex:
+            return b"".join(b"\\x%02x" % byte for byte in data) + b"\n"
+        return data + b"\n"
+
+
+def _comma_lines(lines: Sequence[rows.Row]) -> bytes:
+    return text_lines([", ".join(row) for row in lines])
