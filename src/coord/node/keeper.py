@@ -19,6 +19,7 @@ from coord.raft.log import RaftLog
 from coord.store.port import FlushJobPort, StorePort
 
 _RETRY_FULL_S = 1.0
+_SLOW_S = 0.5
 
 
 @define
@@ -40,7 +41,6 @@ class StoreKeeper:
     _is_working: bool = False
     _next_flush_at: float = 0.0
     _failure: BaseException | None = None
-    _synced_index: int = 0
     _waiting: list[Callable[[], None]] = field(factory=list)
     _covered: list[Callable[[], None]] = field(factory=list)
     _waiting_sync: list[Callable[[], None]] = field(factory=list)
@@ -81,7 +81,7 @@ class StoreKeeper:
         job = self._pending or self._next_job()
         if job is not None:
             self._run_flush(job)
-        elif self._waiting_sync or self.store.applied_index - self._synced_index >= self.sync_every_entries:
+        elif self._waiting_sync or self.store.applied_index - self.store.synced_index >= self.sync_every_entries:
             self._run_sync()
         return False
 
@@ -109,8 +109,10 @@ class StoreKeeper:
                 # S16: a full disk raises the alarm; the job stays and is tried again.
                 self._next_flush_at = self.clock() + _RETRY_FULL_S
                 self.is_disk_full = True
+                self.log("store.disk.full", error=error)
             elif error is not None:
                 self._failure = error
+                self.log("store.flush.failed", error=error)
             else:
                 self._flushed(job, self.clock() - started)
             self.wake()
@@ -134,7 +136,6 @@ class StoreKeeper:
         self._is_working = True
         waiting, self._waiting_sync = self._waiting_sync, []
         job = self.store.sync_job()
-        index = self.store.applied_index
 
         def done(error: BaseException | None) -> None:
             self._is_working = False
@@ -142,9 +143,8 @@ class StoreKeeper:
                 self._failure = error
             else:
                 self.store.synced(job)
-                self._synced_index = index
                 # S4: only what an explicit sync has covered may leave the log.
-                self.release_wal(index)
+                self.release_wal(self.store.synced_index)
                 _call(waiting)
             self.wake()
 

@@ -10,9 +10,14 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
+from coord.errors import DiskFullError
+from coord.node.consensus import Log
 from coord.node.worker import Worker
 from coord.raft.types import Entry, HardState
-from coord.wal.log import Wal
+from coord.wal.log import ReleaseJob, Wal, WriteJob
+
+_SLOW_S = 0.1
+_RETRY_FULL_S = 0.5
 
 
 @define
@@ -23,18 +28,23 @@ class LogWriter:
     worker: Worker
     preparer: Worker
     clock: Callable[[], float]
+    log: Log
     wake: Callable[[], None]
     persisted: Callable[[int, int, HardState], None]
     observe_sync: Callable[[float], None]
-    last: tuple[int, int] = (0, 0)
-    """(term, index) of the last entry handed in."""
     syncs: int = 0
+    is_disk_full: bool = False
+    _last: tuple[int, int] = (0, 0)
+    """(term, index) of the last entry handed in."""
     _entries: list[Entry] = field(factory=list)
     _state: HardState | None = None
     _is_writing: bool = False
     _is_preparing: bool = False
     _failure: BaseException | None = None
     _release_index: int = 0
+    _retry: Callable[[], None] | None = None
+    _retry_at: float = 0.0
+    _prepare_at: float = 0.0
 
     def append(self, entries: Sequence[Entry], state: HardState) -> None:
         """Queue entries and the hard state that goes with them."""
@@ -54,45 +64,80 @@ class LogWriter:
         """Start the next write, if the disk is free."""
         if self._failure is not None:
             raise self._failure
+        if self._retry is not None and self.clock() >= self._retry_at:
+            retry, self._retry = self._retry, None
+            retry()
         if self._state is not None and not self._is_writing:
-            self._write(self._entries, self._state)
-        if not self._is_preparing:
+            self._plan(self._entries, self._state)
+        if not self._is_preparing and self.clock() >= self._prepare_at:
             self._prepare()
         return False
 
-    def _write(self, entries: list[Entry], state: HardState) -> None:
+    def _plan(self, entries: list[Entry], state: HardState) -> None:
         job = self.wal.plan(entries, state)
         if entries:
-            self.last = (entries[-1][1], entries[-1][0])
-        term, index = self.last
+            self._last = (entries[-1][1], entries[-1][0])
         self._entries, self._state = [], None
         self._is_writing = True
+        self._write(job, len(entries), *self._last, state)
+
+    def _write(self, job: WriteJob, count: int, term: int, index: int, state: HardState) -> None:
         started = self.clock()
 
         def done(error: BaseException | None) -> None:
+            if isinstance(error, DiskFullError):
+                # S16: nothing of the job is acknowledged; it goes on where it stopped when there is space again.
+                self.is_disk_full = True
+                self._retry = lambda: self._write(job, count, term, index, state)
+                self._retry_at = self.clock() + _RETRY_FULL_S
+                self.log("wal.disk.full", error=error)
+                return
+            if error is not None:
+                self._failure = error
+                self.log("wal.sync.failed", error=error)
+                self.wake()
+                return
+            self.is_disk_full = False
             self._is_writing = False
-            self._failure = error
-            if error is None:
-                self.syncs += 1
-                self.observe_sync(self.clock() - started)
-                self.persisted(term, index, state)
-            self.wake()
+            self._written(job, count, index, self.clock() - started)
+            self.persisted(term, index, state)
 
         self.worker.submit(job.run, done)
 
+    def _written(self, job: WriteJob, count: int, index: int, took_s: float) -> None:
+        self.syncs += 1
+        self.observe_sync(took_s)
+        if took_s > _SLOW_S:
+            self.log("wal.sync.slow", ms=round(took_s * 1000, 1), bytes=job.bytes, entries=count)
+        for segment in job.segments:
+            self.log("wal.segment.rolled", segment=segment, index=index)
+
     def _prepare(self) -> None:
         """Make the next segment ready, or recycle released ones, beside the writes."""
-        job = self.wal.prepare_job()
-        if job is None and self._release_index:
-            job, self._release_index = self.wal.release(self._release_index), 0
+        job = self.wal.prepare_job() or self._release_job()
         if job is None:
             return
         self._is_preparing = True
 
         def done(error: BaseException | None) -> None:
             self._is_preparing = False
-            if error is not None:
+            if isinstance(error, DiskFullError):
+                self.is_disk_full = True
+                self._prepare_at = self.clock() + _RETRY_FULL_S
+                self.log("wal.disk.full", error=error)
+            elif error is not None:
                 self._failure = error
+            else:
+                self.is_disk_full = False
             self.wake()
 
         self.preparer.submit(job.run, done)
+
+    def _release_job(self) -> ReleaseJob | None:
+        if not self._release_index:
+            return None
+        index, self._release_index = self._release_index, 0
+        job = self.wal.release(index)
+        if job is not None:
+            self.log("wal.segment.released", segments=len(job.segments), index=index)
+        return job

@@ -296,7 +296,14 @@ class Node:
             outbox=self.outbox,
         )
         self.log_writer = LogWriter(
-            wal, seams.log_worker, seams.prepare_worker, seams.clock, wake, self.consensus.persisted, seams.observe_sync
+            wal,
+            seams.log_worker,
+            seams.prepare_worker,
+            seams.clock,
+            seams.log,
+            wake,
+            self.consensus.persisted,
+            seams.observe_sync,
         )
         self.keeper = StoreKeeper(
             store=self.store,
@@ -344,7 +351,7 @@ class Node:
             log=seams.log,
             propose=self.consensus.propose_internal,
             is_leader=lambda: self.raft.role is Role.LEADER,
-            is_disk_full=lambda: self.keeper.is_disk_full,
+            is_disk_full=lambda: self.keeper.is_disk_full or self.log_writer.is_disk_full,
         )
         self.auto_compaction = AutoCompaction(
             options.compaction_mode, options.compaction_retention, lambda: self.machine.revision

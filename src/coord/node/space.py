@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attrs import define
 
 from coord.codec import encode
-from coord.limits import QUOTA_CLEAR_RATIO, SPACE_RESERVE_BYTES
+from coord.limits import QUOTA_CLEAR_RATIO
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
 from coord.protocol.entries import encode_entry
@@ -51,7 +51,7 @@ class SpaceWatch:
         is_raised = self.is_raised()
         if is_raised == (self._pending is AlarmAction.ACTIVATE):
             self._pending = None
-        is_full = self.is_disk_full() or space.free_disk_bytes < SPACE_RESERVE_BYTES
+        is_full = self.is_disk_full() or space.free_disk_bytes <= 0
         quota = self.quota_bytes if self.quota_bytes > 0 else space.limit_bytes
         if not is_raised and (is_full or self.in_use_bytes >= quota):
             self._act(AlarmAction.ACTIVATE)
