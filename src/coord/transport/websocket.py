@@ -15,11 +15,13 @@ from typing import Final
 import trio
 import trio_websocket
 
-from coord.limits import FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_S, HTTP_HEAD_BYTES_MAX
+from coord.limits import FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_S, HTTP_HEAD_BYTES_MAX, KIB, REPLY_BYTES_MAX
 from coord.transport.link import Link, LinkFailed
 from coord.transport.socket_link import SocketLink
 
 HEAD_END: Final = b"\r\n\r\n"
+LINK_BYTES_MAX: Final = REPLY_BYTES_MAX + 64 * KIB
+"""What a client must take in one message: the largest reply, and its frame."""
 _READ_BYTES: Final = 4096
 
 # It logs every event of every connection at debug level, formatted or not; coord has its own events.
@@ -116,13 +118,22 @@ async def upgrade(
     """Accept the WebSocket request in `head` and return its link, which then owns `sock`.
 
     The caller has checked the request (method, version, key, subprotocol). `received` are the bytes that came
-    behind `head`. Raises `OSError` if the client has gone.
+    behind `head`. Raises `OSError` if the client has gone, and `LinkFailed` if trio-websocket finds the
+    request wanting.
     """
     stream = _HandshakeStream(head)
+
+    async def stop_if_refused(scope: trio.CancelScope) -> None:
+        await stream.is_done.wait()
+        scope.cancel()
+
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_if_refused, nursery.cancel_scope)
         request = await trio_websocket.wrap_server_stream(nursery, stream)
         await request.accept(subprotocol=subprotocol)
         nursery.cancel_scope.cancel()
+    if _status(stream.sent) != 101:
+        raise LinkFailed("not a WebSocket handshake", status=400)
     await write_all(sock, bytes(stream.sent))
     return SocketLink(
         sock,
@@ -141,7 +152,7 @@ async def open_link(
     subprotocol: str,
     headers: Iterable[tuple[bytes, bytes]] = (),
     timeout: float = HANDSHAKE_TIMEOUT_S,
-    max_message_bytes: int = FRAME_BYTES_MAX,
+    max_message_bytes: int = LINK_BYTES_MAX,
 ) -> Link:
     """Return a link to a server, within `timeout` seconds.
 
@@ -217,7 +228,7 @@ async def _ask(
     return received
 
 
-def _status(answer: bytes) -> int:
+def _status(answer: bytes | bytearray) -> int:
     parts = answer.split(maxsplit=2)
     is_http = len(parts) > 1 and parts[0].startswith(b"HTTP/1.") and parts[1].isdigit()
     return int(parts[1]) if is_http else 0
