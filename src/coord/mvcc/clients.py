@@ -1,0 +1,171 @@
+"""Exactly once, judged at apply and nowhere else (S17, S18).
+
+A client's record holds the greatest `low` it has sent and, for every number from there on, the digest of the write
+and the answer it got. A number that is sent again gets its answer again.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import Any, Final
+
+from attrs import define, field
+
+from coord.codec import NULL, bytes_head, decode_trusted, encode
+from coord.errors import (
+    AnswerGone,
+    ApiError,
+    ClientExpired,
+    InvalidArgument,
+    SequenceAhead,
+    SequenceClosed,
+    SequenceReused,
+)
+from coord.limits import ANSWER_BYTES_KEPT, CLIENT_RECORDS_MAX, CLIENT_WINDOW
+from coord.mvcc.applied import Answer
+
+Kept = tuple[bytes, int, bool, bytes]
+"""`(digest, revision, ok, payload)`: a recorded answer and what it answers."""
+
+_PUT_HEAD: Final = b"\x83\x01\xf6\x82"
+"""An array of op 1, no guard, and an array of two."""
+
+
+def digest(op: int, guard: Any, arguments: Any) -> bytes:
+    """Return the fingerprint of a write as its client sent it: 8 bytes over its deterministic encoding.
+
+    Nothing of it was settled by a node, so that a retry through another node has the same digest (S18).
+    """
+    if op == 1 and guard is None and len(arguments) == 2:
+        # A plain put, spliced: the same bytes as below at a third of the time.
+        key, value = arguments
+        if type(key) is bytes and type(value) is bytes:
+            parts = (_PUT_HEAD, bytes_head(len(key)), key, bytes_head(len(value)), value)
+            return blake2b(b"".join(parts), digest_size=8).digest()
+    return blake2b(encode([op, guard, arguments]), digest_size=8).digest()
+
+
+def error_answer(revision: int, error: ApiError) -> Answer:
+    """Return the answer that tells of an error."""
+    return revision, False, NULL + encode(error.to_wire())
+
+
+def expired() -> ApiError:
+    """The client's record is gone, or was never there (S17)."""
+    return ClientExpired("coord: the client is not registered (any more); register anew")
+
+
+@define
+class ClientRecord:
+    """What is remembered of one client. `used` is the index of the last entry that named it."""
+
+    used: int
+    low: int = 0
+    answers: dict[int, Kept] = field(factory=dict)
+
+    def close_below(self, low: int) -> None:
+        """Take a `low`: answers leave only by this (S18)."""
+        old, answers = self.low, self.answers
+        if low <= old:
+            return
+        self.low = low
+        if low - old < CLIENT_WINDOW:
+            for number in range(old, low):
+                answers.pop(number, None)
+        else:
+            for number in [number for number in answers if number < low]:
+                del answers[number]
+
+    def recall(self, number: int, fingerprint: bytes) -> Kept | ApiError | None:
+        """Judge a number: the recorded answer, a refusal that is not recorded, or None if the write is new."""
+        if number < self.low:
+            return SequenceClosed(f"coord: number {number} is below the client's low, {self.low}")
+        kept = self.answers.get(number)
+        if kept is not None:
+            if kept[0] != fingerprint:
+                return SequenceReused(f"coord: number {number} stands for another write")
+            return kept
+        if number >= self.low + CLIENT_WINDOW:
+            return SequenceAhead(f"coord: number {number} is {CLIENT_WINDOW} or more above low, {self.low}")
+        return None
+
+    def keep(self, number: int, fingerprint: bytes, answer: Answer, *, succeeded: bool) -> None:
+        """Record the answer of a number; of one that is too large only revision and outcome."""
+        revision, ok, payload = answer
+        if len(payload) > ANSWER_BYTES_KEPT:
+            gone = AnswerGone(
+                "coord: the write was applied; its answer was too large to keep", revision, succeeded
+            )
+            revision, ok, payload = error_answer(revision, gone)
+        self.answers[number] = (fingerprint, revision, ok, payload)
+
+    def to_row(self) -> bytes:
+        """Return the record as it is stored."""
+        kept = [[number, *answer] for number, answer in sorted(self.answers.items())]
+        return encode([self.used, self.low, kept])
+
+    @staticmethod
+    def from_row(row: bytes) -> ClientRecord:
+        """Return the record that `to_row` stored."""
+        used, low, kept = decode_trusted(row)
+        return ClientRecord(used, low, {item[0]: tuple(item[1:]) for item in kept})
+
+
+class ClientTable:
+    """All client records, in the order of their last use; the least recently used leave first (S17)."""
+
+    __slots__ = ("_dirty", "_records", "maximum")
+
+    def __init__(self) -> None:
+        self._records: OrderedDict[int, ClientRecord] = OrderedDict()
+        self._dirty: dict[int, None] = {}
+        self.maximum = CLIENT_RECORDS_MAX
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __iter__(self) -> Any:
+        return iter(self._records)
+
+    def register(self, client: int) -> None:
+        """Add a record; beyond the replicated maximum the least recently used one goes."""
+        self._records[client] = ClientRecord(used=client)
+        self._dirty[client] = None
+        while len(self._records) > self.maximum:
+            evicted, _ = self._records.popitem(last=False)
+            self._dirty[evicted] = None
+
+    def use(self, client: int, low: int, index: int) -> ClientRecord | None:
+        """Return the record of a client that an entry names, or None if there is none."""
+        record = self._records.get(client)
+        if record is not None:
+            self._records.move_to_end(client)
+            self._dirty[client] = None
+            record.used = index
+            record.close_below(low)
+        return record
+
+    def load(self, rows: list[tuple[int, bytes]]) -> None:
+        """Take the stored records."""
+        records = [(client, ClientRecord.from_row(row)) for client, row in rows]
+        records.sort(key=lambda item: item[1].used)
+        self._records = OrderedDict(records)
+
+    def take_dirty(self) -> list[tuple[int, bytes | None]]:
+        """Return the rows that changed since the last call; None for a record that is gone."""
+        rows: list[tuple[int, bytes | None]] = []
+        for client in self._dirty:
+            record = self._records.get(client)
+            rows.append((client, None if record is None else record.to_row()))
+        self._dirty.clear()
+        return rows
+
+
+def check_number(client: int, number: int) -> ApiError | None:
+    """Refuse a number without a client, which would not be remembered, and a client's write without one."""
+    if client and not number:
+        return InvalidArgument("coord: a registered client's writes are numbered from 1")
+    if number and not client:
+        return InvalidArgument("coord: a numbered write needs a client id")
+    return None

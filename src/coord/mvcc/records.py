@@ -1,0 +1,43 @@
+"""Records: the CBOR of coord.cddl's `key-value`, as it is stored and as it leaves in frames.
+
+A tombstone is a record with version, create revision and lease 0 and an empty value.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from coord.codec import bytes_head, decode_trusted, uint
+
+Fields = tuple[bytes, int, int, int, int, bytes]
+"""`(key, create_revision, mod_revision, version, lease, value)`."""
+
+_SMALL: Final = tuple(bytes((value,)) for value in range(24))
+
+
+def encode_record(key: bytes, create: int, mod: int, version: int, lease: int, value: bytes) -> bytes:
+    """Return the record, byte for byte what `codec.encode` makes of the array, at a third of the time."""
+    mod_bytes = uint(mod)
+    return b"".join(
+        (
+            b"\x86",
+            bytes_head(len(key)),
+            key,
+            mod_bytes if create == mod else uint(create),
+            mod_bytes,
+            _SMALL[version] if version < 24 else uint(version),
+            uint(lease) if lease else b"\0",
+            bytes_head(len(value)),
+            value,
+        )
+    )
+
+
+def encode_tombstone(key: bytes, mod: int) -> bytes:
+    """Return the record of a delete."""
+    return b"".join((b"\x86", bytes_head(len(key)), key, b"\0", uint(mod), b"\0\0\x40"))
+
+
+def decode_record(record: bytes) -> Fields:
+    """Return the fields of a record that this node, or one like it, encoded."""
+    return tuple(decode_trusted(record))

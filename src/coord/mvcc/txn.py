@@ -1,0 +1,208 @@
+"""Transactions: compares, then one branch, in etcd's order of judgement.
+
+All compares of the whole tree are judged first, against the state before the transaction; then all puts, then all
+ranges of the branches that will run are checked against that same state; then the operations run in order, later
+ones seeing earlier ones. Whatever fails leaves nothing behind: the caller rolls the writer's draft back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from attrs import frozen
+
+from coord import errors
+from coord.codec import NULL, array_head, uint
+from coord.errors import ApiError
+from coord.mvcc.ranges import RangeReader, encode_range, run
+from coord.mvcc.records import Fields, decode_record
+from coord.mvcc.writes import Writer
+from coord.protocol.intervals import interval
+from coord.protocol.ops import Op
+from coord.protocol.ranges import RangeRequest
+from coord.types import CompareResult, CompareTarget
+
+COMPARE_SLICE_KEYS: Final = 2_000
+_ABSENT: Final = (b"", 0, 0, 0, 0, b"")
+_FIELD_OF: Final = {
+    int(CompareTarget.VERSION): 3,
+    int(CompareTarget.CREATE): 1,
+    int(CompareTarget.MOD): 2,
+    int(CompareTarget.VALUE): 5,
+    int(CompareTarget.LEASE): 4,
+}
+_RELATION: Final[dict[int, Callable[[Any, Any], bool]]] = {
+    int(CompareResult.EQUAL): lambda left, right: bool(left == right),
+    int(CompareResult.GREATER): lambda left, right: bool(left > right),
+    int(CompareResult.LESS): lambda left, right: bool(left < right),
+    int(CompareResult.NOT_EQUAL): lambda left, right: bool(left != right),
+}
+_PUT: Final = int(Op.PUT)
+_DELETE: Final = int(Op.DELETE_RANGE)
+_TXN: Final = int(Op.TXN)
+_RANGE: Final = int(Op.RANGE)
+
+
+@frozen
+class Plan:
+    """A transaction whose compares are judged: the branch that runs, and the plans of its nested transactions."""
+
+    succeeded: bool
+    steps: list[tuple[int, Any]]
+    """`(op, arguments)`; for a nested transaction `(Op.TXN, Plan)`."""
+
+    def leaves(self, op: int) -> Iterator[list[Any]]:
+        """Yield the arguments of all operations of one kind that will run, in order."""
+        for code, arguments in self.steps:
+            if code == _TXN:
+                yield from arguments.leaves(op)
+            elif code == op:
+                yield arguments
+
+
+def has_put(arguments: list[Any]) -> bool:
+    """Tell whether a transaction could put anything, in any branch."""
+    return any(
+        op == _PUT or (op == _TXN and has_put(inner)) for branch in arguments[1:] for op, inner in branch
+    )
+
+
+def only_ranges(arguments: list[Any]) -> bool:
+    """Tell whether all top-level operations are ranges, so that the transaction needs no entry."""
+    return all(op == _RANGE for branch in arguments[1:] for op, _ in branch)
+
+
+def all_serializable(arguments: list[Any]) -> bool:
+    """Tell whether a transaction of ranges may be served from local state: all are serializable, and there is one.
+
+    etcd takes one that only compares for serializable, and so may answer from stale state; here it is linearizable.
+    """
+    ranges = [inner for branch in arguments[1:] for _, inner in branch]
+    return bool(ranges) and all(len(inner) > 6 and inner[6] for inner in ranges)
+
+
+class Transactions:
+    """Runs transactions that `check_txn` let pass."""
+
+    __slots__ = ("_floor", "_ranges", "_writer")
+
+    def __init__(self, writer: Writer, ranges: RangeReader, floor: Callable[[], int]) -> None:
+        self._writer = writer
+        self._ranges = ranges
+        self._floor = floor
+
+    def apply(self, arguments: list[Any]) -> bytes:
+        """Run a transaction in the writer's open draft and return its encoded result.
+
+        Raises `ApiError` where the state forbids it; what the draft then holds must be rolled back.
+        """
+        plan = self._plan(arguments)
+        for put in plan.leaves(_PUT):
+            error = self._check_put(put)
+            if error is not None:
+                raise error
+        for request in plan.leaves(_RANGE):
+            self._check_revision(request)
+        return self._run(plan)
+
+    def _plan(self, arguments: list[Any]) -> Plan:
+        compares, success, failure = arguments
+        succeeded = all(self._holds(compare) for compare in compares)
+        branch = success if succeeded else failure
+        return Plan(succeeded, [(op, self._plan(inner) if op == _TXN else inner) for op, inner in branch])
+
+    def _holds(self, compare: list[Any]) -> bool:
+        target, result, key, operand = compare[:4]
+        place, relation = _FIELD_OF[target], _RELATION[result]
+        found = False
+        for fields in self._compared(key, compare[4] if len(compare) > 4 else b"", target):
+            found = True
+            if not relation(fields[place], operand):
+                return False
+        if found:
+            return True
+        # An absent key is all zeros, but no value: not even `!=` holds for it.
+        return target != CompareTarget.VALUE and relation(_ABSENT[place], operand)
+
+    def _compared(self, key: bytes, range_end: bytes, target: int) -> Iterator[Fields]:
+        if not range_end:
+            fields = self._fields(key, target)
+            if fields is not None:
+                yield fields
+            return
+        start, end = interval(key, range_end)
+        while keys := self._writer.index.keys.slice(start, end, COMPARE_SLICE_KEYS):
+            for name in keys:
+                fields = self._fields(name, target)
+                if fields is not None:
+                    yield fields
+            start = keys[-1] + b"\0"
+
+    def _fields(self, key: bytes, target: int) -> Fields | None:
+        state = self._writer.index.state(key)
+        if state is None:
+            return None
+        mod, sub, create, version, lease = state
+        if target == CompareTarget.VALUE:
+            return decode_record(self._writer.read(mod, sub))
+        return key, create, mod, version, lease, b""
+
+    def _check_put(self, arguments: list[Any]) -> ApiError | None:
+        lease = arguments[2] if len(arguments) > 2 else 0
+        must_exist = any(arguments[4:6])
+        return self._writer.check_put(arguments[0], lease, must_exist=must_exist)
+
+    def _check_revision(self, arguments: list[Any]) -> None:
+        # Unlike a plain range, 0 alone means the newest: etcd holds a negative revision against the floor.
+        revision = arguments[3] if len(arguments) > 3 else 0
+        if not revision:
+            return
+        if revision > self._writer.revision:
+            raise errors.future_revision()
+        if revision < self._floor():
+            raise errors.compacted(self._floor())
+
+    def _run(self, plan: Plan) -> bytes:
+        head = b"\x82" + (b"\xf5" if plan.succeeded else b"\xf4") + array_head(len(plan.steps))
+        return b"".join((head, *(self._step(op, arguments) for op, arguments in plan.steps)))
+
+    def _step(self, op: int, arguments: Any) -> bytes:
+        if op == _TXN:
+            # As in etcd, a nested transaction's header has no revision.
+            return b"\x83\x03\x00" + self._run(arguments)
+        if op == _PUT:
+            result = self.put(arguments)
+        elif op == _DELETE:
+            result = self.delete(arguments)
+        else:
+            request = RangeRequest(*arguments)
+            revision = self._writer.revision_seen
+            result = encode_range(run(self._ranges.steps(request, self._ranges.pin(request, revision))))
+        return b"".join((b"\x83", uint(op), uint(self._writer.revision_seen), result))
+
+    def put(self, arguments: list[Any]) -> bytes:
+        """Put a key in the open draft and return the encoded result; raises `ApiError` where the state forbids it."""
+        writer = self._writer
+        if len(arguments) == 2:
+            writer.put(arguments[0], arguments[1])
+            return NULL
+        key, value, lease, want_previous, ignore_value, ignore_lease = (*arguments, 0, False, False, False)[
+            :6
+        ]
+        error = writer.check_put(key, lease, must_exist=ignore_value or ignore_lease)
+        if error is not None:
+            raise error
+        previous = writer.get(key) if want_previous or ignore_value or ignore_lease else None
+        if previous is not None and (ignore_value or ignore_lease):
+            fields = decode_record(previous)
+            value = fields[5] if ignore_value else value
+            lease = fields[4] if ignore_lease else lease
+        writer.put(key, value, lease)
+        return previous if want_previous and previous is not None else NULL
+
+    def delete(self, arguments: list[Any]) -> bytes:
+        """Delete an interval in the open draft and return the encoded result."""
+        key, range_end, want_previous = (*arguments, b"", False)[:3]
+        deleted, records = self._writer.delete_range(key, range_end, want_previous=want_previous)
+        return b"".join((b"\x82", uint(deleted), array_head(len(records)), *records))

@@ -1,0 +1,136 @@
+"""Changing keys: one write is a draft until it is committed, and can be undone as a whole (S15)."""
+
+from __future__ import annotations
+
+from coord import errors
+from coord.errors import ApiError
+from coord.mvcc.applied import RawEvent
+from coord.mvcc.backend import Backend, Position
+from coord.mvcc.index import KeyIndex, pack_state, unpack_state
+from coord.mvcc.leases import LeaseTable
+from coord.mvcc.records import encode_record, encode_tombstone
+from coord.protocol.intervals import interval
+from coord.types import EventType
+
+_PUT = int(EventType.PUT)
+_DELETE = int(EventType.DELETE)
+DELETE_SLICE_KEYS = 2_000
+
+
+class Writer:
+    """Applies the changes of one write after the other; all changes of a write share one revision.
+
+    `revision` is the store's, committed; the changes of the open draft lie at the next one.
+    """
+
+    __slots__ = ("_backend", "_undo", "changes", "index", "leases", "revision")
+
+    def __init__(self, backend: Backend, index: KeyIndex, leases: LeaseTable) -> None:
+        self._backend = backend
+        self.index = index
+        self.leases = leases
+        self.revision = 1
+        self.changes: list[RawEvent] = []
+        """The events of the open draft; an event's place is its `sub`."""
+        self._undo: list[tuple[bytes, bytes | None, int, int]] = []
+
+    @property
+    def revision_seen(self) -> int:
+        """The revision that a reader inside the draft is at."""
+        return self.revision + 1 if self.changes else self.revision
+
+    def read(self, revision: int, sub: int) -> bytes:
+        """Return the record at a position, of the open draft too."""
+        if revision > self.revision:
+            return self.changes[sub][2]
+        return self._backend.read(revision, sub)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the newest record of a living key as the draft sees it, or None."""
+        position = self.index.current(key)
+        return None if position is None else self.read(*position)
+
+    def put(self, key: bytes, value: bytes, lease: int = 0) -> None:
+        """Set a key. The lease must exist or be 0."""
+        changes, index = self.changes, self.index
+        mod, sub = self.revision + 1, len(changes)
+        old = index.packed(key)
+        previous: Position | None = None
+        create, version, old_lease = mod, 1, 0
+        if old is not None:
+            old_mod, old_sub, old_create, old_version, old_lease = unpack_state(old)
+            if old_version:
+                create, version = old_create, old_version + 1
+                # The pair before the revision, not before the change: what etcd's `prev_kv` shows.
+                previous = (old_mod, old_sub) if old_mod != mod else changes[old_sub][3]
+        record = encode_record(key, create, mod, version, lease, value)
+        self._undo.append((key, old, old_lease, lease))
+        changes.append((key, _PUT, record, previous))
+        index.replace(key, old, pack_state(mod, sub, create, version, lease))
+        if old_lease != lease:
+            self.leases.move(key, old_lease, lease)
+
+    def delete(self, key: bytes) -> bool:
+        """Delete a key; return whether it was there."""
+        changes, index = self.changes, self.index
+        mod, sub = self.revision + 1, len(changes)
+        old = index.packed(key)
+        if old is None:
+            return False
+        old_mod, old_sub, _, old_version, old_lease = unpack_state(old)
+        if not old_version:
+            return False
+        record = encode_tombstone(key, mod)
+        self._undo.append((key, old, old_lease, 0))
+        previous = (old_mod, old_sub) if old_mod != mod else changes[old_sub][3]
+        changes.append((key, _DELETE, record, previous))
+        index.replace(key, old, pack_state(mod, sub, 0, 0, 0))
+        if old_lease:
+            self.leases.move(key, old_lease, 0)
+        return True
+
+    def delete_range(self, key: bytes, range_end: bytes, *, want_previous: bool) -> tuple[int, list[bytes]]:
+        """Delete the keys of an interval; return how many, and their last records if wanted."""
+        deleted, records = 0, []
+        start, end = interval(key, range_end)
+        keys = [key] if not range_end else self.index.keys.slice(start, end, DELETE_SLICE_KEYS)
+        while keys:
+            for name in keys:
+                record = self.get(name) if want_previous else None
+                if self.delete(name):
+                    deleted += 1
+                    if record is not None:
+                        records.append(record)
+            keys = self.index.keys.slice(keys[-1] + b"\0", end, DELETE_SLICE_KEYS) if range_end else []
+        return deleted, records
+
+    def check_put(self, key: bytes, lease: int, *, must_exist: bool) -> ApiError | None:
+        """Return why a put cannot be done in this state, or None."""
+        if must_exist and self.index.state(key) is None:
+            return errors.key_not_found()
+        if lease and lease not in self.leases:
+            return errors.lease_not_found()
+        return None
+
+    def commit(self) -> list[RawEvent]:
+        """Keep the draft: its records go to the backend, the revision moves if anything changed. Return its events."""
+        changes = self.changes
+        if changes:
+            self.revision = revision = self.revision + 1
+            append = self._backend.append
+            for sub, change in enumerate(changes):
+                append(revision, sub, change[2])
+            self.changes = []
+            self._undo.clear()
+        return changes
+
+    def rollback(self) -> None:
+        """Undo the draft: the index and the leases are as if it had never begun."""
+        changes, undo = self.changes, self._undo
+        self.changes, self._undo = [], []
+        for key, old, old_lease, lease in reversed(undo):
+            packed = self.index.packed(key)
+            if packed is not None and packed is not old and unpack_state(packed)[0] > self.revision:
+                self.index.restore(key, old)
+            self.leases.move(key, lease, old_lease)
+        changes.clear()
