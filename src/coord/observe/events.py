@@ -59,7 +59,7 @@ _info(
     client_urls=TEXTS,
     peer_urls=TEXTS,
     revision=INT,
-    took_ms=FLOAT,
+    ms=FLOAT,
 )
 _warn("node.actor.failed", "A part that can be started anew failed and will be.", actor=TEXT, error=TEXT)
 _error(
@@ -69,13 +69,13 @@ _error(
     error=TEXT,
 )
 _info("node.shutdown.started", "The node was asked to stop and takes no new work.", reason=TEXT)
-_info("node.shutdown.advanced", "A phase of the shutdown is done.", phase=TEXT, took_ms=FLOAT)
+_info("node.shutdown.advanced", "A phase of the shutdown is done.", phase=TEXT, ms=FLOAT)
 _warn(
     "node.shutdown.forced",
     "Phases of the shutdown were cut short; nothing acknowledged is lost.",
     reason=TEXT,
 )
-_info("node.shutdown.finished", "All that was acknowledged is on disk, and the process ends.", took_ms=FLOAT)
+_info("node.shutdown.finished", "All that was acknowledged is on disk, and the process ends.", ms=FLOAT)
 
 # Configuration and the log itself.
 _info(
@@ -112,7 +112,7 @@ _info(
     last_index=INT,
     commit=INT,
     vote=ID,
-    took_ms=FLOAT,
+    ms=FLOAT,
 )
 _warn(
     "wal.tail.torn",
@@ -127,12 +127,12 @@ _debug(
     "wal.segment.prepared",
     "The next file is ready, so that the roll will not wait for it.",
     recycled=BOOL,
-    took_ms=FLOAT,
+    ms=FLOAT,
 )
 _info(
     "wal.segment.released", "Files that are no longer needed wait to be used again.", segments=INT, index=INT
 )
-_warn("wal.sync.slow", "Writes wait for this disk.", limited=True, took_ms=FLOAT, bytes=INT, entries=INT)
+_warn("wal.sync.slow", "Writes wait for this disk.", limited=True, ms=FLOAT, bytes=INT, entries=INT)
 _error("wal.sync.failed", "It is not known what the disk holds, and the node ends.", error=TEXT)
 _warn("wal.disk.full", "The log cannot grow: writes wait for space.", limited=True, error=TEXT)
 
@@ -215,13 +215,13 @@ _info(
 _warn("raft.configuration.refused", "A change of the members was not begun, and why.", reason=TEXT)
 
 # The state machine and its store.
-_info("store.environment.opened", "The store, as it was left.", applied=INT, size_bytes=INT, took_ms=FLOAT)
-_info("store.state.loaded", "The index is in memory.", keys=INT, revision=INT, applied=INT, took_ms=FLOAT)
+_info("store.environment.opened", "The store, as it was left.", applied=INT, size_bytes=INT, ms=FLOAT)
+_info("store.state.loaded", "The index is in memory.", keys=INT, revision=INT, applied=INT, ms=FLOAT)
 _warn(
     "store.flush.slow",
     "Writing applied records to disk takes long.",
     limited=True,
-    took_ms=FLOAT,
+    ms=FLOAT,
     records=INT,
     bytes=INT,
 )
@@ -236,21 +236,19 @@ _debug(
     "store.sync.finished",
     "The store is on disk up to here, and the log may be released.",
     index=INT,
-    took_ms=FLOAT,
+    ms=FLOAT,
 )
 _info("store.compaction.started", "History up to this revision is going to be removed.", revision=INT)
-_info("store.compaction.finished", "Its space can be used again.", revision=INT, records=INT, took_ms=FLOAT)
-_info("store.snapshot.created", "A snapshot file was written.", index=INT, bytes=INT, took_ms=FLOAT)
-_info(
-    "store.snapshot.installed", "The state was replaced by a snapshot.", index=INT, bytes=INT, took_ms=FLOAT
-)
+_info("store.compaction.finished", "Its space can be used again.", revision=INT, records=INT, ms=FLOAT)
+_info("store.snapshot.created", "A snapshot file was written.", index=INT, bytes=INT, ms=FLOAT)
+_info("store.snapshot.installed", "The state was replaced by a snapshot.", index=INT, bytes=INT, ms=FLOAT)
 _warn("store.snapshot.failed", "A snapshot could not be written or read.", error=TEXT)
 _error("store.record.damaged", "A stored record is not what was written.", error=TEXT)
 _warn(
     "apply.batch.slow",
     "Applying committed entries takes long.",
     limited=True,
-    took_ms=FLOAT,
+    ms=FLOAT,
     entries=INT,
     index=INT,
 )
@@ -288,9 +286,7 @@ _info(
 _info(
     "lease.batch.expired", "Leases ran out, and their keys are deleted.", leases=INT, keys=INT, revision=INT
 )
-_warn(
-    "lease.clock.delayed", "The node stalled; no lease is charged for that time.", limited=True, took_ms=FLOAT
-)
+_warn("lease.clock.delayed", "The node stalled; no lease is charged for that time.", limited=True, ms=FLOAT)
 _info(
     "watch.client.lagging",
     "A client reads slowly: its watches go on from history.",
@@ -317,7 +313,7 @@ _warn(
     limited=True,
     url=TEXT,
     error=TEXT,
-    took_ms=FLOAT,
+    ms=FLOAT,
 )
 _debug("client.connection.opened", "A client connected.", peer=TEXT, connections=INT)
 _debug("client.connection.closed", "A client went.", peer=TEXT, connections=INT, reason=TEXT)
@@ -339,7 +335,7 @@ _error(
 _warn(
     "client.message.refused", "A client sent what the protocol forbids.", limited=True, peer=TEXT, error=TEXT
 )
-_warn("client.request.slow", "A request took long.", limited=True, method=TEXT, key=KEY, took_ms=FLOAT)
+_warn("client.request.slow", "A request took long.", limited=True, method=TEXT, key=KEY, ms=FLOAT)
 _error(
     "client.request.failed",
     "A mistake in coord's code failed a request: please report it.",
@@ -351,12 +347,12 @@ _debug("http.request.served", "A plain HTTP request was answered.", peer=TEXT, p
 _warn("http.check.failed", "A health check does not pass.", limited=True, check=TEXT, reason=TEXT)
 
 # The loop.
-_warn("loop.turn.stalled", "One step held everything up.", limited=True, task=TEXT, took_ms=FLOAT)
+_warn("loop.turn.stalled", "One step held everything up.", limited=True, task=TEXT, ms=FLOAT)
 _warn(
     "loop.wake.delayed",
     "The process did not run for a while: paused, or short of processor time.",
     limited=True,
-    took_ms=FLOAT,
+    ms=FLOAT,
 )
 _error(
     "loop.watchdog.withheld",
