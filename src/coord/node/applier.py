@@ -65,12 +65,13 @@ class Applier:
         return bool(self._queue) and self.store.overlay_bytes < OVERLAY_BYTES_MAX
 
     def _apply(self, index: int, term: int, data: bytes) -> None:
-        applied = self.machine.apply(index, term, data)
-        self.applied_entries += 1
         waiter = self.consensus.take_waiter(index)
+        is_own = waiter is not None and waiter.term == term
+        applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter and is_own else None)
+        self.applied_entries += 1
         if waiter is not None and waiter.sink is not None:
             sink = waiter.sink
-            if waiter.term != term:
+            if not is_own:
                 # S13: another leader's entry took the place of this one.
                 for request_id, _ in waiter.ids:
                     if request_id:

@@ -26,7 +26,7 @@ from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.protocol.check import check_write
 from coord.protocol.entries import WritesHeader, encode_writes
-from coord.protocol.ops import Op, Settled
+from coord.protocol.ops import EntryKind, Op, Settled
 from coord.raft.core import Raft
 from coord.raft.types import Entry, HardState
 
@@ -50,6 +50,8 @@ class Waiter:
     ids: list[tuple[int, float]]
     """`(request id, deadline)` by position in the entry; a request id of 0 is answered already."""
     size: int
+    entry: tuple[int, WritesHeader, list[Any]]
+    """The entry as decoded here already; it stands for exactly the bytes that were proposed."""
 
 
 @define
@@ -203,7 +205,9 @@ class Consensus:
             (request_id, min(now + timeout_ms / 1000, latest) if timeout_ms else default)
             for request_id, timeout_ms in ids
         ]
-        self.waiters[index] = Waiter(term, sink, deadlines, len(body))
+        self.waiters[index] = Waiter(
+            term, sink, deadlines, len(body), (int(EntryKind.WRITES), header, decoded)
+        )
 
     def _refusal(self, size: int, decoded: list[Any]) -> ApiError | None:
         """Return why nothing at all of a frame can be proposed now, or None."""

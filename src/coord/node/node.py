@@ -126,18 +126,20 @@ class Node:
     ) -> Node:
         """Put a node together from what its disk holds; `machine` has been loaded from `store`.
 
-        Raises `DamageError` if the log does not continue what the store holds.
+        Raises `DamageError` if log and store do not belong together: the log must reach back to what the store
+        holds, and the store must not be above its own log (S3).
         """
+        if not recovery.start_index <= store.applied_index <= recovery.last_index:
+            raise DamageError(
+                f"the log holds entries {recovery.start_index + 1} to {recovery.last_index}, but the store ends at "
+                f"{store.applied_index}: they are not of one member at one time. Restore this member's data directory "
+                "from a backup, or remove the member and add it anew."
+            )
         log = RaftLog(base_index=store.applied_index, base_term=store.applied_term)
         log.committed = log.applied = store.applied_index
         for entry in recovery.entries:
-            if entry[0] == log.last_index + 1:
+            if entry[0] > store.applied_index:
                 log.append(entry)
-            elif entry[0] > log.last_index:
-                raise DamageError(
-                    f"the log goes on at index {entry[0]}, but the store ends at {log.last_index}: entries between are "
-                    "lost. Restore this member's data directory from a backup, or remove the member and add it anew."
-                )
         noop = encode_entry(EntryKind.NOOP, None, b"")
         ticks = max(2, round(options.election_s / options.heartbeat_s))
         raft = Raft(options.member_id, ticks, log, recovery.hard_state, noop)
