@@ -232,33 +232,30 @@ def goodbye(reason: str) -> bytes:
 
 @define
 class FrameHeads:
-    """The heads of frames, encoded anew only when term or leader change; one for all connections of a
-    node."""
+    """The heads of frames, encoded anew only when a part changes; one for all connections of a node."""
 
-    cluster: int
     member: int
+    _cluster: int = -1
     _term: int = -1
     _leader: int = -1
     _replies: bytes = b""
     _notifications: bytes = b""
 
-    def replies(self, term: int, leader: int, replies: Sequence[bytes]) -> bytes:
+    def renew(self, cluster: int, term: int, leader: int) -> None:
+        """Say what frames carry from now on."""
+        if term != self._term or leader != self._leader or cluster != self._cluster:
+            self._cluster, self._term, self._leader = cluster, term, leader
+            context = uint(cluster) + uint(self.member) + uint(term) + uint(leader)
+            self._replies = b"\x86" + uint(int(ServerMessage.REPLIES)) + context
+            self._notifications = b"\x86" + uint(int(ServerMessage.NOTIFICATIONS)) + context
+
+    def replies(self, replies: Sequence[bytes]) -> bytes:
         """Return the frame that carries encoded `replies`."""
-        if term != self._term or leader != self._leader:
-            self._renew(term, leader)
         return b"".join((self._replies, array_head(len(replies)), *replies))
 
-    def notifications(self, term: int, leader: int, notifications: Sequence[bytes]) -> bytes:
+    def notifications(self, notifications: Sequence[bytes]) -> bytes:
         """Return the frame that carries encoded `notifications`."""
-        if term != self._term or leader != self._leader:
-            self._renew(term, leader)
         return b"".join((self._notifications, array_head(len(notifications)), *notifications))
-
-    def _renew(self, term: int, leader: int) -> None:
-        self._term, self._leader = term, leader
-        context = uint(self.cluster) + uint(self.member) + uint(term) + uint(leader)
-        self._replies = b"\x86" + uint(int(ServerMessage.REPLIES)) + context
-        self._notifications = b"\x86" + uint(int(ServerMessage.NOTIFICATIONS)) + context
 
 
 def reply_id(reply: bytes) -> int:

@@ -25,6 +25,7 @@ CLOSE_POLICY: Final = 1008
 CLOSE_TOO_BIG: Final = 1009
 CLOSE_INTERNAL: Final = 1011
 CLOSE_RESTART: Final = 1012
+CLOSE_TRY_LATER: Final = 1013
 
 
 class LinkEnd(Enum):

@@ -14,31 +14,46 @@ _TAKEN_PER_PASS: Final = 64
 _PAUSE_S: Final = 0.1
 _PAUSE_MAX_S: Final = 1.0
 _EXHAUSTED: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+_LACKING: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Return listening sockets for every address of `host`, all at one port; port 0 has the kernel choose it.
 
+    An address that this machine lacks (`::1` for localhost, without IPv6) is left out if there is another.
     Raises `OSError`; then nothing is left open.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
-    try:
-        for family, _, _, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            chosen = sockets[0].getsockname()[1] if port == 0 and len(sockets) > 1 else address[1]
-            sock.bind((address[0], chosen, *address[2:]))
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
-    except OSError:
-        for sock in sockets:
-            sock.close()
-        raise
+    lacking: OSError | None = None
+    for family, _, _, _, address in dict.fromkeys(found):
+        chosen = sockets[0].getsockname()[1] if sockets else port
+        try:
+            sockets.append(_listen_at(family, (address[0], chosen, *address[2:])))
+        except OSError as error:
+            if error.errno not in _LACKING:
+                for sock in sockets:
+                    sock.close()
+                raise
+            lacking = error
+    if not sockets and lacking is not None:
+        raise lacking
     return sockets
+
+
+def _listen_at(family: int, address: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(address)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 async def accept_all(

@@ -1,0 +1,228 @@
+"""One client's connection: its messages go to the node, the node's answers come back as frames.
+
+One task reads. Nothing here costs a task, a scope or a log line per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from coord.codec import decode
+from coord.errors import ApiError, FailedPrecondition, InvalidArgument, too_many_requests
+from coord.limits import MIB, REQUESTS_OPEN_PER_CONNECTION, SEND_BUFFER_HIGH_BYTES
+from coord.node.ports import NodePort
+from coord.node.replies import reply_error
+from coord.observe.log import Log
+from coord.observe.metrics import Metrics
+from coord.protocol.ops import Method, Op
+from coord.protocol.server_protocol import (
+    ClientHello,
+    FrameHeads,
+    Refused,
+    Requests,
+    Writes,
+    decode_message,
+    reply_id,
+)
+from coord.transport.link import CLOSE_POLICY, Link, LinkClosed
+
+FRAME_SPLIT_BYTES: Final = MIB
+"""Replies that together are larger leave in several frames, so that a client can begin with the first."""
+
+_CANCEL: Final = int(Method.CANCEL)
+_IS_ERROR: Final = 0x84
+_METHOD_NAMES: Final = {int(method): method.name.lower() for method in Method}
+_OP_NAMES: Final = {int(op): op.name.lower() for op in Op}
+
+
+class Connection:
+    """Serves one link until it ends. It is the `Sink` of its client's requests."""
+
+    __slots__ = (
+        "_bytes",
+        "_done",
+        "_heads",
+        "_is_gone",
+        "_is_notifying",
+        "_link",
+        "_log",
+        "_metrics",
+        "_node",
+        "_open",
+        "_parts",
+    )
+
+    def __init__(self, link: Link, node: NodePort, heads: FrameHeads, log: Log, metrics: Metrics) -> None:
+        self._link = link
+        self._node = node
+        self._heads = heads
+        self._log = log
+        self._metrics = metrics
+        self._open: set[int] = set()
+        # What leaves at the next flush: runs of replies and of notifications, in the order they were given,
+        # since a progress answer must travel behind the events it vouches for (S30), and a watch's first
+        # event behind the reply that creates it.
+        self._done: list[tuple[bool, list[bytes], int]] = []
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._is_notifying = False
+        self._is_gone = False
+
+    @property
+    def link(self) -> Link:
+        """What carries it."""
+        return self._link
+
+    async def serve(self) -> LinkClosed:
+        """Handle messages until the link ends; return how it ended. The caller closes the link."""
+        link = self._link
+        try:
+            while True:
+                if link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
+                    # A client that does not read its answers is not read either.
+                    await link.wait_drained(SEND_BUFFER_HIGH_BYTES // 2)
+                messages = await link.recv_many()
+                self._metrics.client_frames_received_total += len(messages)
+                for message in messages:
+                    self._metrics.client_received_bytes_total += len(message)
+                    self._take(message)
+                if self._parts or self._done:
+                    self.flush()
+        except LinkClosed as end:
+            return end
+        finally:
+            self._is_gone = True
+            self._node.forget(self)
+
+    # ---- from the client
+
+    def _take(self, data: bytes) -> None:
+        message = decode_message(data)
+        if type(message) is Writes:
+            self._take_writes(message)
+        elif type(message) is Requests:
+            self._take_requests(message)
+        elif type(message) is Refused:
+            self._refuse(message.ids or [0], message.error)
+        elif type(message) is ClientHello:
+            self._take_hello(message)
+
+    def _take_writes(self, writes: Writes) -> None:
+        ids = [request_id for request_id, _ in writes.ids]
+        new = set(ids)
+        if len(new) < len(ids) or not self._open.isdisjoint(new):
+            # Its replies could not be told apart from those still to come, so it is answered by id 0.
+            doubled = (
+                min(new & self._open) if new & self._open else min(one for one in ids if ids.count(one) > 1)
+            )
+            self._refuse([0], InvalidArgument(f"coord: request id {doubled} is already open"))
+            return
+        if len(self._open) + len(ids) > REQUESTS_OPEN_PER_CONNECTION:
+            self._refuse(ids, too_many_requests())
+            return
+        self._open |= new
+        counts = self._metrics.client_requests_total
+        for write in writes.decoded:
+            counts[_name(_OP_NAMES, write[1])] += 1
+        self._node.writes(self, writes.client, writes.low, writes.ids, writes.body, writes.decoded)
+
+    def _take_requests(self, message: Requests) -> None:
+        counts = self._metrics.client_requests_total
+        still_open = self._open
+        for request_id, method, timeout_ms, arguments in message.requests:
+            counts[_name(_METHOD_NAMES, method)] += 1
+            if method != _CANCEL:
+                if request_id in still_open:
+                    self._refuse([0], InvalidArgument(f"coord: request id {request_id} is already open"))
+                    continue
+                if len(still_open) >= REQUESTS_OPEN_PER_CONNECTION:
+                    self._refuse([request_id], too_many_requests())
+                    continue
+                still_open.add(request_id)
+            self._node.request(self, request_id, method, timeout_ms, arguments)
+        for request_id, error in message.refused:
+            self._refuse([0 if request_id in still_open else request_id], error)
+
+    def _take_hello(self, hello: ClientHello) -> None:
+        if hello.cluster and hello.cluster != self._node.cluster_id:
+            text = "etcdserver: cluster ID mismatch"
+            self._refuse([0], FailedPrecondition(text))
+            self.flush()
+            self._link.close(CLOSE_POLICY, text)
+
+    def _refuse(self, ids: list[int], error: ApiError) -> None:
+        self._log("client.message.refused", peer=self._link.peer, error=str(error))
+        for request_id in ids:
+            self.reply(reply_error(request_id, self._node.revision, error))
+
+    # ---- to the client: the node's Sink
+
+    def reply(self, reply: bytes) -> None:
+        """Buffer one encoded reply and count its request as closed."""
+        if self._is_gone:
+            return
+        if self._is_notifying:
+            self._turn()
+        self._parts.append(reply)
+        self._bytes += len(reply)
+        self._open.discard(reply_id(reply))
+        if reply[0] == _IS_ERROR:
+            self._metrics.client_errors_total[decode(reply)[3][0]] += 1
+
+    def notify(self, notification: bytes) -> None:
+        """Buffer one encoded notification."""
+        if self._is_gone:
+            return
+        if not self._is_notifying:
+            self._turn()
+        self._parts.append(notification)
+        self._bytes += len(notification)
+
+    def _turn(self) -> None:
+        """Begin a run of the other kind."""
+        if self._parts:
+            self._done.append((self._is_notifying, self._parts, self._bytes))
+            self._parts, self._bytes = [], 0
+        self._is_notifying = not self._is_notifying
+
+    def flush(self) -> None:
+        """Send what is buffered."""
+        if self._is_gone:
+            self._done.clear()
+            self._parts.clear()
+            return
+        node, heads = self._node, self._heads
+        heads.renew(node.cluster_id, node.raft_term, node.leader_id)
+        if self._parts:
+            self._done.append((self._is_notifying, self._parts, self._bytes))
+            self._parts, self._bytes = [], 0
+        runs, self._done = self._done, []
+        for is_notifying, parts, size in runs:
+            encode = heads.notifications if is_notifying else heads.replies
+            for some in _split(parts) if size > FRAME_SPLIT_BYTES else (parts,):
+                frame = encode(some)
+                self._metrics.client_frames_sent_total += 1
+                self._metrics.client_sent_bytes_total += len(frame)
+                self._link.send(frame)
+
+    def is_slow(self) -> bool:
+        """Tell whether so much waits to be sent that watches should fall back to history."""
+        return self._link.buffered_bytes + self._bytes > SEND_BUFFER_HIGH_BYTES
+
+
+def _name(names: dict[int, str], code: object) -> str:
+    return names.get(code, "unknown") if type(code) is int else "unknown"
+
+
+def _split(parts: list[bytes]) -> Iterator[list[bytes]]:
+    """Yield `parts` in lists of at most `FRAME_SPLIT_BYTES`; a part that is larger is alone."""
+    some: list[bytes] = []
+    size = 0
+    for part in parts:
+        if some and size + len(part) > FRAME_SPLIT_BYTES:
+            yield some
+            some, size = [], 0
+        some.append(part)
+        size += len(part)
+    yield some

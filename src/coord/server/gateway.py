@@ -1,0 +1,215 @@
+"""The gateway: listening sockets, the door, and one isolated task per connection."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from coord import __version__
+from coord.config import Url
+from coord.errors import ConfigError
+from coord.limits import (
+    CLOSE_TIMEOUT_S,
+    CONNECTIONS_MAX,
+    FRAME_BYTES_MAX,
+    HANDSHAKES_PENDING_MAX,
+    MAX_REQUEST_BYTES_DEFAULT,
+)
+from coord.node.ports import NodePort
+from coord.observe.log import Log
+from coord.observe.metrics import Metrics
+from coord.protocol.ops import SUBPROTOCOL
+from coord.protocol.server_protocol import FrameHeads, goodbye, hello
+from coord.server.connection import Connection
+from coord.server.http import Pages
+from coord.transport.http import Door
+from coord.transport.link import CLOSE_RESTART, CLOSE_TRY_LATER, Link, LinkEnd
+from coord.transport.listener import accept_all, listen
+from coord.transport.socket_link import peer_name
+
+_FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+@define(eq=False)
+class Gateway:
+    """Serves clients: `listen`, then `serve` until `stop_accepting` and `close`.
+
+    `hosts` are the names, besides the URLs', that clients may call this node by; `origins` the web origins
+    that may connect.
+    """
+
+    node: NodePort
+    log: Log
+    metrics: Metrics
+    hosts: Iterable[str] = ()
+    origins: Iterable[str] = ()
+    _listeners: list[tuple[Url, socket.socket]] = field(factory=list)
+    _connections: dict[Connection, None] = field(factory=dict)
+    _pending: int = 0
+    _accepting: trio.CancelScope = field(factory=trio.CancelScope)
+    _closing: bool = False
+    _one_gone: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._connections)
+
+    def listen(self, urls: Sequence[Url]) -> list[Url]:
+        """Bind every URL; return them with the ports that were chosen. Raises `ConfigError`."""
+        bound: list[Url] = []
+        for url in urls:
+            try:
+                sockets = listen(url.host, url.port)
+            except OSError as error:
+                self._close_listeners()
+                raise ConfigError(f"cannot listen on {url}: {error.strerror or error}") from error
+            actual = Url(url.host, sockets[0].getsockname()[1])
+            bound.append(actual)
+            self._listeners.extend((actual, sock) for sock in sockets)
+        return bound
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take and serve connections, until cancelled, or all are gone after `stop_accepting`."""
+        heads = FrameHeads(self.node.member_id)
+        door = self._door()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._accept, nursery, door, heads)
+                for url in dict.fromkeys(url for url, _ in self._listeners):
+                    self.log("client.listener.opened", url=str(url))
+                task_status.started()
+        finally:
+            self._close_listeners()
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; those that are there go on."""
+        self._accepting.cancel()
+
+    def announce(self, reason: str) -> None:
+        """Tell every client that this node is about to stop, so that it goes elsewhere."""
+        message = goodbye(reason)
+        for connection in self._connections:
+            connection.link.send(message)
+
+    async def close(self, reason: str) -> None:
+        """Close every connection, behind what was sent on it, and wait shortly until all are gone."""
+        self._closing = True
+        self.stop_accepting()
+        for connection in tuple(self._connections):
+            connection.flush()
+            connection.link.close(CLOSE_RESTART, reason)
+        with trio.move_on_after(2 * CLOSE_TIMEOUT_S):
+            while self._connections:
+                await self._one_gone.park()
+
+    # ---- inside
+
+    def _door(self) -> Door:
+        pages = Pages(self.node, self.metrics, self.log)
+        urls = [url.host for url, _ in self._listeners]
+        return Door(
+            subprotocol=SUBPROTOCOL,
+            answer=pages.answer,
+            hosts=(*urls, *self.hosts),
+            origins=frozenset(self.origins),
+            max_message_bytes=FRAME_BYTES_MAX
+            + max(0, self.node.max_request_bytes - MAX_REQUEST_BYTES_DEFAULT),
+            on_refused=self._on_refused,
+            on_answered=self._on_answered,
+        )
+
+    async def _accept(self, nursery: trio.Nursery, door: Door, heads: FrameHeads) -> None:
+        def take(sock: socket.socket) -> None:
+            if (
+                self._pending >= HANDSHAKES_PENDING_MAX
+                or self._pending + len(self._connections) >= CONNECTIONS_MAX
+            ):
+                self._turn_away(sock)
+            else:
+                self._pending += 1
+                nursery.start_soon(self._meet, sock, door, heads)
+
+        with self._accepting:
+            async with trio.open_nursery() as listening:
+                for url, sock in self._listeners:
+
+                    def on_pause(why: str, pause_s: float, url: Url = url) -> None:
+                        self.log("client.listener.paused", url=str(url), error=why, ms=pause_s * 1000)
+
+                    listening.start_soon(accept_all, sock, take, on_pause)
+        self._close_listeners()
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        self._on_refused(peer_name(sock), 503, "too many connections")
+        try:
+            sock.send(_FULL)
+        except OSError:
+            pass
+        finally:
+            sock.close()
+
+    async def _meet(self, sock: socket.socket, door: Door, heads: FrameHeads) -> None:
+        """Serve one connection; whatever happens to it happens to it alone (law 7)."""
+        peer = peer_name(sock)
+        try:
+            try:
+                link = await door.admit(sock)
+            finally:
+                self._pending -= 1
+            if link is not None:
+                async with link:
+                    await self._serve_link(link, heads)
+        except Exception as error:
+            self.log("client.connection.failed", peer=peer, error=repr(error))
+
+    async def _serve_link(self, link: Link, heads: FrameHeads) -> None:
+        node, metrics = self.node, self.metrics
+        if self._closing or not node.cluster_id:
+            link.close(
+                CLOSE_TRY_LATER, "this node is stopping" if self._closing else "there is no cluster yet"
+            )
+            return
+        link.send(
+            hello(
+                node.cluster_id,
+                node.member_id,
+                node.name,
+                __version__,
+                node.max_request_bytes,
+                node.max_txn_ops,
+            )
+        )
+        connection = Connection(link, node, heads, self.log, metrics)
+        self._connections[connection] = None
+        metrics.client_connections_total += 1
+        metrics.client_connections = len(self._connections)
+        self.log("client.connection.opened", peer=link.peer, connections=len(self._connections))
+        try:
+            end = await connection.serve()
+            if end.end in (LinkEnd.SILENT, LinkEnd.MISUSED):
+                self.log("client.connection.dropped", peer=link.peer, reason=str(end))
+        finally:
+            del self._connections[connection]
+            self._one_gone.unpark_all()
+            metrics.client_connections = len(self._connections)
+            reason = "" if link.closed is None else str(link.closed)
+            self.log(
+                "client.connection.closed", peer=link.peer, connections=len(self._connections), reason=reason
+            )
+
+    def _on_refused(self, peer: str, status: int, reason: str) -> None:
+        self.metrics.client_refused_total += 1
+        self.log("client.connection.refused", peer=peer, status=status, reason=reason)
+
+    def _on_answered(self, peer: str, path: str, status: int) -> None:
+        self.log("http.request.served", peer=peer, path=path, status=status)
+
+    def _close_listeners(self) -> None:
+        for _, sock in self._listeners:
+            sock.close()
+        self._listeners.clear()
