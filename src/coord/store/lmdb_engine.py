@@ -1,0 +1,406 @@
+"""Records and rows in LMDB.
+
+`sync=True, metasync=False, writemap=False`: a commit syncs its pages but not the page that names it, so a
+power loss may undo the last commit and can break nothing; `sync` settles it (S4). The map is huge and
+sparse, since growing it would need all readers to stop.
+
+LMDB drops the GIL around each call, and a busy loop takes it up at once. The worker therefore hands over
+whole batches, and the readers of the loop use short transactions.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+from attrs import define, field
+from crc32c import crc32c
+
+from coord.disk import Disk, disk_error
+from coord.errors import DamageError, DataDirError, DiskError, DiskFullError
+from coord.limits import MIB, SPACE_RESERVE_BYTES
+from coord.mvcc.backend import Table
+from coord.store.engine import Pair
+from coord.store.layout import (
+    APPLIED_KEY,
+    CHECKSUM,
+    CHECKSUM_BYTES,
+    CONTENT,
+    DATABASES,
+    FORMAT_KEY,
+    OWN,
+    RECORD_KEY,
+    RECORDS,
+    REMEDY,
+    STORE_FORMAT,
+    damage,
+    open_value,
+    pack_applied,
+    pack_format,
+    record_pairs,
+    seal_value,
+    unpack_applied,
+    unpack_format,
+)
+from coord.store.lmdb_env import (
+    MAP_BYTES,
+    MAP_BYTES_MIN,
+    append,
+    map_bytes_allowed,
+    open_databases,
+    open_env,
+    translate,
+)
+from coord.store.overlay import Segment
+
+_SLICE_RECORDS: Final = 1_000
+_PAGE_OVERHEAD_RATIO: Final = 1.25
+"""Appended pages are nearly full; rows, rewritten in place, are not."""
+
+_DATA: Final = "data.mdb"
+_STAGED: Final = "data.new"
+_COPY: Final = "data.copy"
+
+
+@define
+class LmdbView:
+    """A compact copy of the store at one moment."""
+
+    _env: Any
+    _databases: dict[str, Any]
+
+    @property
+    def applied(self) -> tuple[int, int]:
+        """S6: read from the copy itself, never from memory, which is ahead of it."""
+        with self._env.begin(db=self._databases[OWN]) as txn:
+            return unpack_applied(txn.get(APPLIED_KEY))
+
+    def pairs(self, name: str) -> Iterator[Pair]:
+        """See `View`."""
+        with self._env.begin() as txn:
+            for key, stored in txn.cursor(self._databases[name]).iternext():
+                if crc32c(stored[CHECKSUM_BYTES:], crc32c(key)) != CHECKSUM.unpack_from(stored)[0]:
+                    raise damage(name, key)
+                yield key, stored
+
+
+@define
+class LmdbStage:
+    """A store in one file, without a sync until it is finished: unfinished, it is thrown away."""
+
+    _env: Any
+    _databases: dict[str, Any]
+
+    def put(self, name: str, pairs: Sequence[Pair]) -> None:
+        """See `Stage`."""
+        try:
+            with self._env.begin(write=True) as txn:
+                append(txn, self._databases[name], name, pairs)
+        except lmdb.Error as error:
+            raise translate("install", error) from error
+
+    def finish(self, index: int, term: int) -> None:
+        """See `Stage`."""
+        try:
+            with self._env.begin(write=True) as txn:
+                txn.put(FORMAT_KEY, pack_format(), db=self._databases[OWN])
+                txn.put(APPLIED_KEY, pack_applied(index, term), db=self._databases[OWN])
+            self._env.sync(True)
+        except lmdb.Error as error:
+            raise translate("install", error) from error
+
+    def close(self) -> None:
+        """See `Stage`."""
+        self._env.close()
+
+
+@define
+class LmdbEngine:
+    """An `Engine` over one LMDB directory. Open it with `open_engine`."""
+
+    directory: Path
+    disk: Disk
+    map_bytes: int
+    reserve_bytes: int
+    _env: Any = None
+    _databases: dict[str, Any] = field(factory=dict)
+    _records: Any = None
+    _copying: threading.Lock = field(factory=threading.Lock)
+    """Held while LMDB copies itself out: closing it then would crash the process."""
+    _copies: int = 0
+    _is_reserve_used: bool = False
+
+    def open(self) -> None:
+        """Open the files, and make them where there are none."""
+        path = self.directory / _DATA
+        is_new = not self.disk.exists(path)
+        self._env = open_env(self.directory, self.map_bytes)
+        try:
+            self._check_size(path)
+            self._databases = open_databases(self._env)
+            self._records = self._databases[RECORDS]
+            self._check_format(is_new)
+            # What an earlier process committed may wait in the kernel's cache only.
+            self._env.sync(True)
+        except lmdb.Error as error:
+            self._env.close()
+            raise translate("open", error) from error
+        except BaseException:
+            self._env.close()
+            raise
+        if is_new:
+            self.disk.sync_directory(self.directory)
+
+    def _check_size(self, path: Path) -> None:
+        """A map that reaches beyond the end of its file would kill the process at the first read."""
+        pages = self._env.info()["last_pgno"] + 1
+        needed, found = pages * self._env.stat()["psize"], path.stat().st_size
+        if found < needed and pages > 2:
+            raise DamageError(f"{path} has {found} bytes where its last commit needs {needed}; {REMEDY}")
+
+    def _check_format(self, is_new: bool) -> None:
+        own = self._databases[OWN]
+        with self._env.begin(write=is_new, db=own) as txn:
+            stored = txn.get(FORMAT_KEY)
+            if stored is None:
+                if not is_new:
+                    raise DamageError(f"{self.directory} has no store format; {REMEDY}")
+                txn.put(FORMAT_KEY, pack_format())
+                return
+        version = unpack_format(stored)
+        if version > STORE_FORMAT:
+            raise DataDirError(
+                f"{self.directory} has store format {version}, this release knows {STORE_FORMAT}: "
+                "upgrade first"
+            )
+
+    def applied(self) -> tuple[int, int]:
+        """See `Engine`."""
+        with self._env.begin(db=self._databases[OWN]) as txn:
+            return unpack_applied(txn.get(APPLIED_KEY))
+
+    def get(self, key: int) -> bytes | None:
+        """See `Engine`."""
+        name = key.to_bytes(12, "big")
+        try:
+            with self._env.begin(self._records) as txn:
+                stored = txn.get(name)
+        except lmdb.Error as error:
+            raise translate("read", error) from error
+        return None if stored is None else open_value(RECORDS, name, stored)
+
+    def scan(self, low: int, high: int) -> Iterator[tuple[int, int, bytes]]:
+        """See `Engine`; a million records take about a second."""
+        first, end = low.to_bytes(12, "big"), (high + 1).to_bytes(12, "big")
+        unpack_key, unpack_checksum = RECORD_KEY.unpack, CHECKSUM.unpack_from
+        try:
+            with self._env.begin() as txn:
+                cursor = txn.cursor(self._records)
+                if not cursor.set_range(first):
+                    return
+                for key, stored in cursor.iternext():
+                    if key >= end:
+                        return
+                    record = stored[CHECKSUM_BYTES:]
+                    if crc32c(record, crc32c(key)) != unpack_checksum(stored)[0]:
+                        raise damage(RECORDS, key)
+                    yield *unpack_key(key), record
+        except lmdb.Error as error:
+            raise translate("scan", error) from error
+
+    def rows(self, table: Table) -> dict[bytes, bytes]:
+        """See `Engine`."""
+        name = table.value
+        with self._env.begin() as txn:
+            return {
+                key: open_value(name, key, stored)
+                for key, stored in txn.cursor(self._databases[name]).iternext()
+            }
+
+    def commit(self, segments: Sequence[Segment]) -> None:
+        """See `Engine`. A write transaction has to begin and end on one thread."""
+        last = segments[-1]
+        self._check_room(segments)
+        try:
+            with self._env.begin(write=True) as txn:
+                for segment in segments:
+                    self._write(txn, segment)
+                txn.put(APPLIED_KEY, pack_applied(last.index, last.term), db=self._databases[OWN])
+        except lmdb.Error as error:
+            raise translate("commit", error) from error
+
+    def _check_room(self, segments: Sequence[Segment]) -> None:
+        """S16: keep pages free for the deletes that have to make room; removals alone always may go on."""
+        growth = sum(segment.size_bytes for segment in segments if segment.records or segment.rows)
+        _, in_use, limit = self.size()
+        if growth and in_use + growth * _PAGE_OVERHEAD_RATIO > limit:
+            raise DiskFullError(
+                f"store commit: {in_use} of {limit} bytes of the map are in use; delete keys and compact"
+            )
+
+    def _write(self, txn: Any, segment: Segment) -> None:
+        records = iter(segment.records.items())
+        while part := list(islice(records, _SLICE_RECORDS)):
+            append(txn, self._records, RECORDS, record_pairs(part))
+        for table, rows in segment.rows.items():
+            database = self._databases[table.value]
+            for key, value in sorted(rows.items()):
+                if value is None:
+                    txn.delete(key, db=database)
+                else:
+                    txn.put(key, seal_value(key, value), db=database)
+        for position in sorted(segment.removals):
+            txn.delete(position.to_bytes(12, "big"), db=self._records)
+
+    def sync(self) -> None:
+        """See `Engine`."""
+        try:
+            self._env.sync(True)
+        except lmdb.Error as error:
+            raise DiskError(f"store sync: {error}") from error
+
+    def size(self) -> tuple[int, int, int]:
+        """See `Engine`. Pages that only wait to be reused are not in use."""
+        main = self._env.stat()
+        pages = 2
+        with self._env.begin() as txn:
+            for stat in (main, *(txn.stat(database) for database in self._databases.values())):
+                pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        page_bytes = main["psize"]
+        reserve = 0 if self._is_reserve_used else self.reserve_bytes
+        return (self._env.info()["last_pgno"] + 1) * page_bytes, pages * page_bytes, self.map_bytes - reserve
+
+    def use_reserve(self) -> None:
+        """See `Engine`."""
+        self._is_reserve_used = True
+
+    def restore_reserve(self) -> None:
+        """See `Engine`."""
+        self._is_reserve_used = False
+
+    @contextmanager
+    def view(self) -> Iterator[LmdbView]:
+        """See `Engine`. LMDB copies itself out as fast as the disk can, and so pins little (S6)."""
+        self._copies += 1
+        path = self.directory / f"{_COPY}.{self._copies}"
+        try:
+            env = self._copy_out(path)
+        except lmdb.Error as error:
+            path.unlink(missing_ok=True)
+            raise translate("snapshot", error) from error
+        except OSError as error:
+            raise disk_error("create", path, error) from error
+        try:
+            yield LmdbView(env, open_databases(env, create=False))
+        except lmdb.Error as error:
+            raise translate("snapshot", error) from error
+        finally:
+            env.close()
+            path.unlink(missing_ok=True)
+
+    def _copy_out(self, path: Path) -> Any:
+        with self._copying:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                self._env.copyfd(descriptor, compact=True)
+            finally:
+                os.close(descriptor)
+        return lmdb.open(
+            str(path),
+            map_size=path.stat().st_size + MIB,
+            max_dbs=len(DATABASES),
+            subdir=False,
+            readonly=True,
+            lock=False,
+        )
+
+    def stage(self) -> LmdbStage:
+        """See `Engine`."""
+        _discard(self.directory, _STAGED)
+        try:
+            env = open_env(self.directory / _STAGED, self.map_bytes, subdir=False, sync=False)
+            return LmdbStage(env, open_databases(env))
+        except lmdb.Error as error:
+            raise translate("install", error) from error
+
+    def switch(self) -> None:
+        """See `Engine`. One rename: there is no moment without a store."""
+        with self._copying:
+            self._env.close()
+            switch_files(self.disk, self.directory)
+            self.open()
+
+    def close(self) -> None:
+        """See `Engine`."""
+        with self._copying:
+            self._env.close()
+
+
+def open_engine(
+    disk: Disk,
+    directory: Path,
+    marker: tuple[int, int] | None = None,
+    map_bytes: int = MAP_BYTES,
+    reserve_bytes: int = SPACE_RESERVE_BYTES,
+) -> LmdbEngine:
+    """Open the store in `directory`, made if need be.
+
+    `marker` is the index and term of the last snapshot record of the log. If a store was staged for it, the
+    switch that a crash prevented is done now (S6); what was staged without a record is dropped.
+    """
+    disk.make_directory(directory)
+    for name in disk.list(directory):
+        if name.startswith(_COPY):
+            disk.remove(directory / name)
+    engine = LmdbEngine(directory, disk, map_bytes_allowed(map_bytes), reserve_bytes)
+    engine.open()
+    if disk.exists(directory / _STAGED):
+        if marker is not None and marker[0] > engine.applied()[0] and _staged(directory) == marker:
+            engine.switch()
+        else:
+            _discard(directory, _STAGED)
+    if marker is not None and engine.applied()[0] < marker[0]:
+        engine.close()
+        raise DamageError(
+            f"the log says that a snapshot at index {marker[0]} was installed, but the store in {directory} "
+            f"does not hold it; {REMEDY}"
+        )
+    return engine
+
+
+def switch_files(disk: Disk, directory: Path) -> None:
+    """Rename the staged file over the store's, neither being open."""
+    disk.rename(directory / _STAGED, directory / _DATA)
+    disk.sync_directory(directory)
+    _discard(directory, _STAGED)
+
+
+def _staged(directory: Path) -> tuple[int, int]:
+    """Return what the staged store has applied; `(0, 0)` if it is not whole, since the log was told only
+    then.
+    """
+    try:
+        env = open_env(directory / _STAGED, MAP_BYTES_MIN, subdir=False)
+    except lmdb.Error:
+        return 0, 0
+    try:
+        with env.begin(db=env.open_db(OWN.encode(), create=False)) as txn:
+            return unpack_applied(txn.get(APPLIED_KEY))
+    except (lmdb.Error, DamageError):
+        return 0, 0
+    finally:
+        env.close()
+
+
+def _discard(directory: Path, name: str) -> None:
+    for path in (directory / name, directory / f"{name}-lock"):
+        path.unlink(missing_ok=True)
+
+
+assert set(CONTENT) < set(DATABASES)

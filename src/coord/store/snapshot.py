@@ -1,0 +1,206 @@
+"""Snapshot files: one moment of the store (S6), in chunks that are checked as they arrive and hashed as a
+whole.
+
+A file is a magic, then chunks, each `length u32, CRC32C u32, payload`; a payload is CBOR: first the header
+`["head", format, index, term]`, then `[database, key lengths, keys, value lengths, values]` with values as
+the store keeps them, checksum included, and last `["tail", pairs, SHA-256 of all before this chunk]`. A
+file without its tail is torn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
+from pathlib import Path
+from struct import Struct
+from struct import pack as struct_pack
+from struct import unpack as struct_unpack
+from typing import Any, Final
+
+from attrs import define, field, frozen
+from crc32c import crc32c
+
+from coord.codec import decode, encode
+from coord.disk import Disk, File
+from coord.errors import DamageError, DataDirError, DecodeError
+from coord.limits import MIB, SNAPSHOT_CHUNK_BYTES
+from coord.store.engine import Pair, Stage, View
+from coord.store.layout import CONTENT
+
+SNAPSHOT_FORMAT: Final = 1
+MAGIC: Final = b"coord-snapshot\r\n"
+PART_SUFFIX: Final = ".part"
+SUFFIX: Final = ".snapshot"
+_FRAME: Final = Struct(">II")
+_CHUNK_BYTES_MAX: Final = SNAPSHOT_CHUNK_BYTES + 4 * MIB
+"""A chunk ends with the pair that fills it, which may be a record of the largest request."""
+_PAIRS_A_STEP: Final = 256
+
+
+@frozen
+class SnapshotHead:
+    """What a snapshot file says of itself."""
+
+    index: int
+    term: int
+    pairs: int
+    size_bytes: int
+    sha256: bytes
+
+
+@define
+class _Writer:
+    """Appends chunks to a file."""
+
+    file: File
+    offset: int = 0
+    digest: Any = field(factory=hashlib.sha256)
+
+    def write(self, data: bytes) -> None:
+        self.file.write(self.offset, [data])
+        self.offset += len(data)
+        self.digest.update(data)
+
+    def chunk(self, payload: bytes) -> None:
+        self.write(_FRAME.pack(len(payload), crc32c(payload)) + payload)
+
+
+def file_name(index: int, term: int) -> str:
+    """Return the name of a finished snapshot; those of one member sort by index."""
+    return f"snapshot-{index:020d}-{term:020d}{SUFFIX}"
+
+
+def write_snapshot(disk: Disk, path: Path, view: View) -> SnapshotHead:
+    """Write a view into a new file and sync it; a file that could not be finished is removed."""
+    file = disk.create(path)
+    try:
+        head = _write(_Writer(file), view)
+        file.sync()
+    except BaseException:
+        file.close()
+        disk.remove(path)
+        raise
+    file.close()
+    return head
+
+
+def _write(writer: _Writer, view: View) -> SnapshotHead:
+    index, term = view.applied
+    count = 0
+    writer.write(MAGIC)
+    writer.chunk(encode(["head", SNAPSHOT_FORMAT, index, term]))
+    for name in CONTENT:
+        for pairs in _batches(view.pairs(name)):
+            count += len(pairs)
+            writer.chunk(_pack_pairs(name, pairs))
+    sha256 = writer.digest.digest()
+    writer.chunk(encode(["tail", count, sha256]))
+    return SnapshotHead(index, term, count, writer.offset, sha256)
+
+
+def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
+    """Gather pairs into chunks of about `SNAPSHOT_CHUNK_BYTES`, never more than one pair above it."""
+    batch: list[Pair] = []
+    size = 0
+    while step := list(islice(pairs, _PAIRS_A_STEP)):
+        for pair in step:
+            batch.append(pair)
+            size += len(pair[0]) + len(pair[1])
+            if size >= SNAPSHOT_CHUNK_BYTES:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _pack_pairs(name: str, pairs: Sequence[Pair]) -> bytes:
+    keys, values = [key for key, _ in pairs], [value for _, value in pairs]
+    return encode([name, _pack_lengths(keys), b"".join(keys), _pack_lengths(values), b"".join(values)])
+
+
+def _pack_lengths(items: Sequence[bytes]) -> bytes:
+    return struct_pack(f">{len(items)}I", *map(len, items))
+
+
+def _unpack(lengths: bytes, data: bytes) -> list[bytes]:
+    sizes = struct_unpack(f">{len(lengths) // 4}I", lengths)
+    ends = list(accumulate(sizes))
+    if (ends[-1] if ends else 0) != len(data):
+        raise ValueError("lengths do not add up")
+    return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+
+def read_snapshot(disk: Disk, path: Path, stage: Stage | None = None) -> SnapshotHead:
+    """Verify a snapshot file whole, and give its pairs to `stage`, which is not finished here.
+
+    Raises `DamageError` if it is torn or changed, `DataDirError` if a newer release wrote it.
+    """
+    file = disk.open(path)
+    try:
+        return _read(file, stage)
+    except (DecodeError, ValueError, TypeError, IndexError) as error:
+        raise _refused(path, str(error)) from error
+    finally:
+        file.close()
+
+
+def _read(file: File, stage: Stage | None) -> SnapshotHead:
+    digest = hashlib.sha256()
+    chunks = _chunks(file, digest)
+    index, term = _read_head(file.path, next(chunks, None))
+    count = 0
+    for sha256, payload in chunks:
+        name, *rest = decode(payload)
+        if name == "tail":
+            if rest != [count, sha256] or next(chunks, None) is not None:
+                raise ValueError("its tail does not fit what comes before")
+            return SnapshotHead(index, term, count, file.size(), sha256)
+        if name not in CONTENT:
+            raise ValueError(f"it has an unknown part {name!r}")
+        pairs = list(zip(_unpack(rest[0], rest[1]), _unpack(rest[2], rest[3]), strict=True))
+        count += len(pairs)
+        if stage is not None:
+            stage.put(name, pairs)
+    raise ValueError("its tail is missing")
+
+
+def _read_head(path: Path, chunk: tuple[bytes, bytes] | None) -> tuple[int, int]:
+    if chunk is None:
+        raise ValueError("its head is missing")
+    name, version, *rest = decode(chunk[1])
+    if name != "head" or type(version) is not int:
+        raise ValueError("its head is missing")
+    if version > SNAPSHOT_FORMAT:
+        raise DataDirError(
+            f"{path} has snapshot format {version}, this release knows {SNAPSHOT_FORMAT}: upgrade first"
+        )
+    index, term = rest
+    return index, term
+
+
+def _chunks(file: File, digest: Any) -> Iterator[tuple[bytes, bytes]]:
+    """Yield `(SHA-256 of all before the chunk, payload)`."""
+    magic = file.read(0, len(MAGIC))
+    if magic != MAGIC:
+        raise ValueError("it does not begin as a snapshot does")
+    digest.update(magic)
+    offset, size = len(MAGIC), file.size()
+    while offset < size:
+        frame = file.read(offset, _FRAME.size)
+        if len(frame) < _FRAME.size:
+            raise ValueError(f"it ends within a chunk at offset {offset}")
+        length, checksum = _FRAME.unpack(frame)
+        if length > _CHUNK_BYTES_MAX:
+            raise ValueError(f"its chunk at offset {offset} is too long")
+        payload = file.read(offset + _FRAME.size, length)
+        if len(payload) < length or crc32c(payload) != checksum:
+            raise ValueError(f"its chunk at offset {offset} is torn or changed")
+        before = digest.digest()
+        digest.update(frame + payload)
+        offset += _FRAME.size + length
+        yield before, payload
+
+
+def _refused(path: Path, why: str) -> DamageError:
+    return DamageError(f"{path} is not a whole snapshot: {why}; fetch or take it again")
