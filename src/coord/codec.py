@@ -106,16 +106,25 @@ def _head(major: int, value: int) -> bytes:
     return bytes((major | 27,)) + value.to_bytes(8, "big")
 
 
+_ARRAY_HEADS: Final = tuple(_head(0x80, length) for length in range(256))
+_BYTES_HEADS: Final = tuple(_head(0x40, length) for length in range(1024))
+_UINTS: Final = tuple(_head(0, value) for value in range(1024))
+
+
 def array_head(length: int) -> bytes:
     """Return the head of an array of `length` items, which the caller appends encoded."""
-    return bytes((0x80 | length,)) if length < 24 else _head(0x80, length)
+    return _ARRAY_HEADS[length] if length < 256 else _head(0x80, length)
 
 
 def bytes_head(length: int) -> bytes:
     """Return the head of a byte string of `length` bytes, which the caller appends."""
-    return bytes((0x40 | length,)) if length < 24 else _head(0x40, length)
+    return _BYTES_HEADS[length] if length < 1024 else _head(0x40, length)
 
 
 def uint(value: int) -> bytes:
     """Return the encoding of a non-negative integer."""
+    if value < 1024:
+        return _UINTS[value]
+    if 0x10000 <= value < 0x100000000:
+        return b"\x1a" + value.to_bytes(4, "big")
     return _head(0, value)

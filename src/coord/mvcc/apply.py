@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from attrs import define, field
@@ -13,7 +12,7 @@ from coord.codec import NULL, encode
 from coord.errors import ApiError, Code, FenceLost, NodeError
 from coord.mvcc.applied import Answer, Applied
 from coord.mvcc.backend import Backend, Table
-from coord.mvcc.clients import ClientRecord, ClientTable, check_number, digest, error_answer, expired
+from coord.mvcc.clients import ClientRecord, ClientTable, digest, error_answer, expired, number_without_client
 from coord.mvcc.cluster import ID_KEY, ClusterState
 from coord.mvcc.txn import Transactions, has_put
 from coord.mvcc.writes import Writer
@@ -23,7 +22,8 @@ from coord.protocol.ops import Op, Settled
 
 _TXN: Final = int(Op.TXN)
 _ALARM: Final = int(Op.ALARM)
-_TRUE: Final = 0xF5
+_REVOKE: Final = int(Op.LEASE_REVOKE)
+_NO_HEADER: Final = WritesHeader(0, 0, 0, 0, "", 0, {})
 
 
 @define
@@ -69,66 +69,55 @@ class WriteApplier:
         frame = Frame(applied, header)
         answers = applied.answers
         client = header.client
-        if not client:
-            for position, write in enumerate(writes):
-                frame.position = position
-                if write[0]:
-                    answers.append(error_answer(self.writer.revision, check_number(0, write[0]) or expired()))
-                else:
-                    answers.append(self._apply_write(frame, write))
-            return
-        record = self.clients.use(client, header.low, applied.index)
+        record = self.clients.use(client, header.low, applied.index) if client else None
         for position, write in enumerate(writes):
             frame.position = position
-            if record is None:
+            if record is not None:
+                answers.append(self._apply_once(frame, write, record))
+            elif client:
                 # S17: a client without a record may be one whose record was evicted; applying could apply twice.
                 answers.append(error_answer(self.writer.revision, expired()))
+            elif write[0]:
+                answers.append(error_answer(self.writer.revision, number_without_client()))
             else:
-                answers.append(self._apply_once(frame, write, record))
+                answers.append(self._apply_write(frame, write))
 
     def expire(self, applied: Applied, leases: list[int]) -> None:
-        """Revoke the leases of an expiry entry, each in its own revision."""
+        """Revoke the leases of an expiry entry, each in its own revision; those that are gone do not matter."""
+        frame = Frame(applied, _NO_HEADER)
         for lease in leases:
-            if lease in self.writer.leases and not self.cluster.corrupt:
-                self._guarded(applied, 0, partial(self._revoke_lease, applied, lease))
+            self._apply_write(frame, [0, _REVOKE, None, [lease]])
 
     def _apply_once(self, frame: Frame, write: list[Any], record: ClientRecord) -> Answer:
         """Apply a numbered write, or answer what its number got before (S18)."""
-        number = write[0]
-        revision = self.writer.revision
-        refusal = check_number(frame.header.client, number)
-        if refusal is not None:
-            return error_answer(revision, refusal)
-        fingerprint = digest(write[1], write[2], write[3])
+        number, op, guard, arguments = write
+        fingerprint = digest(op, guard, arguments)
         known = record.recall(number, fingerprint)
         if known is None:
             answer = self._apply_write(frame, write)
-            # What grew past the limit keeps its outcome: a txn's is the first item of its result.
-            succeeded = answer[1] and (write[1] != _TXN or answer[2][1] == _TRUE)
-            record.keep(number, fingerprint, answer, succeeded=succeeded)
+            record.keep(number, fingerprint, answer, is_txn=op == _TXN)
             return answer
         if isinstance(known, ApiError):
-            return error_answer(revision, known)
+            return error_answer(self.writer.revision, known)
         return known[1:]
 
     def _apply_write(self, frame: Frame, write: list[Any]) -> Answer:
-        # S15: the refusal of the proposer first, then the same check that ran at the edge.
-        header = frame.header
-        refusal: ApiError | None = None
-        if header.settled:
-            settled = header.settled.get(frame.position)
-            if settled is not None and settled[0] == Settled.REFUSED:
-                return self.writer.revision, False, NULL + encode(settled[1])
-        refusal = check_write(write, header.max_txn_ops)
-        if refusal is not None:
-            return error_answer(self.writer.revision, refusal)
-        return self._guarded(frame.applied, frame.position, partial(self._execute, frame, write))
-
-    def _guarded(self, applied: Applied, position: int, change: Callable[[], bytes]) -> Answer:
-        """Run a change in a draft of its own: all of it stands, or nothing."""
+        """Run a write in a draft of its own: all of it stands, or nothing."""
         writer = self.writer
+        header = frame.header
         try:
-            payload = change()
+            # S15: what the proposer refused stays refused; the rest meets the same check that ran at the edge.
+            if header.settled and (settled := header.settled.get(frame.position)) and settled[0] == Settled.REFUSED:
+                raise ApiError.from_wire(settled[1])
+            refusal = check_write(write, header.max_txn_ops)
+            if refusal is not None:
+                raise refusal
+            _, op, guard, arguments = write
+            if self.cluster.corrupt and op != _ALARM:
+                raise errors.corrupt()
+            if guard is not None:
+                self._check_guard(guard)
+            payload = self._handlers[op](frame, arguments)
         except ApiError as error:
             writer.rollback()
             return error_answer(writer.revision, error)
@@ -137,25 +126,18 @@ class WriteApplier:
         except Exception as error:
             # S15: a mistake in pure code is the same on all members, and must not end them all.
             writer.rollback()
-            name = type(error).__name__
-            note = {"index": applied.index, "position": position, "error": name}
-            applied.notes.append(("apply.write.raised", note))
-            answer = ApiError(
-                f"coord: applying this write raised {name}; nothing was changed", code=Code.INTERNAL
-            )
-            return error_answer(writer.revision, answer)
+            return self._raised(frame, type(error).__name__)
         events = writer.commit()
         if events:
-            applied.events.append((writer.revision, events))
+            frame.applied.events.append((writer.revision, events))
         return writer.revision, True, payload
 
-    def _execute(self, frame: Frame, write: list[Any]) -> bytes:
-        _, op, guard, arguments = write
-        if self.cluster.corrupt and op != _ALARM:
-            raise errors.corrupt()
-        if guard is not None:
-            self._check_guard(guard)
-        return self._handlers[op](frame, arguments)
+    def _raised(self, frame: Frame, error: str) -> Answer:
+        applied = frame.applied
+        note = {"index": applied.index, "position": frame.position, "error": error}
+        applied.notes.append(("apply.write.raised", note))
+        text = f"coord: applying this write raised {error}; nothing was changed"
+        return error_answer(self.writer.revision, ApiError(text, code=Code.INTERNAL))
 
     def _check_guard(self, guard: list[Any]) -> None:
         # S27: judged before the compares, so that a lost fence runs no branch, not even the failure one.
@@ -167,6 +149,9 @@ class WriteApplier:
     def _put(self, frame: Frame, arguments: list[Any]) -> bytes:
         if self.cluster.no_space:
             raise errors.no_space()
+        if len(arguments) == 2:
+            self.writer.put(arguments[0], arguments[1], 0)
+            return NULL
         return self.transactions.put(arguments)
 
     def _delete(self, frame: Frame, arguments: list[Any]) -> bytes:
@@ -203,22 +188,20 @@ class WriteApplier:
             raise errors.lease_not_found()
         if lease in leases:
             raise errors.lease_exists()
-        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode([ttl_s]))
         leases.grant(lease, ttl_s)
+        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode([ttl_s]))
         frame.applied.leases_granted.append((lease, ttl_s))
         return encode([lease, ttl_s])
 
     def _revoke(self, frame: Frame, arguments: list[Any]) -> bytes:
-        if arguments[0] not in self.writer.leases:
+        lease = arguments[0]
+        if lease not in self.writer.leases:
             raise errors.lease_not_found()
-        return self._revoke_lease(frame.applied, arguments[0])
-
-    def _revoke_lease(self, applied: Applied, lease: int) -> bytes:
         for key in self.writer.leases.keys(lease):
             self.writer.delete(key)
-        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), None)
         self.writer.leases.revoke(lease)
-        applied.leases_revoked.append(lease)
+        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), None)
+        frame.applied.leases_revoked.append(lease)
         return NULL
 
     def _register(self, frame: Frame, arguments: list[Any]) -> bytes:

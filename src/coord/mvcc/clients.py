@@ -28,6 +28,9 @@ from coord.mvcc.applied import Answer
 Kept = tuple[bytes, int, bool, bytes]
 """`(digest, revision, ok, payload)`: a recorded answer and what it answers."""
 
+_HASHER: Final = blake2b(digest_size=8)
+"""Copied for each digest, which costs two thirds of making a new one."""
+_TRUE: Final = 0xF5
 _PUT_HEAD: Final = b"\x83\x01\xf6\x82"
 """An array of op 1, no guard, and an array of two."""
 
@@ -37,13 +40,15 @@ def digest(op: int, guard: Any, arguments: Any) -> bytes:
 
     Nothing of it was settled by a node, so that a retry through another node has the same digest (S18).
     """
-    if op == 1 and guard is None and len(arguments) == 2:
+    hasher = _HASHER.copy()
+    if op == 1 and guard is None and type(op) is int and type(arguments) is list and len(arguments) == 2:
         # A plain put, spliced: the same bytes as below at a third of the time.
         key, value = arguments
         if type(key) is bytes and type(value) is bytes:
-            parts = (_PUT_HEAD, bytes_head(len(key)), key, bytes_head(len(value)), value)
-            return blake2b(b"".join(parts), digest_size=8).digest()
-    return blake2b(encode([op, guard, arguments]), digest_size=8).digest()
+            hasher.update(b"".join((_PUT_HEAD, bytes_head(len(key)), key, bytes_head(len(value)), value)))
+            return hasher.digest()
+    hasher.update(encode([op, guard, arguments]))
+    return hasher.digest()
 
 
 def error_answer(revision: int, error: ApiError) -> Answer:
@@ -79,6 +84,8 @@ class ClientRecord:
 
     def recall(self, number: int, fingerprint: bytes) -> Kept | ApiError | None:
         """Judge a number: the recorded answer, a refusal that is not recorded, or None if the write is new."""
+        if not number:
+            return InvalidArgument("coord: a registered client's writes are numbered from 1")
         if number < self.low:
             return SequenceClosed(f"coord: number {number} is below the client's low, {self.low}")
         kept = self.answers.get(number)
@@ -90,10 +97,12 @@ class ClientRecord:
             return SequenceAhead(f"coord: number {number} is {CLIENT_WINDOW} or more above low, {self.low}")
         return None
 
-    def keep(self, number: int, fingerprint: bytes, answer: Answer, *, succeeded: bool) -> None:
+    def keep(self, number: int, fingerprint: bytes, answer: Answer, *, is_txn: bool) -> None:
         """Record the answer of a number; of one that is too large only revision and outcome."""
         revision, ok, payload = answer
         if len(payload) > ANSWER_BYTES_KEPT:
+            # The outcome of a transaction is the first item of its result.
+            succeeded = ok and (not is_txn or payload[1] == _TRUE)
             gone = AnswerGone(
                 "coord: the write was applied; its answer was too large to keep", revision, succeeded
             )
@@ -162,10 +171,6 @@ class ClientTable:
         return rows
 
 
-def check_number(client: int, number: int) -> ApiError | None:
-    """Refuse a number without a client, which would not be remembered, and a client's write without one."""
-    if client and not number:
-        return InvalidArgument("coord: a registered client's writes are numbered from 1")
-    if number and not client:
-        return InvalidArgument("coord: a numbered write needs a client id")
-    return None
+def number_without_client() -> ApiError:
+    """A number that nobody would remember: refused, since its sender counts on it."""
+    return InvalidArgument("coord: a numbered write needs a client id")

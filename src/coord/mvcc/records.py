@@ -5,14 +5,10 @@ A tombstone is a record with version, create revision and lease 0 and an empty v
 
 from __future__ import annotations
 
-from typing import Final
-
 from coord.codec import bytes_head, decode_trusted, uint
 
 Fields = tuple[bytes, int, int, int, int, bytes]
 """`(key, create_revision, mod_revision, version, lease, value)`."""
-
-_SMALL: Final = tuple(bytes((value,)) for value in range(24))
 
 
 def encode_record(key: bytes, create: int, mod: int, version: int, lease: int, value: bytes) -> bytes:
@@ -25,7 +21,7 @@ def encode_record(key: bytes, create: int, mod: int, version: int, lease: int, v
             key,
             mod_bytes if create == mod else uint(create),
             mod_bytes,
-            _SMALL[version] if version < 24 else uint(version),
+            uint(version),
             uint(lease) if lease else b"\0",
             bytes_head(len(value)),
             value,

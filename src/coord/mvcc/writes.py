@@ -117,9 +117,10 @@ class Writer:
         changes = self.changes
         if changes:
             self.revision = revision = self.revision + 1
-            append = self._backend.append
-            for sub, change in enumerate(changes):
-                append(revision, sub, change[2])
+            sub = 0
+            for change in changes:
+                self._backend.append(revision, sub, change[2])
+                sub += 1
             self.changes = []
             self._undo.clear()
         return changes
