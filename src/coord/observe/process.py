@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _PROC: Final = Path("/proc/self")
-_BOOT_FIELD: Final = 19
+_START_FIELD: Final = 19
 _VIRTUAL_FIELD: Final = 20
 _RESIDENT_FIELD: Final = 21
 """Places in /proc/self/stat after the command's name."""
@@ -26,8 +26,8 @@ def render_process() -> str:
         # The command's name is in parentheses and may hold any character, so what counts comes after the last
         # one.
         stat = _PROC.joinpath("stat").read_text().rpartition(")")[2].split()
-        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
-        age_s = uptime_s - int(stat[_BOOT_FIELD]) / os.sysconf("SC_CLK_TCK")
+        since_boot_s = time.clock_gettime(time.CLOCK_BOOTTIME)
+        age_s = since_boot_s - int(stat[_START_FIELD]) / os.sysconf("SC_CLK_TCK")
         resident = int(stat[_RESIDENT_FIELD]) * resource.getpagesize()
         figures += [
             ("process_start_time_seconds", "gauge", "Start, in Unix time.", round(time.time() - age_s, 2)),

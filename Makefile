@@ -1,0 +1,53 @@
+# Everything a checkout can do. Needs python3 (3.11 or later) with venv and pip; the rest goes into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SEED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help cluster test lint bench sim conformance docs clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+
+cluster: $(VENV)/.base ## run a node in the foreground, with data in ./coord.data; Ctrl-C ends it
+	@exec $(BIN)/python scripts/cluster.py
+
+test: lint ## check everything: ruff, mypy, pytest (some minutes)
+	$(BIN)/python -m pytest -q -m "not sim and not conformance"
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.dev ## measure throughput, latency and memory (some minutes)
+	$(BIN)/python scripts/bench.py
+
+sim: $(VENV)/.dev ## run the simulators long; SEED=n replays one run
+	SEED=$(SEED) $(BIN)/python -m pytest -q -m sim --hypothesis-seed=$(SEED)
+
+conformance: $(VENV)/.dev ## compare with the installed etcd and etcdctl, and check the systemd unit
+	@command -v etcd >/dev/null || { echo 'needs etcd and etcdctl: apt-get install etcd-server etcd-client'; exit 1; }
+	$(BIN)/python -m pytest -q -m conformance
+
+docs: $(VENV)/.dev ## rewrite the pages that are made from the code
+	$(BIN)/python docs/logs.py
+
+clean: ## remove .venv and caches, but no data
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find src tests bench docs scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coord needs Python 3.11 or later: make PYTHON=python3.12")'
+	@echo 'Installing coord into $(VENV) (once) ...'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo 'Installing the tools of developers into $(VENV) (once) ...'
+	@$(PIP) --editable '.[dev]'
+	@touch $@
