@@ -40,8 +40,9 @@ class Stage(Protocol):
 
 
 class Engine(Protocol):
-    """Keeps committed records and rows. `commit`, `sync`, `view` and `stage` are for workers, the rest for the
-    loop.
+    """Keeps committed records and rows.
+
+    `commit`, `sync`, `view` and `stage` are for workers, the rest for the loop.
     """
 
     def applied(self) -> tuple[int, int]:
