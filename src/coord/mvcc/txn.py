@@ -14,7 +14,6 @@ from attrs import frozen
 
 from coord import errors
 from coord.codec import NULL, array_head, uint
-from coord.errors import ApiError
 from coord.mvcc.ranges import RangeReader, encode_range, run
 from coord.mvcc.records import Fields, decode_record
 from coord.mvcc.writes import Writer
@@ -61,6 +60,11 @@ class Plan:
                 yield arguments
 
 
+def _always(left: Any, right: Any) -> bool:
+    """An unknown relation holds, as in etcd."""
+    return True
+
+
 def has_put(arguments: list[Any]) -> bool:
     """Tell whether a transaction could put anything, in any branch."""
     return any(
@@ -99,9 +103,7 @@ class Transactions:
         """
         plan = self._plan(arguments)
         for put in plan.leaves(_PUT):
-            error = self._check_put(put)
-            if error is not None:
-                raise error
+            self._check_put(put)
         for request in plan.leaves(_RANGE):
             self._check_revision(request)
         return self._run(plan)
@@ -114,7 +116,8 @@ class Transactions:
 
     def _holds(self, compare: list[Any]) -> bool:
         target, result, key, operand = compare[:4]
-        place, relation = _FIELD_OF[target], _RELATION[result]
+        place = _FIELD_OF[target]
+        relation = _RELATION.get(result, _always)
         found = False
         for fields in self._compared(key, compare[4] if len(compare) > 4 else b"", target):
             found = True
@@ -148,10 +151,13 @@ class Transactions:
             return decode_record(self._writer.read(mod, sub))
         return key, create, mod, version, lease, b""
 
-    def _check_put(self, arguments: list[Any]) -> ApiError | None:
+    def _check_put(self, arguments: list[Any]) -> None:
+        # In etcd's order, which is the other way round for a put outside of a transaction.
+        if any(arguments[4:6]) and self._writer.index.state(arguments[0]) is None:
+            raise errors.key_not_found()
         lease = arguments[2] if len(arguments) > 2 else 0
-        must_exist = any(arguments[4:6])
-        return self._writer.check_put(arguments[0], lease, must_exist=must_exist)
+        if lease and lease not in self._writer.leases:
+            raise errors.lease_not_found()
 
     def _check_revision(self, arguments: list[Any]) -> None:
         # Unlike a plain range, 0 alone means the newest: etcd holds a negative revision against the floor.
@@ -190,9 +196,10 @@ class Transactions:
         key, value, lease, want_previous, ignore_value, ignore_lease = (*arguments, 0, False, False, False)[
             :6
         ]
-        error = writer.check_put(key, lease, must_exist=ignore_value or ignore_lease)
-        if error is not None:
-            raise error
+        if lease and lease not in writer.leases:
+            raise errors.lease_not_found()
+        if (ignore_value or ignore_lease) and writer.index.state(key) is None:
+            raise errors.key_not_found()
         previous = writer.get(key) if want_previous or ignore_value or ignore_lease else None
         if previous is not None and (ignore_value or ignore_lease):
             fields = decode_record(previous)

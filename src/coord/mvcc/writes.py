@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from coord import errors
-from coord.errors import ApiError
 from coord.mvcc.applied import RawEvent
 from coord.mvcc.backend import Backend, Position
 from coord.mvcc.index import KeyIndex, pack_state, unpack_state
@@ -103,14 +101,6 @@ class Writer:
                         records.append(record)
             keys = self.index.keys.slice(keys[-1] + b"\0", end, DELETE_SLICE_KEYS) if range_end else []
         return deleted, records
-
-    def check_put(self, key: bytes, lease: int, *, must_exist: bool) -> ApiError | None:
-        """Return why a put cannot be done in this state, or None."""
-        if must_exist and self.index.state(key) is None:
-            return errors.key_not_found()
-        if lease and lease not in self.leases:
-            return errors.lease_not_found()
-        return None
 
     def commit(self) -> list[RawEvent]:
         """Keep the draft: its records go to the backend, the revision moves if anything changed. Return its events."""
