@@ -1,0 +1,59 @@
+"""coord: a strongly consistent coordination service, and its client.
+
+`coord.connect` opens the Trio client, `coord.connect_sync` the blocking one. Names are loaded when they are
+first used, so that a script that needs the blocking client does not wait for Trio.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from coord.client import op
+    from coord.client.blocking import BlockingClient, connect_sync
+    from coord.client.txn import create_revision, lease_of, mod_revision, value, version
+    from coord.types import Event, EventType, KeyValue
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "BlockingClient": "coord.client.blocking",
+    "Event": "coord.types",
+    "EventType": "coord.types",
+    "KeyValue": "coord.types",
+    "connect_sync": "coord.client.blocking",
+    "create_revision": "coord.client.txn",
+    "lease_of": "coord.client.txn",
+    "mod_revision": "coord.client.txn",
+    "value": "coord.client.txn",
+    "version": "coord.client.txn",
+}
+
+__all__ = [
+    "BlockingClient",
+    "Event",
+    "EventType",
+    "KeyValue",
+    "connect_sync",
+    "create_revision",
+    "lease_of",
+    "mod_revision",
+    "op",
+    "value",
+    "version",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "op":
+        return import_module("coord.client.op")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'coord' has no attribute {name!r}")
+    found = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,429 @@
+"""The blocking client: the verbs of the Trio client, for scripts and one-shot commands. Never loads Trio."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from random import Random
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from coord.client import responses as r
+from coord.client import verbs
+from coord.client.blocking_link import NodeConnection
+from coord.client.blocking_watch import BlockingWatch
+from coord.client.endpoints import Endpoint, Rotation, backoff_s, parse_endpoints
+from coord.client.failing import (
+    is_clear_refusal,
+    lost_after_sending,
+    other_cluster,
+    timed_out,
+    unreachable,
+)
+from coord.client.txn import Compare, Key, Operation, interval
+from coord.client.verbs import RangeOptions, Verb
+from coord.client.watching import WatchState
+from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
+from coord.protocol.ops import AlarmAction
+from coord.transport.link import LinkClosed, LinkFailed
+from coord.types import AlarmType, KeyValue, LeaseId, Revision
+
+Answer = TypeVar("Answer")
+ENDPOINTS_DEFAULT = "127.0.0.1:7379"
+TIMEOUT_DEFAULT_S = 5.0
+REFUSALS_BEFORE_MOVING = 2
+
+
+def connect_sync(
+    endpoints: str | Sequence[str] = ENDPOINTS_DEFAULT,
+    *,
+    timeout: float = TIMEOUT_DEFAULT_S,
+    name: str = "",
+    random: Random | None = None,
+) -> BlockingClient:
+    """Return a blocking client; it connects at its first call. Use it in a `with` block, or `close()` it.
+
+    `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence;
+    `timeout` is in seconds and holds for each call that names none; `name` shows up in the node's logs.
+    Raises `ValueError` for an endpoint that cannot be one.
+    """
+    return BlockingClient(parse_endpoints(endpoints), timeout, name, random or Random())
+
+
+class BlockingClient:
+    """A client whose calls block.
+
+    Threads may share it: one call runs at a time, each waits for the one before. Every watch has a connection
+    of its own and holds up nobody. Reads are linearizable unless `serializable` is asked for, and are sent
+    again until their timeout when a node cannot serve them; a write is sent again only after a clear refusal,
+    and else ends with `OutcomeUnknown`. After `fork` only one of the processes may go on using it.
+    """
+
+    def __init__(self, endpoints: list[Endpoint], timeout: float, name: str, random: Random) -> None:
+        self._rotation = Rotation(endpoints, random)
+        self._timeout = timeout
+        self._name = name
+        self._random = random
+        self._lock = threading.Lock()
+        self._connection: NodeConnection | None = None
+        self._cluster_id = 0
+        self._revision = 0
+        self._watch_ids = itertools.count(1)
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; later calls raise `ClientClosed`."""
+        self._is_closed = True
+        with self._lock:
+            self._drop()
+
+    @property
+    def revision(self) -> Revision:
+        """The highest revision that this client has seen; 0 before its first answer."""
+        return Revision(self._revision)
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The endpoints, as they were given."""
+        return [str(endpoint) for endpoint in self._rotation.endpoints]
+
+    # -- keys
+
+    def put(
+        self,
+        key: Key,
+        value: bytes,
+        *,
+        lease: int = 0,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout: float | None = None,
+    ) -> Revision:
+        """Put a key and return the revision that did it.
+
+        `lease` attaches the key to a lease, 0 detaches it; `ignore_value` and `ignore_lease` keep what
+        stands.
+        """
+        verb = verbs.put(key, value, lease, False, ignore_value, ignore_lease)
+        return self._call(verb, timeout).header.revision
+
+    def put_response(
+        self,
+        key: Key,
+        value: bytes,
+        *,
+        lease: int = 0,
+        prev_kv: bool = False,
+        ignore_value: bool = False,
+        ignore_lease: bool = False,
+        timeout: float | None = None,
+    ) -> r.PutResponse:
+        """Put a key and return the whole answer; `prev_kv` asks for the pair before."""
+        return self._call(verbs.put(key, value, lease, prev_kv, ignore_value, ignore_lease), timeout)
+
+    def get(
+        self, key: Key, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
+    ) -> KeyValue | None:
+        """Return a key as it is, or as it was at `revision`; None if it is absent."""
+        options: RangeOptions = {"revision": revision, "serializable": serializable}
+        kvs = self.range_response(key, timeout=timeout, **options).kvs
+        return kvs[0] if kvs else None
+
+    def range_response(
+        self, key: Key, *, timeout: float | None = None, **options: Unpack[RangeOptions]
+    ) -> r.RangeResponse:
+        """Read a key or an interval in one answer, with all options of `RangeOptions`."""
+        return self._call(verbs.range_(key, options, self._revision), timeout)
+
+    def range(
+        self,
+        key: Key,
+        *,
+        prefix: bool = False,
+        range_end: Key | None = None,
+        revision: int = 0,
+        keys_only: bool = False,
+        serializable: bool = False,
+        page: int = 1000,
+        timeout: float | None = None,
+    ) -> Iterator[KeyValue]:
+        """Yield an interval in the order of its keys, `page` keys a request, all at one revision.
+
+        `timeout` holds for each page. Raises `Compacted` if that revision is compacted away meanwhile.
+        """
+        start, end = interval(key, prefix, range_end)
+        while True:
+            options: RangeOptions = {"limit": page, "revision": revision, "keys_only": keys_only}
+            options["serializable"] = serializable
+            if end:
+                options["range_end"] = end
+            response = self.range_response(start, timeout=timeout, **options)
+            yield from response.kvs
+            if not response.more:
+                return
+            start = response.kvs[-1].key + b"\0"
+            revision = revision or response.header.revision
+
+    def delete(
+        self,
+        key: Key,
+        *,
+        prefix: bool = False,
+        range_end: Key | None = None,
+        timeout: float | None = None,
+    ) -> int:
+        """Delete a key or an interval; return how many keys went."""
+        return self._call(verbs.delete(key, prefix, range_end, False), timeout).deleted
+
+    def delete_response(
+        self,
+        key: Key,
+        *,
+        prefix: bool = False,
+        range_end: Key | None = None,
+        prev_kv: bool = False,
+        timeout: float | None = None,
+    ) -> r.DeleteResponse:
+        """Delete and return the whole answer; `prev_kv` asks for the pairs that went."""
+        return self._call(verbs.delete(key, prefix, range_end, prev_kv), timeout)
+
+    def txn(
+        self,
+        *,
+        when: Sequence[Compare] = (),
+        then: Sequence[Operation] = (),
+        orelse: Sequence[Operation] = (),
+        timeout: float | None = None,
+    ) -> r.TxnResponse:
+        """Run `then` if all of `when` hold, else `orelse`, at one revision."""
+        return self._call(verbs.txn(when, then, orelse), timeout)
+
+    def update(
+        self, key: Key, change: Callable[[bytes | None], bytes | None], *, timeout: float | None = None
+    ) -> Revision:
+        """Set `key` to what `change` makes of its value, unless somebody was faster, then try again.
+
+        `change` is given None for an absent key, and may return None to have it deleted; it may be called
+        several times. The key keeps its lease. Returns the revision of the change.
+        """
+        deadline = time.monotonic() + self._seconds(timeout)
+        current = self.get(key, timeout=timeout)
+        while True:
+            verb = verbs.compare_and_set(key, current, change(None if current is None else current.value))
+            response = self._call(verb, deadline - time.monotonic())
+            if response.succeeded:
+                return response.header.revision
+            current = verbs.current_of(response)
+
+    def compact(
+        self, revision: int, *, physical: bool = False, timeout: float | None = None
+    ) -> r.CompactResponse:
+        """Forget all revisions below `revision`; with `physical`, wait until their space is free."""
+        return self._call(verbs.compact(revision, physical), timeout)
+
+    # -- leases
+
+    def lease_grant(
+        self, ttl_s: int, *, lease: int = 0, timeout: float | None = None
+    ) -> r.LeaseGrantResponse:
+        """Grant a lease of `ttl_s` seconds or more; `lease` 0 has its id chosen."""
+        return self._call(verbs.lease_grant(ttl_s, lease), timeout)
+
+    def lease_revoke(self, lease: int, *, timeout: float | None = None) -> r.LeaseRevokeResponse:
+        """End a lease and delete its keys. Raises `NotFound`."""
+        return self._call(verbs.lease_revoke(lease), timeout)
+
+    def lease_keep_alive_once(self, lease: int, *, timeout: float | None = None) -> r.LeaseKeepAliveResponse:
+        """Renew a lease for its whole TTL. Raises `NotFound`."""
+        return self._call(verbs.lease_keep_alive(lease), timeout)
+
+    def lease_time_to_live(
+        self, lease: int, *, keys: bool = False, timeout: float | None = None
+    ) -> r.LeaseTimeToLiveResponse:
+        """Return what is left of a lease, and its keys if asked for; `ttl_s` -1: there is none."""
+        return self._call(verbs.lease_time_to_live(lease, keys), timeout)
+
+    def leases(self, *, timeout: float | None = None) -> list[LeaseId]:
+        """Return the ids of all leases."""
+        return self.leases_response(timeout=timeout).leases
+
+    def leases_response(self, *, timeout: float | None = None) -> r.LeaseLeasesResponse:
+        """Return the ids of all leases, with the header."""
+        return self._call(verbs.lease_leases(), timeout)
+
+    # -- watches
+
+    def watch(
+        self,
+        key: Key,
+        *,
+        prefix: bool = False,
+        range_end: Key | None = None,
+        since: int = 0,
+        prev_kv: bool = False,
+        no_put: bool = False,
+        no_delete: bool = False,
+        progress_notify: bool = False,
+        timeout: float | None = None,
+    ) -> BlockingWatch:
+        """Watch a key or an interval from revision `since` on, 0 from now on; see `BlockingWatch`.
+
+        Returns when the watch stands, within `timeout` seconds. `no_put` and `no_delete` leave these events
+        out; `prev_kv` adds the pair before to each.
+        """
+        start, end = interval(key, prefix, range_end)
+        state = WatchState(0, start, end, since, no_put, no_delete, prev_kv, progress_notify)
+        watch = BlockingWatch(self._open, self._watch_ids, state)
+        watch.start(self._seconds(timeout))
+        return watch
+
+    # -- the cluster
+
+    def status(self, endpoint: str | None = None, *, timeout: float | None = None) -> r.StatusResponse:
+        """Return how the member at `endpoint` stands; None: the one this client is connected to."""
+        return self._at(endpoint, verbs.status(), timeout)
+
+    def member_list(self, *, linearizable: bool = True, timeout: float | None = None) -> r.MemberListResponse:
+        """Return the members."""
+        return self._call(verbs.member_list(linearizable), timeout)
+
+    def hash_kv(
+        self, endpoint: str | None = None, *, revision: int = 0, timeout: float | None = None
+    ) -> r.HashKVResponse:
+        """Return a member's hash of its history up to `revision`, 0: all."""
+        return self._at(endpoint, verbs.hash_kv(revision), timeout)
+
+    def alarms(self, *, timeout: float | None = None) -> r.AlarmResponse:
+        """Return the alarms that are on."""
+        return self._call(verbs.alarm_list(), timeout)
+
+    def alarm_disarm(
+        self,
+        member_id: int = 0,
+        alarm: AlarmType = AlarmType.NONE,
+        *,
+        timeout: float | None = None,
+    ) -> r.AlarmResponse:
+        """Switch alarms off, by default all; return those that were."""
+        return self._call(verbs.alarm(AlarmAction.DEACTIVATE, member_id, alarm), timeout)
+
+    def health(self, endpoint: str, *, timeout: float | None = None) -> r.Health:
+        """Try a linearizable read and look for alarms at one endpoint."""
+        started = time.monotonic()
+        error = ""
+        try:
+            with connect_sync(endpoint, timeout=self._seconds(timeout), name=self._name) as probe:
+                probe.get("health")
+                found = probe.alarms().alarms
+                error = ", ".join(
+                    f"alarm {alarm.alarm.name} of member {alarm.member_id:x}" for alarm in found
+                )
+        except CoordError as failure:
+            error = str(failure)
+        return r.Health(endpoint, not error, time.monotonic() - started, error)
+
+    # -- how calls are made
+
+    def _seconds(self, timeout: float | None) -> float:
+        return self._timeout if timeout is None else timeout
+
+    def _at(self, endpoint: str | None, verb: Verb[Answer], timeout: float | None) -> Answer:
+        if endpoint is None:
+            return self._call(verb, timeout)
+        with connect_sync(endpoint, timeout=self._seconds(timeout), name=self._name) as client:
+            return client._call(verb, timeout)
+
+    def _call(self, verb: Verb[Answer], timeout: float | None) -> Answer:
+        timeout = self._seconds(timeout)
+        deadline = time.monotonic() + timeout
+        if not self._lock.acquire(timeout=max(timeout, 0)):
+            raise timed_out(timeout, verb.is_write, False, None)
+        try:
+            header, result = self._try_until(verb, deadline, timeout)
+            self._revision = max(self._revision, header.revision)
+        except ApiError:
+            raise
+        except BaseException:
+            # An exception between two bytes of a frame, as Ctrl-C raises it, leaves a connection of no use.
+            self._drop()
+            raise
+        finally:
+            self._lock.release()
+        return verb.parse(header, result)
+
+    def _try_until(self, verb: Verb[Any], deadline: float, timeout: float) -> tuple[r.Header, Any]:
+        refusal: ApiError | None = None
+        for attempt in itertools.count(1):
+            connection = self._connected(deadline, timeout)
+            try:
+                send = connection.send_write if verb.is_write else connection.send_request
+                request_id = send(verb.code, max(deadline - time.monotonic(), 0.001), verb.arguments)
+                return connection.wait_reply(request_id, deadline)
+            except TimeoutError:
+                raise timed_out(timeout, verb.is_write, True, refusal) from None
+            except (LinkClosed, ProtocolViolation, OSError) as error:
+                self._drop()
+                self._rotation.failed(connection.endpoint, str(error))
+                if verb.is_write:
+                    raise lost_after_sending(connection.endpoint, error) from error
+            except ApiError as error:
+                if not is_clear_refusal(error):
+                    raise
+                refusal = error
+                if attempt >= REFUSALS_BEFORE_MOVING and len(self._rotation.endpoints) > 1:
+                    self._drop()
+                    self._rotation.failed(connection.endpoint, str(error))
+            pause_s = backoff_s(attempt, self._random)
+            if time.monotonic() + pause_s >= deadline:
+                raise timed_out(timeout, verb.is_write, False, refusal)
+            time.sleep(pause_s)
+        raise AssertionError("unreachable")
+
+    def _connected(self, deadline: float, timeout: float) -> NodeConnection:
+        if self._is_closed:
+            raise ClientClosed("the client is closed")
+        if self._connection is not None and not self._connection.is_open():
+            self._drop()
+        if self._connection is None:
+            self._connection = self._open(deadline, timeout)
+        return self._connection
+
+    def _open(self, deadline: float, timeout: float) -> NodeConnection:
+        """Connect to the next endpoint that answers; raises `ConnectionFailed` at the deadline."""
+        rotation = self._rotation
+        while True:
+            remaining = deadline - time.monotonic()
+            pause_s = rotation.pause_s()
+            if remaining <= pause_s:
+                raise unreachable(timeout, rotation.explain())
+            time.sleep(pause_s)
+            endpoint = rotation.next_endpoint()
+            # One endpoint that swallows packets must not use up the time of the others.
+            share_s = (remaining - pause_s) / (2 if len(rotation.endpoints) > 1 else 1)
+            try:
+                connection = NodeConnection.open(endpoint, self._name, self._cluster_id, share_s)
+            except (LinkFailed, LinkClosed, ProtocolViolation, OSError) as error:
+                rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: ") or "no answer in time")
+                continue
+            if self._cluster_id and connection.cluster_id != self._cluster_id:
+                connection.close()
+                rotation.failed(endpoint, other_cluster(self._cluster_id, connection.cluster_id))
+                continue
+            self._cluster_id = connection.cluster_id
+            rotation.reached(endpoint, connection.member_id)
+            return connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,38 @@
+"""How calls end that did not get an answer, and which answers are worth another try. Pure."""
+
+from __future__ import annotations
+
+from coord.errors import ApiError, ConnectionFailed, DeadlineExceeded, OutcomeUnknown, Unavailable
+
+
+def is_clear_refusal(error: ApiError) -> bool:
+    """Tell whether nothing was proposed, so that even a write may be sent again (S14)."""
+    return isinstance(error, Unavailable) and not isinstance(error, OutcomeUnknown)
+
+
+def lost_after_sending(endpoint: object, why: object) -> OutcomeUnknown:
+    """The outcome of a write whose connection ended before its answer came."""
+    # S14: sent again it could be applied twice, so only its caller can decide.
+    return OutcomeUnknown(f"connection to {endpoint} lost ({why}): the write may still be applied")
+
+
+def timed_out(timeout: float, is_write: bool, is_sent: bool, refusal: ApiError | None) -> ApiError:
+    """The outcome of a call that a node did not answer within `timeout` seconds.
+
+    A call that was refused again and again ends with its last refusal, which says more.
+    """
+    if is_sent and is_write:
+        return OutcomeUnknown(f"no answer within {timeout:g} s: the write may still be applied")
+    if refusal is not None:
+        return refusal
+    return DeadlineExceeded(f"no answer within {timeout:g} s")
+
+
+def unreachable(timeout: float, explanation: str) -> ConnectionFailed:
+    """No endpoint could be reached within `timeout` seconds; `explanation` names each and why."""
+    return ConnectionFailed(f"no endpoint reached within {timeout:g} s: {explanation}")
+
+
+def other_cluster(known: int, found: int) -> str:
+    """Why an endpoint of another cluster is not used: its revisions and leases are not those of this one."""
+    return f"cluster ID mismatch: it belongs to cluster {found:x}, this client to {known:x}"

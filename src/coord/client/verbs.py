@@ -1,0 +1,273 @@
+"""What can be asked of a node: each verb's arguments on the wire, and what its answer means. Pure.
+
+Both clients, the Trio one and the blocking one, are made of these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypedDict, TypeVar
+
+from attrs import frozen
+
+from coord.client import responses as r
+from coord.client.txn import Compare, Key, Operation, interval, key_bytes, txn_arguments, value_bytes
+from coord.errors import lease_not_found
+from coord.protocol.entries import Member
+from coord.protocol.ops import AlarmAction, Method, Op
+from coord.types import AlarmType, CompareResult, CompareTarget, KeyValue, SortOrder, SortTarget
+
+Answer = TypeVar("Answer")
+
+
+@frozen
+class Verb(Generic[Answer]):
+    """One call: a write (`code` is an `Op`) or a request (a `Method`), and how its answer reads."""
+
+    is_write: bool
+    code: int
+    arguments: list[Any]
+    parse: Callable[[r.Header, Any], Answer]
+
+
+class RangeOptions(TypedDict, total=False):
+    """What `range_response` and `coord.op.get` take besides the key.
+
+    `prefix` or `range_end` (exclusive; `b"\\0"`: to the end of the keyspace) make an interval of the key.
+    `limit` 0 is no limit; `revision` 0 is the newest. `min_*` and `max_*` are inclusive, 0 is off.
+    `serializable` reads what the node that is asked has applied: fast, perhaps old, but never older than what
+    this client has seen.
+    """
+
+    prefix: bool
+    range_end: Key
+    limit: int
+    revision: int
+    sort_order: SortOrder
+    sort_target: SortTarget
+    serializable: bool
+    keys_only: bool
+    count_only: bool
+    min_mod_revision: int
+    max_mod_revision: int
+    min_create_revision: int
+    max_create_revision: int
+
+
+def put_arguments(
+    key: Key, value: bytes, lease: int, prev_kv: bool, ignore_value: bool, ignore_lease: bool
+) -> list[Any]:
+    """Return coord.cddl's `put`."""
+    arguments = [key_bytes(key), value_bytes(value)]
+    if lease or prev_kv or ignore_value or ignore_lease:
+        return [*arguments, lease, prev_kv, ignore_value, ignore_lease]
+    return arguments
+
+
+def delete_arguments(key: Key, prefix: bool, range_end: Key | None, prev_kv: bool) -> list[Any]:
+    """Return coord.cddl's `delete-range`."""
+    start, end = interval(key, prefix, range_end)
+    return [start, end, prev_kv] if end or prev_kv else [start]
+
+
+_RANGE_DEFAULTS: tuple[tuple[str, Any], ...] = (
+    ("limit", 0),
+    ("revision", 0),
+    ("sort_order", 0),
+    ("sort_target", 0),
+    ("serializable", False),
+    ("keys_only", False),
+    ("count_only", False),
+    ("min_mod_revision", 0),
+    ("max_mod_revision", 0),
+    ("min_create_revision", 0),
+    ("max_create_revision", 0),
+)
+
+
+def range_arguments(key: Key, options: RangeOptions, seen: int) -> list[Any]:
+    """Return coord.cddl's `range`; `seen` is the highest revision that this client has seen.
+
+    Raises `TypeError` for an option that does not exist.
+    """
+    given = dict(options)
+    start, end = interval(key, bool(given.pop("prefix", False)), given.pop("range_end", None))  # type: ignore[arg-type]
+    if not given:
+        return [start, end] if end else [start]
+    arguments: list[Any] = [start, end]
+    for name, default in _RANGE_DEFAULTS:
+        item = given.pop(name, default)
+        arguments.append(int(item) if type(default) is int else bool(item))  # type: ignore[call-overload]
+    if given:
+        raise TypeError(f"unknown range option: {', '.join(given)}")
+    # S29: a node that is behind what this client has seen must not answer.
+    return [*arguments, seen] if options.get("serializable") else arguments
+
+
+def get(key: Key, revision: int, serializable: bool, seen: int) -> list[Any]:
+    """Return the `range` of a single key."""
+    if not (revision or serializable):
+        return [key_bytes(key)]
+    return range_arguments(key, {"revision": revision, "serializable": serializable}, seen)
+
+
+def put(
+    key: Key, value: bytes, lease: int, prev_kv: bool, ignore_value: bool, ignore_lease: bool
+) -> Verb[r.PutResponse]:
+    """A put with its whole answer."""
+    return Verb(True, Op.PUT, put_arguments(key, value, lease, prev_kv, ignore_value, ignore_lease), _put)
+
+
+def delete(key: Key, prefix: bool, range_end: Key | None, prev_kv: bool) -> Verb[r.DeleteResponse]:
+    """A delete with its whole answer."""
+    return Verb(True, Op.DELETE_RANGE, delete_arguments(key, prefix, range_end, prev_kv), _delete)
+
+
+def range_(key: Key, options: RangeOptions, seen: int) -> Verb[r.RangeResponse]:
+    """A range with its whole answer."""
+    return Verb(False, Method.RANGE, range_arguments(key, options, seen), _range)
+
+
+def txn(
+    when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]
+) -> Verb[r.TxnResponse]:
+    """A transaction; one that only reads is a request, which can be retried."""
+    is_write = any(operation.code is not Op.RANGE for operation in (*then, *orelse))
+    arguments = txn_arguments(when, then, orelse)
+    return Verb(is_write, Op.TXN if is_write else Method.TXN, arguments, _txn)
+
+
+def compare_and_set(key: Key, current: KeyValue | None, value: bytes | None) -> Verb[r.TxnResponse]:
+    """Set `key` to `value`, or delete it for None, if it is still `current`; else read it."""
+    start = key_bytes(key)
+    seen = 0 if current is None else current.mod_revision
+    change: list[Operation] = []
+    if value is not None:
+        # A plain put would detach the key from its lease.
+        keeps_lease = current is not None
+        change = [Operation(Op.PUT, put_arguments(start, value, 0, False, False, keeps_lease))]
+    elif current is not None:
+        change = [Operation(Op.DELETE_RANGE, [start])]
+    is_same = Compare(CompareTarget.MOD, CompareResult.EQUAL, start, seen)
+    return txn([is_same], change, [Operation(Op.RANGE, [start])])
+
+
+def current_of(response: r.TxnResponse) -> KeyValue | None:
+    """Return the key that a `compare_and_set` found changed."""
+    found = response.responses[0]
+    assert isinstance(found, r.RangeResponse)
+    return found.kvs[0] if found.kvs else None
+
+
+def compact(revision: int, physical: bool) -> Verb[r.CompactResponse]:
+    """A compaction; with `physical` the answer waits until the space is free."""
+    arguments: list[Any] = [revision, True] if physical else [revision]
+    return Verb(True, Op.COMPACT, arguments, lambda header, _: r.CompactResponse(header))
+
+
+def lease_grant(ttl_s: int, lease: int) -> Verb[r.LeaseGrantResponse]:
+    """A new lease; `lease` 0 lets the node choose the id."""
+    arguments = [ttl_s, lease] if lease else [ttl_s]
+    return Verb(
+        True, Op.LEASE_GRANT, arguments, lambda header, wire: r.LeaseGrantResponse(header, wire[0], wire[1])
+    )
+
+
+def lease_revoke(lease: int) -> Verb[r.LeaseRevokeResponse]:
+    """The end of a lease and its keys."""
+    return Verb(True, Op.LEASE_REVOKE, [lease], lambda header, _: r.LeaseRevokeResponse(header))
+
+
+def lease_keep_alive(lease: int) -> Verb[r.LeaseKeepAliveResponse]:
+    """One renewal. Its answer raises `NotFound` if there is no such lease."""
+    return Verb(False, Method.LEASE_KEEP_ALIVE, [[lease]], _keep_alive)
+
+
+def lease_time_to_live(lease: int, keys: bool) -> Verb[r.LeaseTimeToLiveResponse]:
+    """What is left of a lease."""
+    arguments: list[Any] = [lease, True] if keys else [lease]
+    return Verb(
+        False,
+        Method.LEASE_TIME_TO_LIVE,
+        arguments,
+        lambda header, wire: r.LeaseTimeToLiveResponse(header, wire[0], wire[1], wire[2], wire[3]),
+    )
+
+
+def lease_leases() -> Verb[r.LeaseLeasesResponse]:
+    """All leases."""
+    return Verb(False, Method.LEASE_LEASES, [], r.LeaseLeasesResponse)
+
+
+def status() -> Verb[r.StatusResponse]:
+    """How the node that answers stands."""
+    return Verb(False, Method.STATUS, [], lambda header, wire: r.StatusResponse(header, *wire[:10]))
+
+
+def member_list(linearizable: bool) -> Verb[r.MemberListResponse]:
+    """The members."""
+    return Verb(
+        False,
+        Method.MEMBER_LIST,
+        [linearizable],
+        lambda header, wire: r.MemberListResponse(header, [Member.from_wire(item) for item in wire]),
+    )
+
+
+def hash_kv(revision: int) -> Verb[r.HashKVResponse]:
+    """The hash of the history up to `revision`; 0: all."""
+    return Verb(
+        False,
+        Method.HASH_KV,
+        [revision] if revision else [],
+        lambda header, wire: r.HashKVResponse(header, wire[0], wire[1], wire[2]),
+    )
+
+
+def alarm_list() -> Verb[r.AlarmResponse]:
+    """The alarms that are on."""
+    return Verb(False, Method.ALARM_LIST, [], _alarms)
+
+
+def alarm(action: AlarmAction, member_id: int, alarm_type: AlarmType) -> Verb[r.AlarmResponse]:
+    """Switch alarms."""
+    return Verb(True, Op.ALARM, [int(action), member_id, int(alarm_type)], _alarms)
+
+
+def _put(header: r.Header, wire: Any) -> r.PutResponse:
+    return r.PutResponse(header, None if wire is None else r.key_value(wire))
+
+
+def _delete(header: r.Header, wire: Any) -> r.DeleteResponse:
+    return r.DeleteResponse(header, wire[0], r.key_values(wire[1]))
+
+
+def _range(header: r.Header, wire: Any) -> r.RangeResponse:
+    return r.RangeResponse(header, r.key_values(wire[0]), wire[1], wire[2])
+
+
+def _txn(header: r.Header, wire: Any) -> r.TxnResponse:
+    responses = []
+    for item in wire[1]:
+        inner = r.Header(header.cluster_id, header.member_id, item[1], header.raft_term)
+        responses.append(_BY_OP[item[0]](inner, item[2]))
+    return r.TxnResponse(header, wire[0], responses)
+
+
+_BY_OP: dict[int, Callable[[r.Header, Any], Any]] = {
+    Op.PUT: _put,
+    Op.DELETE_RANGE: _delete,
+    Op.TXN: _txn,
+    Op.RANGE: _range,
+}
+
+
+def _keep_alive(header: r.Header, wire: Any) -> r.LeaseKeepAliveResponse:
+    lease, ttl_s = wire[0][0], wire[0][1]
+    if ttl_s <= 0:
+        raise lease_not_found()
+    return r.LeaseKeepAliveResponse(header, lease, ttl_s)
+
+
+def _alarms(header: r.Header, wire: Any) -> r.AlarmResponse:
+    return r.AlarmResponse(header, r.alarms(wire))

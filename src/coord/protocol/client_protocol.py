@@ -1,0 +1,126 @@
+"""The client's side of `coord.v1`: what it sends, and what it understands of what a node sends. Pure.
+
+`coord.cddl` is the schema. Nodes may be newer than this client, so extra trailing items of their messages are
+ignored, and messages of an unknown kind too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from coord.codec import bytes_head, decode, encode
+from coord.errors import ProtocolViolation, request_too_large
+from coord.limits import FRAME_BYTES_MAX
+from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
+
+Request = tuple[int, int, int, Sequence[Any]]
+"""`(request id, method, timeout_ms, arguments)`."""
+Write = tuple[int, int, Sequence[Any] | None, Sequence[Any]]
+"""`(number, op, guard, arguments)`."""
+WriteId = tuple[int, int]
+"""`(request id, timeout_ms)` of a write."""
+
+FRAME_BYTES_AIM: Final = 256 * 1024
+"""A batch is cut where it would grow beyond this: a node reads a frame whole before it serves any of it."""
+
+_WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
+
+
+@frozen
+class ServerHello:
+    """The first message of every connection: who answers, and what it takes."""
+
+    version: int
+    cluster_id: int
+    member_id: int
+    name: str
+    server_version: str
+    max_request_bytes: int
+    max_txn_ops: int
+    window: int
+
+
+@frozen
+class Frame:
+    """A batch of replies or notifications, with what its sender knew when it sent it."""
+
+    kind: ServerMessage
+    cluster_id: int
+    member_id: int
+    raft_term: int
+    leader_id: int
+    items: list[Any]
+
+
+@frozen
+class Goodbye:
+    """The node stops; use another endpoint."""
+
+    reason: str
+
+
+def hello(name: str, cluster_id: int) -> bytes:
+    """Return the hello of a client called `name`; `cluster_id` 0 if it knows no cluster yet."""
+    message = [int(ClientMessage.HELLO), PROTOCOL_VERSION, name]
+    return encode([*message, cluster_id] if cluster_id else message)
+
+
+def requests_frames(requests: Sequence[Request]) -> list[bytes]:
+    """Return the frames that carry `requests`, in order.
+
+    Raises `InvalidArgument` if there is only one, and it is larger than any node takes.
+    """
+    frame = encode((int(ClientMessage.REQUESTS), requests))
+    if len(frame) <= FRAME_BYTES_AIM:
+        return [frame]
+    if len(requests) == 1:
+        return [_checked(frame)]
+    middle = len(requests) // 2
+    return requests_frames(requests[:middle]) + requests_frames(requests[middle:])
+
+
+def writes_frames(
+    ids: Sequence[WriteId], writes: Sequence[Write], client: int = 0, low: int = 0
+) -> list[bytes]:
+    """Return the frames that carry `writes`, in order; a body is one byte string that is kept as it is.
+
+    Raises `InvalidArgument` if there is only one, and it is larger than any node takes.
+    """
+    body = encode(writes)
+    if len(body) <= FRAME_BYTES_AIM or len(writes) == 1:
+        frame = b"".join(
+            (_WRITES_HEAD, encode(client), encode(low), encode(ids), bytes_head(len(body)), body)
+        )
+        return [_checked(frame)]
+    middle = len(writes) // 2
+    return writes_frames(ids[:middle], writes[:middle], client, low) + writes_frames(
+        ids[middle:], writes[middle:], client, low
+    )
+
+
+def _checked(frame: bytes) -> bytes:
+    if len(frame) > FRAME_BYTES_MAX:
+        raise request_too_large()
+    return frame
+
+
+def decode_message(data: bytes) -> ServerHello | Frame | Goodbye | None:
+    """Return what a node's message says, or None if it is of a kind that this client does not know.
+
+    Raises `ProtocolViolation` if the bytes are no message of coord.v1.
+    """
+    message = decode(data, is_counted=False)
+    try:
+        kind = message[0]
+        if kind == ServerMessage.REPLIES:
+            return Frame(ServerMessage.REPLIES, *message[1:6])
+        if kind == ServerMessage.NOTIFICATIONS:
+            return Frame(ServerMessage.NOTIFICATIONS, *message[1:6])
+        if kind == ServerMessage.HELLO:
+            return ServerHello(*message[1:9])
+        return Goodbye(message[1]) if kind == ServerMessage.GOODBYE else None
+    except (TypeError, IndexError, KeyError) as error:
+        raise ProtocolViolation(f"not a message of coord.v1: {error}") from error
