@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from .vocabulary import At, Grant, Lease, PrefixEnd, Row, TxnDone
-from .words import EVERYTHING, delete, failed, put, row, section, succeeded, txn, when
+from coord.errors import Code
+
+from .vocabulary import At, Grant, Lease, PrefixEnd, Refused, Row, TxnDone
+from .words import EVERYTHING, delete, either, failed, put, row, section, succeeded, txn, when
 
 _RELATIONS = {
     "=": (False, True, False),
@@ -109,9 +111,11 @@ _ABSENT = section(
     ),
     row(
         "compare.unknown-relation",
-        "An unknown relation holds.",
+        "An unknown relation is refused.",
         put("a"),
-        txn(when("version", "a", 7, 5)) >> succeeded(),
+        txn(when("version", "a", 7, 5))
+        >> either(coord=Refused(Code.INVALID_ARGUMENT, "coord: unknown compare result 7"), etcd=succeeded()),
+        differs="coord refuses what it does not know; etcd takes any unknown relation to hold.",
     ),
 )
 

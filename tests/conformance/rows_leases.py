@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from coord.errors import Code
+
 from .vocabulary import (
     Alive,
     At,
@@ -13,6 +15,7 @@ from .vocabulary import (
     LeaseIds,
     Leases,
     Name,
+    Refused,
     Remaining,
     Revoke,
     TimeToLive,
@@ -22,6 +25,7 @@ from .words import (
     LEASE_NOT_FOUND,
     TTL_TOO_LARGE,
     done,
+    either,
     found,
     get,
     get_prefix,
@@ -76,6 +80,20 @@ ROWS = section(
         Revoke(Lease(1)),
         Grant(30, Lease(1)) >> Granted(Lease(1), 30),
         TimeToLive(Lease(1), keys=True) >> Remaining(Lease(1), Between(25, 30), 30),
+    ),
+    row(
+        "lease.grant-negative",
+        "A lease has a positive id.",
+        Grant(60, -77)
+        >> either(
+            coord=Refused(
+                Code.INVALID_ARGUMENT,
+                "coord: a lease id must be 1 … 9223372036854775807, or 0 to have one chosen",
+            ),
+            etcd=Granted(-77, 60),
+        ),
+        differs="a negative id has no place in the name of a contender's key; etcd grants it.",
+        fresh=True,
     ),
     row(
         "lease.grant-longest",

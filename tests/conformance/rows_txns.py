@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from .vocabulary import At, Grant, Lease, Put
+from coord.errors import Code
+
+from .vocabulary import ANY, At, Grant, Lease, Put, Refused, Txn
 from .words import (
     DUPLICATE_KEY,
     EMPTY_KEY,
@@ -16,6 +18,7 @@ from .words import (
     delete,
     delete_prefix,
     deleted,
+    either,
     failed,
     found,
     get,
@@ -36,6 +39,14 @@ MANY = 128
 
 def puts(count: int) -> tuple[Put, ...]:
     return tuple(put(f"k{number}") for number in range(count))
+
+
+def deep(levels: int) -> Txn:
+    """Return a transaction that holds `levels` others, each in the one before; the innermost puts."""
+    tree = txn(then=(put("a"),))
+    for _ in range(levels):
+        tree = txn(then=(tree,))
+    return tree
 
 
 _BRANCHES = section(
@@ -245,6 +256,29 @@ _NESTED = section(
         txn(then=(put("a"), txn(then=(get("b", revision=At(9)),)))) >> FUTURE,
         txn(then=(put("a"), txn(then=(put(""),)))) >> EMPTY_KEY,
         get_prefix() >> found(rev=0),
+    ),
+    row(
+        "txn.order-of-state-refusals",
+        "In a transaction an absent key is told before a missing lease, all puts are judged before all reads.",
+        txn(then=(put("a", ignore_value=True, lease=Lease(9)),)) >> KEY_NOT_FOUND,
+        txn(then=(get("a", revision=At(9)), put("a", lease=Lease(9)))) >> LEASE_NOT_FOUND,
+        txn(then=(put("a", lease=Lease(9)), put("b", ignore_value=True))) >> LEASE_NOT_FOUND,
+    ),
+    row(
+        "txn.nested-deep",
+        "Transactions nest.",
+        deep(7) >> ANY,
+        get("a") >> found(kv("a", "", 1, 1)),
+    ),
+    row(
+        "txn.nested-too-deep",
+        "Transactions nest 8 deep.",
+        deep(8)
+        >> either(
+            coord=Refused(Code.INVALID_ARGUMENT, "coord: transactions nest deeper than 8 levels"), etcd=ANY
+        ),
+        get("a") >> either(coord=found(), etcd=found(kv("a", "", 1, 1))),
+        differs="coord bounds what a node must walk; etcd bounds the number of operations alone.",
     ),
     row(
         "txn.nested-not-taken",

@@ -161,6 +161,7 @@ _PUTS = section(
         "A request above 1.5 MiB is refused.",
         Put(Name("a"), b"x" * (1536 * 1024 + 1)) >> TOO_LARGE,
         put("a") >> wrote(1),
+        edge=True,
     ),
 )
 

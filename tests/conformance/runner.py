@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, Protocol
 from zlib import crc32
 
-from .vocabulary import Either, LeaseIds, Nothing, Refused, Request, Row, Scope, WatchRefused
+from attrs import evolve
+
+from .vocabulary import Either, LeaseIds, Nothing, Refused, Remaining, Request, Row, Scope, WatchRefused
 
 
 class Driver(Protocol):
@@ -46,7 +48,12 @@ def run(row: Row, driver: Driver, *, is_etcd: bool) -> None:
 
 
 def _own(reply: Any, lease_base: int) -> Any:
-    """Return the reply without the leases of other rows, which share the server."""
+    """Return the reply without the leases of other rows, which share the server, and with keys in order.
+
+    etcd tells the keys of a lease, and leases of equal deadlines, in any order.
+    """
+    if isinstance(reply, Remaining):
+        return evolve(reply, keys=tuple(sorted(reply.keys)))
     if isinstance(reply, LeaseIds):
         return LeaseIds(tuple(sorted(one for one in reply.ids if lease_base <= one < lease_base + 1000)))
     return reply

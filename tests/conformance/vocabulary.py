@@ -430,7 +430,7 @@ class Row:
 
     `section` is the rule's place among the sections of docs/conformance.md. `differs` says why coord does it otherwise
     on purpose, `newer` that etcd 3.4 predates the rule; such a row has a step that expects `Either`. A `fresh` row
-    needs a server of its own.
+    needs a server of its own; an `edge` row is judged before the state machine sees the request.
     """
 
     name: str
@@ -440,6 +440,7 @@ class Row:
     differs: str = ""
     newer: str = ""
     fresh: bool = False
+    edge: bool = False
 
     @property
     def watches(self) -> bool:

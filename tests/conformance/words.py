@@ -63,11 +63,17 @@ EVERYTHING = b"\0"
 
 
 def row(
-    name: str, rule: str, *steps: Step | Request, differs: str = "", newer: str = "", fresh: bool = False
+    name: str,
+    rule: str,
+    *steps: Step | Request,
+    differs: str = "",
+    newer: str = "",
+    fresh: bool = False,
+    edge: bool = False,
 ) -> Row:
     """Return a row; a bare request is a step that only must not fail."""
     told = tuple(step if isinstance(step, Step) else Step(step) for step in steps)
-    return Row(name, "", rule, told, differs=differs, newer=newer, fresh=fresh)
+    return Row(name, "", rule, told, differs=differs, newer=newer, fresh=fresh, edge=edge)
 
 
 def section(title: str, *rows: Row) -> tuple[Row, ...]:
