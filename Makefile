@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SEED ?= 0
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,8 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev ## measure throughput, latency and memory (some minutes)
-	$(BIN)/python scripts/bench.py
+	$(BIN)/python bench/load.py --conns 1 --clients 1 --total 5000
+	$(BIN)/python bench/load.py --conns 10 --clients 1000
 
 sim: $(VENV)/.dev ## run the simulators long; SEED=n replays one run
 	SEED=$(SEED) $(BIN)/python -m pytest -q -m sim --hypothesis-seed=$(SEED)
