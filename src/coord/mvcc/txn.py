@@ -60,11 +60,6 @@ class Plan:
                 yield arguments
 
 
-def _always(left: Any, right: Any) -> bool:
-    """An unknown relation holds, as in etcd."""
-    return True
-
-
 def has_put(arguments: list[Any]) -> bool:
     """Tell whether a transaction could put anything, in any branch."""
     return any(
@@ -116,8 +111,7 @@ class Transactions:
 
     def _holds(self, compare: list[Any]) -> bool:
         target, result, key, operand = compare[:4]
-        place = _FIELD_OF[target]
-        relation = _RELATION.get(result, _always)
+        place, relation = _FIELD_OF[target], _RELATION[result]
         found = False
         for fields in self._compared(key, compare[4] if len(compare) > 4 else b"", target):
             found = True
