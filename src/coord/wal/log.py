@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from coord.limits import WAL_BATCH_BYTES_MAX, WAL_BLOCK_BYTES
 from coord.raft.types import Entry, HardState
@@ -147,9 +147,7 @@ class Wal:
         """The index of the last entry planned, or of a snapshot installed after it."""
         return self._shape.last_index
 
-    def plan(
-        self, entries: Sequence[Entry], hard_state: HardState, snapshot: SnapshotMark | None = None
-    ) -> WriteJob:
+    def plan(self, entries: Sequence[Entry], hard_state: HardState, snapshot: SnapshotMark | None = None) -> WriteJob:
         """Take up entries, the hard state and a mark for an installed snapshot, which comes before the
         entries.
 
@@ -164,7 +162,7 @@ class Wal:
             if self._offset + size > self._segments[-1].bytes:
                 self._plan_roll(job)
             if mark is not None:
-                self._shape.install(mark)
+                mark = evolve(mark, keeps_log=self._shape.install(mark))
             self._shape.extend(group)
             self._plan_batch(job, group, hard_state, mark, size)
         return job
@@ -202,9 +200,7 @@ class Wal:
     ) -> None:
         segment = self._segments[-1]
         self._batch += 1
-        self._batch_crc, buffers = frame_batch(
-            self._salt, segment.number, self._batch, hard_state, entries, snapshot
-        )
+        self._batch_crc, buffers = frame_batch(self._salt, segment.number, self._batch, hard_state, entries, snapshot)
         self._hard_state = hard_state
         job._steps.append(_Write(self._batch, self._offset, buffers))
         job.bytes += size

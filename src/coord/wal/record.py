@@ -16,7 +16,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 from crc32c import crc32c
 
 from coord.limits import WAL_BLOCK_BYTES
@@ -31,6 +31,7 @@ _PROBE: Final = struct.Struct("<IIQ")
 
 _ENTRY: Final = 1
 _SNAPSHOT: Final = 2
+_SNAPSHOT_IN_LOG: Final = 3
 
 
 class MalformedBatch(ValueError):  # noqa: N818 - named for what it is, as the other errors are
@@ -47,6 +48,9 @@ class SnapshotMark:
     index: int
     term: int
     members: bytes
+    keeps_log: bool = field(default=False, eq=False)
+    """Whether the log held this index at this term and stands; settled and recorded when the mark is written, since
+    the segment that would tell may be released when it is read."""
 
 
 @frozen
@@ -82,10 +86,8 @@ def frame_batch(
     """Return the CRC of a batch and its bytes, in two buffers so that a large payload is copied only once."""
     parts: list[bytes] = []
     if snapshot is not None:
-        parts += (
-            _RECORD.pack(_SNAPSHOT, len(snapshot.members), snapshot.index, snapshot.term),
-            snapshot.members,
-        )
+        kind = _SNAPSHOT_IN_LOG if snapshot.keeps_log else _SNAPSHOT
+        parts += (_RECORD.pack(kind, len(snapshot.members), snapshot.index, snapshot.term), snapshot.members)
     for index, term, data in entries:
         parts += (_RECORD.pack(_ENTRY, len(data), index, term), data)
     length = _HEAD_BYTES + sum(map(len, parts))
@@ -136,8 +138,8 @@ def _read_records(view: memoryview, count: int) -> tuple[list[Entry], SnapshotMa
         position += length
         if kind == _ENTRY:
             entries.append((index, term, data))
-        elif kind == _SNAPSHOT and number == 0:
-            snapshot = SnapshotMark(index, term, data)
+        elif kind in (_SNAPSHOT, _SNAPSHOT_IN_LOG) and number == 0:
+            snapshot = SnapshotMark(index, term, data, kind == _SNAPSHOT_IN_LOG)
         else:
             raise MalformedBatch(f"record {number} of {count} has the unknown kind {kind}")
     if position != len(view):

@@ -110,9 +110,7 @@ def recover(
     return wal, recovery
 
 
-def _read_all(
-    disk: Disk, directory: Path, member: int, numbers: list[int], replay: _Replay
-) -> Contents | None:
+def _read_all(disk: Disk, directory: Path, member: int, numbers: list[int], replay: _Replay) -> Contents | None:
     """Read and judge the segments in order; return the last one."""
     last: Contents | None = None
     for number in numbers:
@@ -127,9 +125,7 @@ def _read_all(
         last = contents
     if last is not None:
         if last.later is not None:
-            raise damage(
-                last.path, last.end, f"no valid batch, but a valid one follows at offset {last.later}"
-            )
+            raise damage(last.path, last.end, f"no valid batch, but a valid one follows at offset {last.later}")
         replay.note_tail(last)
     return last
 
@@ -212,12 +208,22 @@ class _Replay:
         self._hard_state = batch.hard_state
         if batch.snapshot is not None:
             self._snapshot = batch.snapshot
-            if not self.shape.install(batch.snapshot):
-                self._entries.clear()
-        if batch.entries:
-            self.shape.extend(batch.entries)
-            del self._entries[batch.entries[0][0] - self.shape.start_index - 1 :]
-            self._entries += batch.entries
+            if not batch.snapshot.keeps_log:
+                self._start_at(batch.snapshot.index, batch.snapshot.term)
+        entries = batch.entries
+        if entries and entries[0][0] <= self.shape.start_index:
+            # The entries replace some that a released segment held, and so does the one that they join, whose term
+            # is gone with it: the first of them becomes the start. All of this is below what the store has synced.
+            self._start_at(*entries[0][:2])
+            entries = entries[1:]
+        if entries:
+            self.shape.extend(entries)
+            del self._entries[entries[0][0] - self.shape.start_index - 1 :]
+            self._entries += entries
+
+    def _start_at(self, index: int, term: int) -> None:
+        self.shape = LogShape.starting_at(index, term)
+        self._entries.clear()
 
     def note_tail(self, last: Contents) -> None:
         """Tell of a torn tail."""

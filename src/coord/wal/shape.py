@@ -55,9 +55,7 @@ class LogShape:
         first = entries[0][0]
         before = self.term(first - 1)
         if before is None:
-            raise ValueError(
-                f"entry {first} does not join a log from {self.start_index} to {self.last_index}"
-            )
+            raise ValueError(f"entry {first} does not join a log from {self.start_index} to {self.last_index}")
         runs = self._runs
         while runs and runs[-1][0] >= first:
             runs.pop()
@@ -72,7 +70,7 @@ class LogShape:
         self.last_index = entries[-1][0]
 
     def install(self, snapshot: SnapshotMark) -> bool:
-        """Take up a snapshot. Return False if the log has to be dropped for it.
+        """Take up a snapshot. Return False if the log is dropped for it.
 
         S6: the log is kept only if it holds the snapshot's index at the snapshot's term; what lies below the
         start was committed, and is in any later snapshot.
