@@ -121,9 +121,7 @@ def _decode(path: Path, data: bytes) -> Identity:
     try:
         version, *items = decode(payload)
         if version > IDENTITY_FORMAT:
-            raise DataDirError(
-                f"{path} has format {version}, this release knows {IDENTITY_FORMAT}: upgrade first"
-            )
+            raise DataDirError(f"{path} has format {version}, this release knows {IDENTITY_FORMAT}: upgrade first")
         return Identity(*items)
     except (DecodeError, TypeError, ValueError) as error:
         raise _damage(path) from error
@@ -139,8 +137,8 @@ def _damage(path: Path) -> DamageError:
 def _check_owner(path: Path, found: Identity, member: int, token_sha256: bytes) -> None:
     if found.token_sha256 != token_sha256:
         raise DataDirError(
-            f"{path} belongs to a cluster with another token: set --initial-cluster-token as it was, or choose "
-            "another --data-dir"
+            f"{path} belongs to a cluster with another token: set --initial-cluster-token as it was, or "
+            "choose another --data-dir"
         )
     if found.member != member:
         raise DataDirError(

@@ -62,10 +62,7 @@ def damage(name: str, key: bytes) -> DamageError:
 def record_pairs(records: Sequence[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
     """Return records as they are stored."""
     pack = CHECKSUM.pack
-    return [
-        (name := key.to_bytes(12, "big"), pack(crc32c(record, crc32c(name))) + record)
-        for key, record in records
-    ]
+    return [(name := key.to_bytes(12, "big"), pack(crc32c(record, crc32c(name))) + record) for key, record in records]
 
 
 def pack_applied(index: int, term: int) -> bytes:

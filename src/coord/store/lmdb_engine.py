@@ -176,8 +176,7 @@ class LmdbEngine:
         version = unpack_format(stored)
         if version > STORE_FORMAT:
             raise DataDirError(
-                f"{self.directory} has store format {version}, this release knows {STORE_FORMAT}: "
-                "upgrade first"
+                f"{self.directory} has store format {version}, this release knows {STORE_FORMAT}: upgrade first"
             )
 
     def applied(self) -> tuple[int, int]:
@@ -218,10 +217,7 @@ class LmdbEngine:
         """See `Engine`."""
         name = table.value
         with self._env.begin() as txn:
-            return {
-                key: open_value(name, key, stored)
-                for key, stored in txn.cursor(self._databases[name]).iternext()
-            }
+            return {key: open_value(name, key, stored) for key, stored in txn.cursor(self._databases[name]).iternext()}
 
     def commit(self, segments: Sequence[Segment]) -> None:
         """See `Engine`. A write transaction has to begin and end on one thread."""

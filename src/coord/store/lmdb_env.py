@@ -31,9 +31,7 @@ _DAMAGED: Final = (
 def translate(operation: str, error: lmdb.Error) -> NodeError:
     """Return coord's error for one of LMDB's."""
     if isinstance(error, _FULL):
-        return DiskFullError(
-            f"store {operation}: {error}; free space on its file system, or compact and delete"
-        )
+        return DiskFullError(f"store {operation}: {error}; free space on its file system, or compact and delete")
     if isinstance(error, _DAMAGED):
         return DamageError(f"store {operation}: {error}; {REMEDY}")
     return DiskError(f"store {operation}: {error}")
@@ -79,6 +77,4 @@ def append(txn: Any, database: Any, name: str, pairs: Sequence[Pair]) -> None:
     """Append in key order. LMDB stops without an error at a key that is not above the last one."""
     _, added = txn.cursor(database).putmulti(pairs, append=True)
     if added != len(pairs):
-        raise DamageError(
-            f"store database {name}: a key above {pairs[added][0].hex()} is there already; {REMEDY}"
-        )
+        raise DamageError(f"store database {name}: a key above {pairs[added][0].hex()} is there already; {REMEDY}")

@@ -172,9 +172,7 @@ def _read_head(path: Path, chunk: tuple[bytes, bytes] | None) -> tuple[int, int]
     if name != "head" or type(version) is not int:
         raise ValueError("its head is missing")
     if version > SNAPSHOT_FORMAT:
-        raise DataDirError(
-            f"{path} has snapshot format {version}, this release knows {SNAPSHOT_FORMAT}: upgrade first"
-        )
+        raise DataDirError(f"{path} has snapshot format {version}, this release knows {SNAPSHOT_FORMAT}: upgrade first")
     index, term = rest
     return index, term
 
