@@ -40,16 +40,18 @@ def connect_sync(
     endpoints: str | Sequence[str] = ENDPOINTS_DEFAULT,
     *,
     timeout: float = TIMEOUT_DEFAULT_S,
+    connect_timeout: float | None = None,
     name: str = "",
     random: Random | None = None,
 ) -> BlockingClient:
     """Return a blocking client; it connects at its first call. Use it in a `with` block, or `close()` it.
 
     `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence;
-    `timeout` is in seconds and holds for each call that names none; `name` shows up in the node's logs.
-    Raises `ValueError` for an endpoint that cannot be one.
+    `timeout` is in seconds and holds for each call that names none; `connect_timeout`, where given, is how much of it
+    may go by without a connection; `name` shows up in the node's logs. Raises `ValueError` for an endpoint that cannot
+    be one.
     """
-    return BlockingClient(parse_endpoints(endpoints), timeout, name, random or Random())
+    return BlockingClient(parse_endpoints(endpoints), timeout, connect_timeout, name, random or Random())
 
 
 class BlockingClient:
@@ -61,9 +63,17 @@ class BlockingClient:
     and else ends with `OutcomeUnknown`. After `fork` only one of the processes may go on using it.
     """
 
-    def __init__(self, endpoints: list[Endpoint], timeout: float, name: str, random: Random) -> None:
+    def __init__(
+        self,
+        endpoints: list[Endpoint],
+        timeout: float,
+        connect_timeout: float | None,
+        name: str,
+        random: Random,
+    ) -> None:
         self._rotation = Rotation(endpoints, random)
         self._timeout = timeout
+        self._connect_timeout = connect_timeout
         self._name = name
         self._random = random
         self._lock = threading.Lock()
@@ -225,17 +235,13 @@ class BlockingClient:
                 return response.header.revision
             current = verbs.current_of(response)
 
-    def compact(
-        self, revision: int, *, physical: bool = False, timeout: float | None = None
-    ) -> r.CompactResponse:
+    def compact(self, revision: int, *, physical: bool = False, timeout: float | None = None) -> r.CompactResponse:
         """Forget all revisions below `revision`; with `physical`, wait until their space is free."""
         return self._call(verbs.compact(revision, physical), timeout)
 
     # -- leases
 
-    def lease_grant(
-        self, ttl_s: int, *, lease: int = 0, timeout: float | None = None
-    ) -> r.LeaseGrantResponse:
+    def lease_grant(self, ttl_s: int, *, lease: int = 0, timeout: float | None = None) -> r.LeaseGrantResponse:
         """Grant a lease of `ttl_s` seconds or more; `lease` 0 has its id chosen."""
         return self._call(verbs.lease_grant(ttl_s, lease), timeout)
 
@@ -322,12 +328,10 @@ class BlockingClient:
         started = time.monotonic()
         error = ""
         try:
-            with connect_sync(endpoint, timeout=self._seconds(timeout), name=self._name) as probe:
+            with self._only(endpoint, timeout) as probe:
                 probe.get("health")
                 found = probe.alarms().alarms
-                error = ", ".join(
-                    f"alarm {alarm.alarm.name} of member {alarm.member_id:x}" for alarm in found
-                )
+                error = ", ".join(f"alarm {alarm.alarm.name} of member {alarm.member_id:x}" for alarm in found)
         except CoordError as failure:
             error = str(failure)
         return r.Health(endpoint, not error, time.monotonic() - started, error)
@@ -337,10 +341,15 @@ class BlockingClient:
     def _seconds(self, timeout: float | None) -> float:
         return self._timeout if timeout is None else timeout
 
+    def _only(self, endpoint: str, timeout: float | None) -> BlockingClient:
+        """Return a client like this one of `endpoint` alone."""
+        seconds = self._seconds(timeout)
+        return connect_sync(endpoint, timeout=seconds, connect_timeout=self._connect_timeout, name=self._name)
+
     def _at(self, endpoint: str | None, verb: Verb[Answer], timeout: float | None) -> Answer:
         if endpoint is None:
             return self._call(verb, timeout)
-        with connect_sync(endpoint, timeout=self._seconds(timeout), name=self._name) as client:
+        with self._only(endpoint, timeout) as client:
             return client._call(verb, timeout)
 
     def _call(self, verb: Verb[Answer], timeout: float | None) -> Answer:
@@ -401,6 +410,9 @@ class BlockingClient:
     def _open(self, deadline: float, timeout: float) -> NodeConnection:
         """Connect to the next endpoint that answers; raises `ConnectionFailed` at the deadline."""
         rotation = self._rotation
+        if self._connect_timeout is not None:
+            timeout = min(timeout, self._connect_timeout)
+            deadline = min(deadline, time.monotonic() + timeout)
         while True:
             remaining = deadline - time.monotonic()
             pause_s = rotation.pause_s()

@@ -36,6 +36,7 @@ class BlockingWatch:
         self._open_connection = open_connection
         self._ids = ids
         self._state = state
+        self._header = r.Header(0, 0, Revision(0), 0)
         self._connection: NodeConnection | None = None
         self._batches: deque[r.Batch] = deque()
         self._is_closed = False
@@ -56,6 +57,13 @@ class BlockingWatch:
     def next_revision(self) -> Revision:
         """The first revision that is not yet in a batch; where another watch would go on."""
         return Revision(self._state.next_revision)
+
+    def header(self, revision: Revision) -> r.Header:
+        """Return a header of `revision` that tells which node the watch heard last."""
+        if (connection := self._connection) is not None:
+            self._header = r.Header(connection.cluster_id, connection.member_id, revision, connection.raft_term)
+        known = self._header
+        return r.Header(known.cluster_id, known.member_id, revision, known.raft_term)
 
     def start(self, timeout: float) -> None:
         """Create the watch. Raises `ConnectionFailed`, or `ApiError` if the node refuses it."""
@@ -151,5 +159,6 @@ class BlockingWatch:
 
     def _lose(self) -> None:
         if self._connection is not None:
+            self.header(Revision(0))
             self._connection.close()
             self._connection = None
