@@ -195,9 +195,7 @@ class _WatchStream:
         is_part = fragmented = False
         while len(events) < count or is_part:
             message = self._next(
-                lambda one: (
-                    int(one.get("watch_id", 0)) == watch and ("events" in one or one.get("canceled", False))
-                )
+                lambda one: int(one.get("watch_id", 0)) == watch and ("events" in one or one.get("canceled", False))
             )
             if message.get("canceled"):
                 raise AssertionError(f"watch {watch} ended after {events}: {message}")

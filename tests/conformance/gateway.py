@@ -206,14 +206,11 @@ def _kv_reply(request: Any, wire: Json, at: int) -> Any:
             pairs = tuple(_pair(one) for one in wire.get("kvs", []))
             return Found(pairs, wire.get("more", False), int(wire.get("count", 0)), at)
         case DeleteRange():
-            return Deleted(
-                int(wire.get("deleted", 0)), tuple(_pair(one) for one in wire.get("prev_kvs", [])), at
-            )
+            return Deleted(int(wire.get("deleted", 0)), tuple(_pair(one) for one in wire.get("prev_kvs", [])), at)
         case Txn():
             operations = request.success if wire.get("succeeded") else request.failure
             replies = tuple(
-                _sub_reply(one, answer)
-                for one, answer in zip(operations, wire.get("responses", []), strict=True)
+                _sub_reply(one, answer) for one, answer in zip(operations, wire.get("responses", []), strict=True)
             )
             return TxnDone(wire.get("succeeded", False), replies, at)
     raise TypeError(f"no request of the key space: {request!r}")

@@ -1,82 +1,47 @@
-"""The state machine alone as a server of scenarios, over a backend in memory: no log, no disk, no network."""
+"""The state machine alone as a server of scenarios, over a backend in memory: no log, disk or network."""
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from coord.codec import decode, encode
 from coord.errors import ApiError
-from coord.mvcc.backend import Position, Table
+from coord.mvcc.applied import RawEvent
 from coord.mvcc.machine import StateMachine
 from coord.mvcc.ranges import run as run_range
 from coord.protocol.entries import WritesHeader, encode_writes
 from coord.protocol.ops import Op, Settled
 from coord.protocol.ranges import parse_range
+from coord.testing.memory_backend import MemoryBackend
 
 from . import wire
-from .vocabulary import (
-    KeepAlive,
-    Leases,
-    Range,
-    Refused,
-    Request,
-    TimeToLive,
-    Txn,
-)
+from .vocabulary import Happened, KeepAlive, Leases, Range, Refused, Request, TimeToLive, Txn
 
 LEASE_FLOOR_S = 2
 MAX_TXN_OPS = 128
 
 
-class MemoryBackend:
-    """Records and rows in dictionaries."""
-
-    def __init__(self) -> None:
-        self._records: dict[Position, bytes] = {}
-        self._order: list[Position] = []
-        self._rows: dict[Table, dict[bytes, bytes]] = {table: {} for table in Table}
-
-    def append(self, revision: int, sub: int, record: bytes) -> None:
-        self._records[revision, sub] = record
-        insort(self._order, (revision, sub))
-
-    def read(self, revision: int, sub: int) -> bytes:
-        return self._records[revision, sub]
-
-    def scan(self, first: int, last: int) -> Iterator[tuple[int, int, bytes]]:
-        start, stop = bisect_left(self._order, (first, 0)), bisect_right(self._order, (last + 1, -1))
-        for position in self._order[start:stop]:
-            yield *position, self._records[position]
-
-    def put_row(self, table: Table, key: bytes, value: bytes | None) -> None:
-        if value is None:
-            self._rows[table].pop(key, None)
-        else:
-            self._rows[table][key] = value
-
-    def rows(self, table: Table) -> Iterable[tuple[bytes, bytes]]:
-        return sorted(self._rows[table].items())
-
-    def remove(self, positions: Sequence[Position]) -> None:
-        for position in positions:
-            del self._records[position]
-        self._order = sorted(self._records)
-
-
 class MachineDriver:
-    """Applies each write as an entry of its own. Leases do not count time here: what is left is what was granted."""
+    """Applies each write as an entry of its own. Leases do not count time here: what is left is what was granted.
+
+    `told` has the events of all entries, as watches that were there would have been told.
+    """
 
     def __init__(self) -> None:
         self._backend = MemoryBackend()
         self._machine = StateMachine(self._backend)
         self._index = 0
         self._lease = 10**12
+        self.told: list[Happened] = []
 
     def revision(self) -> int:
         """Return the store's revision."""
         return self._machine.revision
+
+    @property
+    def compact_revision(self) -> int:
+        """The lowest revision that can be read."""
+        return self._machine.compact_revision
 
     def call(self, request: Request) -> Any:
         """Return the reply to a bound request, or `Refused`."""
@@ -90,12 +55,22 @@ class MachineDriver:
     def end_row(self) -> None:
         """Nothing is opened on the side."""
 
+    def history(self, first: int) -> list[Happened]:
+        """Return the events since a revision that is not compacted, as a watch that starts there is told."""
+        machine = self._machine
+        return [self._happened(event) for _, events in machine.history(first, machine.revision) for event in events]
+
     def restart(self) -> None:
         """Load a new machine from the backend, as a node does that starts."""
         self._machine.flush_rows()
         self._machine = StateMachine(self._backend)
         for _ in self._machine.load():
             pass
+
+    def _happened(self, event: RawEvent) -> Happened:
+        _, kind, record, previous = event
+        before = None if previous is None else decode(self._backend.read(*previous))
+        return wire.event([kind, decode(record), before])
 
     def _write(self, op: Op, arguments: list[Any]) -> tuple[int, Any]:
         settled: dict[int, tuple[Any, ...]] = {}
@@ -105,9 +80,9 @@ class MachineDriver:
             settled[0] = (int(Settled.LEASE), lease or self._lease, max(ttl, LEASE_FLOOR_S))
         header = WritesHeader(1, self._index, 0, 0, "", MAX_TXN_OPS, settled)
         self._index += 1
-        applied = self._machine.apply(
-            self._index, 1, encode_writes(header, encode([[0, int(op), None, arguments]]))
-        )
+        applied = self._machine.apply(self._index, 1, encode_writes(header, encode([[0, int(op), None, arguments]])))
+        for _, events in applied.events:
+            self.told += map(self._happened, events)
         if applied.compacted:
             for dead in self._machine.compaction_steps():
                 self._backend.remove(dead)

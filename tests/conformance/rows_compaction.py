@@ -3,22 +3,7 @@
 from __future__ import annotations
 
 from .vocabulary import At, Between, Compact, Done, Grant, Lease, Name, Remaining, Revoke, TimeToLive
-from .words import (
-    COMPACTED,
-    FUTURE,
-    delete,
-    done,
-    found,
-    get,
-    get_prefix,
-    kv,
-    put,
-    row,
-    section,
-    succeeded,
-    txn,
-    wrote,
-)
+from .words import COMPACTED, FUTURE, delete, done, found, get, get_prefix, kv, put, row, section, succeeded, txn, wrote
 
 ROWS = section(
     "1.3 Compaction",

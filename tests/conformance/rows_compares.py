@@ -79,8 +79,7 @@ _ABSENT = section(
         "A deleted key is absent.",
         put("a", "1"),
         delete("a"),
-        txn(when("version", "a", "=", 0), when("create", "a", "=", 0), when("mod", "a", "=", 0))
-        >> succeeded(rev=2),
+        txn(when("version", "a", "=", 0), when("create", "a", "=", 0), when("mod", "a", "=", 0)) >> succeeded(rev=2),
         txn(when("value", "a", "!=", "x")) >> failed(rev=2),
     ),
     row(

@@ -180,8 +180,7 @@ ROWS = section(
         "lease.txn",
         "A put in a transaction attaches its key.",
         Grant(60, Lease(1)),
-        txn(then=(put("a", lease=Lease(1)), put("b", lease=Lease(1))))
-        >> succeeded(wrote(1), wrote(1), rev=1),
+        txn(then=(put("a", lease=Lease(1)), put("b", lease=Lease(1)))) >> succeeded(wrote(1), wrote(1), rev=1),
         Revoke(Lease(1)) >> done(2),
         get_prefix() >> found(rev=2),
     ),

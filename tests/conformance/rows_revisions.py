@@ -79,8 +79,7 @@ ROWS = section(
     row(
         "revision.txn-writes",
         "All writes of a transaction share one revision.",
-        txn(then=(put("a", "1"), put("b", "1"), put("c", "1")))
-        >> succeeded(wrote(1), wrote(1), wrote(1), rev=1),
+        txn(then=(put("a", "1"), put("b", "1"), put("c", "1"))) >> succeeded(wrote(1), wrote(1), wrote(1), rev=1),
         get_prefix() >> found(kv("a", "1", 1, 1), kv("b", "1", 1, 1), kv("c", "1", 1, 1), rev=1),
     ),
     row(

@@ -274,9 +274,7 @@ _NESTED = section(
         "txn.nested-too-deep",
         "Transactions nest 8 deep.",
         deep(8)
-        >> either(
-            coord=Refused(Code.INVALID_ARGUMENT, "coord: transactions nest deeper than 8 levels"), etcd=ANY
-        ),
+        >> either(coord=Refused(Code.INVALID_ARGUMENT, "coord: transactions nest deeper than 8 levels"), etcd=ANY),
         get("a") >> either(coord=found(), etcd=found(kv("a", "", 1, 1))),
         differs="coord bounds what a node must walk; etcd bounds the number of operations alone.",
     ),
@@ -363,16 +361,14 @@ _DUPLICATES = section(
     row(
         "txn.put-beside-delete",
         "A put outside the deleted interval is fine; its end is outside.",
-        txn(then=(put("c"), delete("a", "c"), put("0")))
-        >> succeeded(wrote(1), deleted(0, rev=1), wrote(1), rev=1),
+        txn(then=(put("c"), delete("a", "c"), put("0"))) >> succeeded(wrote(1), deleted(0, rev=1), wrote(1), rev=1),
     ),
     row(
         "txn.deletes-overlap",
         "Deletes may overlap.",
         put("a"),
         put("b"),
-        txn(then=(delete("a", "c"), delete("b", "d")))
-        >> succeeded(deleted(2, rev=3), deleted(0, rev=3), rev=3),
+        txn(then=(delete("a", "c"), delete("b", "d"))) >> succeeded(deleted(2, rev=3), deleted(0, rev=3), rev=3),
     ),
     row(
         "txn.read-what-is-put",

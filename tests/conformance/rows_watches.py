@@ -8,9 +8,11 @@ from .vocabulary import (
     CancelWatch,
     Compact,
     Created,
+    Events,
     Grant,
     Lease,
     Name,
+    NextEvents,
     Nothing,
     PrefixEnd,
     Progress,
@@ -225,6 +227,22 @@ _STARTS = section(
         told("w", put_event(kv("a", "2", 1, 2, 2)), put_event(kv("a", "3", 1, 3, 3))),
     ),
     row(
+        "watch.delete-at-compacted",
+        "A delete at the compacted revision itself is still told.",
+        put("a", "1"),
+        delete("a"),
+        put("a", "3"),
+        put("a", "4"),
+        Compact(At(2), physical=True),
+        Watch("w", Name("a"), start=At(2)) >> Created(0),
+        NextEvents("w", 0, 2)
+        >> either(
+            coord=Events((delete_event("a", 2), put_event(kv("a", "3", 3, 3)))),
+            etcd=Events((put_event(kv("a", "3", 3, 3)), put_event(kv("a", "4", 3, 4, 2)))),
+        ),
+        newer="newer releases of etcd keep it; 3.4 removes it.",
+    ),
+    row(
         "watch.negative",
         "A negative start revision is refused as compacted.",
         Watch("w", Name("a"), start=-1) >> either(coord=NEGATIVE_WATCH, etcd=Created(0)),
@@ -326,9 +344,7 @@ _EVENTS = section(
         "The events of nested transactions come with those of the whole.",
         Watch("w", Name(""), PrefixEnd("")) >> Created(0),
         txn(then=(put("c", "1"), txn(then=(put("b", "1"),)), put("a", "1"))),
-        told(
-            "w", put_event(kv("c", "1", 1, 1)), put_event(kv("b", "1", 1, 1)), put_event(kv("a", "1", 1, 1))
-        ),
+        told("w", put_event(kv("c", "1", 1, 1)), put_event(kv("b", "1", 1, 1)), put_event(kv("a", "1", 1, 1))),
     ),
     row(
         "watch.several",

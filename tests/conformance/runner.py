@@ -30,24 +30,20 @@ def run(row: Row, driver: Driver, *, is_etcd: bool) -> None:
     try:
         for number, step in enumerate(row.steps, start=1):
             request = scope.bind(step.request)
-            reply = _own(driver.call(request), lease_base)
+            reply = without_others(driver.call(request), lease_base)
             expected = step.expected
             if isinstance(expected, Either):
                 expected = expected.etcd if is_etcd else expected.coord
             expected = scope.bind(expected)
             if expected is None:
-                assert not isinstance(reply, Refused | WatchRefused | Nothing), (
-                    f"step {number}: {request}\n  {reply}"
-                )
+                assert not isinstance(reply, Refused | WatchRefused | Nothing), f"step {number}: {request}\n  {reply}"
             else:
-                assert expected == reply, (
-                    f"step {number}: {request}\n  expected {expected}\n  received {reply}"
-                )
+                assert expected == reply, f"step {number}: {request}\n  expected {expected}\n  received {reply}"
     finally:
         driver.end_row()
 
 
-def _own(reply: Any, lease_base: int) -> Any:
+def without_others(reply: Any, lease_base: int) -> Any:
     """Return the reply without the leases of other rows, which share the server, and with keys in order.
 
     etcd tells the keys of a lease, and leases of equal deadlines, in any order.
