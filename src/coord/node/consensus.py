@@ -188,9 +188,7 @@ class Consensus:
             return
         settings = self.settings
         self._frame += 1
-        header = WritesHeader(
-            settings.member_id, self._frame, client, low, "", settings.max_txn_ops, settled
-        )
+        header = WritesHeader(settings.member_id, self._frame, client, low, "", settings.max_txn_ops, settled)
         proposal = self.raft.propose(encode_writes(header, body))
         if proposal is None:
             self.outbox.refuse(sink, ids, errors.no_leader())
@@ -205,9 +203,7 @@ class Consensus:
             (request_id, min(now + timeout_ms / 1000, latest) if timeout_ms else default)
             for request_id, timeout_ms in ids
         ]
-        self.waiters[index] = Waiter(
-            term, sink, deadlines, len(body), (int(EntryKind.WRITES), header, decoded)
-        )
+        self.waiters[index] = Waiter(term, sink, deadlines, len(body), (int(EntryKind.WRITES), header, decoded))
 
     def _refusal(self, size: int, decoded: list[Any]) -> ApiError | None:
         """Return why nothing at all of a frame can be proposed now, or None."""

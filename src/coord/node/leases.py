@@ -89,6 +89,11 @@ class LeaseReaper:
             self._confirming_until = now + _CONFIRM_S
             self.start_round(self._expire)
 
+    @property
+    def active(self) -> int:
+        """How many leases are counted."""
+        return len(self._deadlines)
+
     def is_expiring(self, leases: Sequence[int]) -> int:
         """Return the first of `leases` whose expiry is proposed, or 0."""
         return next((lease for lease in leases if lease in self._expiring), 0)

@@ -39,6 +39,7 @@ class LogWriter:
     _entries: list[Entry] = field(factory=list)
     _state: HardState | None = None
     _is_writing: bool = False
+    _started: float = 0.0
     _is_preparing: bool = False
     _failure: BaseException | None = None
     _release_index: int = 0
@@ -54,6 +55,10 @@ class LogWriter:
     def release(self, index: int) -> None:
         """Let go of segments that hold nothing above `index` (S4: the store has synced it)."""
         self._release_index = max(self._release_index, index)
+
+    def writing_for_s(self, now: float) -> float:
+        """Return how long the write on the disk has taken so far; 0 if there is none."""
+        return now - self._started if self._is_writing else 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -82,7 +87,7 @@ class LogWriter:
         self._write(job, len(entries), *self._last, state)
 
     def _write(self, job: WriteJob, count: int, term: int, index: int, state: HardState) -> None:
-        started = self.clock()
+        started = self._started = self.clock()
 
         def done(error: BaseException | None) -> None:
             if isinstance(error, DiskFullError):

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+STALL_S = 0.05
+
 Turn = Callable[[], bool]
 """Handles what is in an actor's inbox; True if it stopped before the end, to let others run."""
 
@@ -18,11 +20,15 @@ Turn = Callable[[], bool]
 class Loop:
     """Runs the turns while there is work, and sleeps while there is none."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float], on_stall: Callable[[Turn, float], None]) -> None:
+        self._clock = clock
+        self._on_stall = on_stall
         self._turns: Sequence[Turn] = ()
         self._task: trio.lowlevel.Task | None = None
         self._is_dirty = False
         self.passes = 0
+        self.stalls = 0
+        """Turns that held everything up for `STALL_S` or more."""
 
     def wake(self) -> None:
         """Say that an inbox was filled."""
@@ -45,9 +51,15 @@ class Loop:
     def run_pass(self) -> None:
         """Run every turn once."""
         self.passes += 1
+        began = self._clock()
         for turn in self._turns:
             if turn():
                 self._is_dirty = True
+            ended = self._clock()
+            if ended - began >= STALL_S:
+                self.stalls += 1
+                self._on_stall(turn, ended - began)
+            began = ended
 
     async def _sleep(self) -> None:
         self._task = trio.lowlevel.current_task()

@@ -34,7 +34,8 @@ from coord.raft.core import Raft
 from coord.raft.log import RaftLog
 from coord.store.port import StorePort
 from coord.types import Role
-from coord.wal.log import Recovery, Wal
+from coord.wal.log import Wal
+from coord.wal.recovery import Recovery
 
 _SECOND_S = 1.0
 
@@ -100,7 +101,7 @@ class Node:
     machine: StateMachine
     store: StorePort
     raft: Raft
-    loop: Loop = field(factory=Loop)
+    loop: Loop = field(init=False)
     outbox: Outbox = field(factory=Outbox)
     consensus: Consensus = field(init=False)
     log_writer: LogWriter = field(init=False)
@@ -122,7 +123,13 @@ class Node:
 
     @classmethod
     def recover(
-        cls, options: Options, seams: Seams, store: StorePort, machine: StateMachine, wal: Wal, recovery: Recovery
+        cls,
+        options: Options,
+        seams: Seams,
+        store: StorePort,
+        machine: StateMachine,
+        wal: Wal,
+        recovery: Recovery,
     ) -> Node:
         """Put a node together from what its disk holds; `machine` has been loaded from `store`.
 
@@ -239,7 +246,6 @@ class Node:
 
     async def run(self) -> None:
         """Run until cancelled. An error of the machine or the disk comes out (law 7)."""
-        self.raft.campaign("a single voter needs nobody else's vote")
         self.loop.wake()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
@@ -273,8 +279,9 @@ class Node:
         await synced.wait()
 
     def _connect(self, wal: Wal) -> None:
-        options, seams, loop = self.options, self.seams, self.loop
-        wake = loop.wake
+        options, seams = self.options, self.seams
+        self.loop = Loop(seams.clock, self._on_stall)
+        wake = self.loop.wake
         settings = Settings(
             options.member_id,
             options.max_txn_ops,
@@ -372,7 +379,11 @@ class Node:
         self.space.check()
 
     def _lead(self) -> bool:
-        """Do once what a new leader owes, when it has committed in its own term."""
+        """Become the leader, and do once what a new leader owes when it has committed in its own term."""
+        if self.raft.role is Role.FOLLOWER and self.machine.applied_index == self.raft.log.committed:
+            # S12: a single voter waits for nobody, but first applies what it had committed.
+            self.raft.campaign("the only voter needs nobody else's vote")
+            self.loop.wake()
         if self.ready.is_set() or not self.raft.is_ready_to_read:
             return False
         if self.machine.applied_index < self.raft.log.committed:
@@ -431,6 +442,10 @@ class Node:
             return True
         self.space.refused()
         return False
+
+    def _on_stall(self, turn: object, took_s: float) -> None:
+        name = getattr(turn, "__qualname__", repr(turn))
+        self.seams.log("loop.turn.stalled", task=name, ms=round(took_s * 1000, 1))
 
     def _new_round(self) -> int:
         self._rounds += 1

@@ -34,11 +34,25 @@ class Sink(Protocol):
 class NodePort(Protocol):
     """The node, as the server sees it."""
 
-    cluster_id: int
-    member_id: int
-    name: str
-    max_request_bytes: int
-    max_txn_ops: int
+    @property
+    def cluster_id(self) -> int:
+        """The cluster's id, 0 before it has one."""
+
+    @property
+    def member_id(self) -> int:
+        """This member's id."""
+
+    @property
+    def name(self) -> str:
+        """This member's name."""
+
+    @property
+    def max_request_bytes(self) -> int:
+        """The most that one write may hold."""
+
+    @property
+    def max_txn_ops(self) -> int:
+        """The most operations of a transaction."""
 
     @property
     def raft_term(self) -> int:

@@ -13,7 +13,6 @@ from typing import Any
 
 from attrs import define, field
 
-from coord import errors
 from coord.codec import encode
 from coord.errors import ApiError, InvalidArgument, Unimplemented
 from coord.limits import REQUEST_TIMEOUT_MS_MAX
@@ -206,8 +205,21 @@ def _parse_watch(sink: Sink, arguments: list[Any]) -> Watch:
     if watch_id < 0:
         raise InvalidArgument(f"watch-create: watch-id {watch_id} is negative")
     names = ("no-put", "no-delete", "prev-kv", "progress-notify", "fragment")
-    flags = [_boolean(arguments, 4 + place, name) for place, name in enumerate(names)]
-    return Watch(sink, watch_id, key or b"\0", range_end, start, *flags)
+    no_put, no_delete, prev_kv, progress_notify, fragment = (
+        _boolean(arguments, 4 + place, name) for place, name in enumerate(names)
+    )
+    return Watch(
+        sink,
+        watch_id,
+        key or b"\0",
+        range_end,
+        start,
+        no_put=no_put,
+        no_delete=no_delete,
+        prev_kv=prev_kv,
+        progress_notify=progress_notify,
+        fragment=fragment,
+    )
 
 
 def _integer(arguments: list[Any], place: int, name: str) -> int:

@@ -79,6 +79,11 @@ class Broadcaster:
     _asked: list[tuple[Sink, int, Callable[[int], None]]] = field(factory=list)
     _next_sweep_at: float = 0.0
 
+    @property
+    def late_count(self) -> int:
+        """How many watches are fed from history."""
+        return len(self._late)
+
     def on_events(self, events: Sequence[tuple[int, list[RawEvent]]]) -> None:
         """Queue what the applier changed."""
         self._inbox.extend(events)

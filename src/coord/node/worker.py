@@ -55,7 +55,7 @@ class ThreadWorker:
             error: BaseException | None = None
             try:
                 job()
-            except BaseException as caught:  # noqa: BLE001 - every error belongs to the actor that gave the job
+            except BaseException as caught:
                 error = caught
             try:
                 self._token.run_sync_soon(done, error)

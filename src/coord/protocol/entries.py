@@ -6,6 +6,7 @@ the digest of a retry see the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -53,6 +54,18 @@ class WritesHeader:
     principal: str
     max_txn_ops: int
     settled: dict[int, tuple[Any, ...]]
+
+
+def initial_member_id(token: str, name: str, peer_urls: Sequence[str]) -> int:
+    """Return the id of a member that the flags name: equal flags give equal ids on all nodes (S1).
+
+    The first 8 bytes of SHA-256 over token, name and sorted peer URLs, each with its length before it.
+    """
+    digest = hashlib.sha256()
+    for text in (token, name, *sorted(peer_urls)):
+        encoded = text.encode()
+        digest.update(len(encoded).to_bytes(4, "big") + encoded)
+    return int.from_bytes(digest.digest()[:8], "big") or 1
 
 
 def encode_entry(kind: EntryKind, header: Any, body: bytes) -> bytes:

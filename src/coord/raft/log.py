@@ -57,7 +57,11 @@ class RaftLog:
 
     def release(self, index: int) -> None:
         """Forget entries up to `index`, which must be applied and persisted; `index` becomes the base."""
-        assert index <= self.applied and index <= self.persisted_index, (index, self.applied, self.persisted_index)
+        assert index <= self.applied and index <= self.persisted_index, (
+            index,
+            self.applied,
+            self.persisted_index,
+        )
         if index <= self.base_index:
             return
         term = self.term_at(index)
