@@ -18,7 +18,7 @@ EXIT_ARGUMENTS: Final = 128
 """The arguments are wrong."""
 
 
-class CommandFailed(Exception):
+class CommandError(Exception):
     """Ends the command: `Error: text` and `hint` go to stderr, `status` is the exit status.
 
     An empty `text` prints nothing, for what has been told already.
@@ -31,6 +31,6 @@ class CommandFailed(Exception):
         self.hint = hint
 
 
-def bad_arguments(text: str, hint: str = "") -> CommandFailed:
+def bad_arguments(text: str, hint: str = "") -> CommandError:
     """Return the failure of a command line whose arguments are wrong."""
-    return CommandFailed(text, status=EXIT_ARGUMENTS, hint=hint)
+    return CommandError(text, status=EXIT_ARGUMENTS, hint=hint)

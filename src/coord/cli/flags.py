@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
-from coord.cli.failure import CommandFailed
+from coord.cli.failure import CommandError
 from coord.cli.quoting import quote, quote_char
 
 _INTEGER: Final = re.compile(r"[+-]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|[1-9][0-9]*|0)\Z")
@@ -44,6 +44,11 @@ def bool_value(text: str) -> bool:
     if text in _FALSE:
         return False
     raise ValueError(f"strconv.ParseBool: parsing {quote(text)}: invalid syntax")
+
+
+def bool_text(text: str) -> str:
+    """Check as `bool_value` does, and return the text, for who reads it elsewhere."""
+    return "true" if bool_value(text) else "false"
 
 
 def int_value(text: str) -> int:
@@ -120,7 +125,7 @@ class Flag:
     @property
     def is_bool(self) -> bool:
         """True if the flag alone means `true`."""
-        return self.read is bool_value
+        return self.read in (bool_value, bool_text)
 
     @property
     def label(self) -> str:
@@ -168,7 +173,7 @@ def parse(line: Sequence[str], flags: Iterable[Flag], *, stop_at_word: bool = Fa
     """Read the words and flags of `line`; the defaults of flags stand in for those that are not given.
 
     With `stop_at_word` the first word that is no flag ends the reading; it and all after it are `rest`. Raises
-    `CommandFailed` for an unknown flag, a missing value or one that cannot be read.
+    `CommandError` for an unknown flag, a missing value or one that cannot be read.
     """
     return _Parser(tuple(flags)).parse(list(line), stop_at_word)
 
@@ -205,10 +210,10 @@ class _Parser:
     def _take_long(self, word: str) -> None:
         name, equals, value = word[2:].partition("=")
         if not name or name.startswith("-"):
-            raise CommandFailed(f"bad flag syntax: {word}")
+            raise CommandError(f"bad flag syntax: {word}")
         flag = self._long.get(name)
         if flag is None:
-            raise CommandFailed(f"unknown flag: --{name}", hint=_ABSENT.get(name, ""))
+            raise CommandError(f"unknown flag: --{name}", hint=_ABSENT.get(name, ""))
         if equals:
             self._set(flag, value)
         elif flag.is_bool:
@@ -216,7 +221,7 @@ class _Parser:
         elif self._left:
             self._set(flag, self._left.pop())
         else:
-            raise CommandFailed(f"flag needs an argument: --{name}")
+            raise CommandError(f"flag needs an argument: --{name}")
 
     def _take_short(self, word: str) -> None:
         letters = word[1:]
@@ -225,7 +230,7 @@ class _Parser:
             flag = self._short.get(letter)
             if flag is None:
                 hint = _ABSENT.get(letter, "") or "a key or value that begins with '-' goes behind '--'"
-                raise CommandFailed(f"unknown shorthand flag: {quote_char(letter)} in {word}", hint=hint)
+                raise CommandError(f"unknown shorthand flag: {quote_char(letter)} in {word}", hint=hint)
             if letters.startswith("=") and len(letters) > 1:
                 self._set(flag, letters[1:])
                 return
@@ -233,7 +238,7 @@ class _Parser:
                 self._set(flag, "true")
                 continue
             if not letters and not self._left:
-                raise CommandFailed(f"flag needs an argument: {quote_char(letter)} in {word}")
+                raise CommandError(f"flag needs an argument: {quote_char(letter)} in {word}")
             self._set(flag, letters or self._left.pop())
             return
 
@@ -241,7 +246,7 @@ class _Parser:
         try:
             value = flag.read(text)
         except ValueError as error:
-            raise CommandFailed(f"invalid argument {quote(text)} for {quote(flag.label)} flag: {error}") from None
+            raise CommandError(f"invalid argument {quote(text)} for {quote(flag.label)} flag: {error}") from None
         if flag.read is list_value:
             value = self._given.get(flag.name, ()) + value
         self._given[flag.name] = value
@@ -261,6 +266,7 @@ _ABSENT: Final[Mapping[str, str]] = {
     "discovery-srv": _NO_DISCOVERY,
     "discovery-srv-name": _NO_DISCOVERY,
     "insecure-discovery": _NO_DISCOVERY,
+    "auto-defrag": "coord reuses freed space by itself: drop this flag",
     "d": _NO_DISCOVERY,
     "keepalive-time": "coord keeps its connections alive by itself: drop this flag",
     "keepalive-timeout": "coord keeps its connections alive by itself: drop this flag",

@@ -111,8 +111,7 @@ class JsonPrinter:
         """Show a list of endpoints."""
         return document(
             [
-                {"endpoint": each.endpoint, "health": each.is_healthy, "took": took(each)}
-                | _filled(error=each.error)
+                {"endpoint": each.endpoint, "health": each.is_healthy, "took": took(each)} | _filled(error=each.error)
                 for each in healths
             ]
         )

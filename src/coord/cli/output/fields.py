@@ -38,9 +38,7 @@ class FieldsPrinter:
         lines = [*_header(response.header), f'"Succeeded" : {go_bool(response.succeeded)}']
         return text_lines(lines) + b"".join(self._inner(each) for each in response.responses)
 
-    def _inner(
-        self, response: r.PutResponse | r.DeleteResponse | r.RangeResponse | r.TxnResponse
-    ) -> bytes:
+    def _inner(self, response: r.PutResponse | r.DeleteResponse | r.RangeResponse | r.TxnResponse) -> bytes:
         header = r.Header(0, 0, response.header.revision, 0)
         if isinstance(response, r.PutResponse):
             return self.put(r.PutResponse(header, response.prev_kv))

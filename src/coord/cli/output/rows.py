@@ -24,6 +24,7 @@ STATUS_HEADER: Final = (
     "raft applied index",
     "errors",
 )
+_UNITS: Final = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"))
 
 Row = Sequence[str]
 
@@ -45,9 +46,7 @@ def member_rows(response: r.MemberListResponse) -> list[Row]:
 
 def health_rows(healths: Sequence[r.Health]) -> list[Row]:
     """Return a row for each endpoint that was asked for its health."""
-    return [
-        (health.endpoint, go_bool(health.is_healthy), took(health), health.error) for health in healths
-    ]
+    return [(health.endpoint, go_bool(health.is_healthy), took(health), health.error) for health in healths]
 
 
 def status_rows(statuses: Sequence[EndpointStatus]) -> list[Row]:
@@ -87,21 +86,15 @@ def took(health: r.Health) -> str:
 def go_duration(seconds: float) -> str:
     """Return a duration as Go writes it: `1.734999ms`, `2.5s`, `1m0.5s`."""
     nanoseconds = round(seconds * 1e9)
-    for unit_ns, unit in ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs")):
-        if nanoseconds >= unit_ns:
-            break
-    else:
-        return f"{nanoseconds}ns" if nanoseconds else "0s"
-    minutes = 0
-    if unit == "s":
-        minutes, nanoseconds = divmod(nanoseconds, 60 * unit_ns)
+    unit_ns, unit = next((each for each in _UNITS if nanoseconds >= each[0]), (1, "ns" if nanoseconds else "s"))
+    minutes, nanoseconds = divmod(nanoseconds, 60_000_000_000)
     whole, part = divmod(nanoseconds, unit_ns)
-    digits = f"{part:0{len(str(unit_ns)) - 1}d}".rstrip("0")
-    amount = f"{whole}.{digits}" if digits else str(whole)
+    digits = f"{part:0{len(str(unit_ns)) - 1}d}".rstrip("0") if part else ""
+    amount = f"{whole}.{digits}{unit}" if digits else f"{whole}{unit}"
     if not minutes:
-        return f"{amount}{unit}"
+        return amount
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes}m{amount}{unit}" if hours else f"{minutes}m{amount}{unit}"
+    return f"{hours}h{minutes}m{amount}" if hours else f"{minutes}m{amount}"
 
 
 def human_bytes(size: int) -> str:

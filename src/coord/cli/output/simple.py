@@ -71,8 +71,7 @@ class SimplePrinter:
         if response.granted_ttl_s == 0 and response.ttl_s == -1:
             return text_lines([f"lease {response.id:016x} already expired"])
         line = (
-            f"lease {response.id:016x} granted with TTL({response.granted_ttl_s}s), "
-            f"remaining({response.ttl_s}s)"
+            f"lease {response.id:016x} granted with TTL({response.granted_ttl_s}s), remaining({response.ttl_s}s)"
         ).encode()
         if keys:
             line += b", attached keys([" + b" ".join(response.keys) + b"])"
@@ -80,9 +79,7 @@ class SimplePrinter:
 
     def leases(self, response: r.LeaseLeasesResponse) -> bytes:
         """Show how many leases there are, and their ids."""
-        return text_lines(
-            [f"found {len(response.leases)} leases", *(f"{lease:016x}" for lease in response.leases)]
-        )
+        return text_lines([f"found {len(response.leases)} leases", *(f"{lease:016x}" for lease in response.leases)])
 
     def member_list(self, response: r.MemberListResponse) -> bytes:
         """Show a line for each member."""

@@ -1,0 +1,77 @@
+"""The entry point of `coord`: finds the command, runs it, and tells what went wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from coord.cli.command import Group
+from coord.cli.failure import CommandError
+
+COMMANDS: Final = {
+    "alarm": ("coord.cli.cluster:alarm", "List or disarm alarms."),
+    "check": ("coord.cli.check:check", "Check what a cluster can do."),
+    "compaction": ("coord.cli.kv:compaction", "Forget the history before a revision."),
+    "completion": ("coord.cli.shell:completion", "Print a completion script for bash, zsh or fish."),
+    "del": ("coord.cli.kv:delete", "Delete a key or a range of keys."),
+    "endpoint": ("coord.cli.endpoint:endpoint", "Ask nodes how they are."),
+    "get": ("coord.cli.kv:get", "Get a key or a range of keys."),
+    "help": ("coord.cli.shell:help_", "Show the help of a command."),
+    "lease": ("coord.cli.lease:lease", "Grant, keep, list and revoke leases."),
+    "member": ("coord.cli.cluster:member", "List the members of the cluster."),
+    "put": ("coord.cli.kv:put", "Put a key."),
+    "serve": ("coord.cli.serve:serve", "Run a node."),
+    "txn": ("coord.cli.txn:txn", "Compare, then put, get and delete, as one."),
+    "version": ("coord.cli.shell:version", "Print the version."),
+    "watch": ("coord.cli.watch:watch", "Follow what happens to keys."),
+}
+"""Where each command lives, and its line in the list; a module is loaded when its command is used."""
+
+root = Group(
+    "coord",
+    text="""
+    coord is a coordination service: keys and values that a cluster agrees on, with transactions, leases
+    and watches, for locks, elections, service discovery and configuration.
+    """,
+    lazy=COMMANDS,
+    epilog="""
+Try it:
+  coord serve                       # a node on 127.0.0.1:7379, data in ./coord.data
+  coord put greeting hello          # in another terminal
+  coord get greeting
+  coord watch --prefix greet        # prints changes as they happen; Ctrl-C ends it
+
+Other nodes are named by --endpoints, or by COORD_ENDPOINTS in the environment; all global flags may stand
+before or after the command, and each has a variable (COORD_COMMAND_TIMEOUT, COORD_WRITE_OUT, …).
+""",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, that of the process by default, and return the exit status."""
+    try:
+        status = root.main(arguments, prog_name="coord", standalone_mode=False)
+        sys.stdout.flush()
+    except CommandError as failure:
+        return _tell(failure)
+    except BrokenPipeError:
+        # Who read the output has gone. The interpreter's own flush at exit would fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except KeyboardInterrupt:
+        # Die of the signal, as a shell that runs this in a loop expects.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.raise_signal(signal.SIGINT)
+    return status if isinstance(status, int) else 0
+
+
+def _tell(failure: CommandError) -> int:
+    sys.stdout.flush()
+    if failure.text:
+        message = f"Error: {failure.text}\n" + (f"{failure.hint}\n" if failure.hint else "")
+        sys.stderr.buffer.write(message.encode("utf-8", "surrogateescape"))
+        sys.stderr.flush()
+    return failure.status
