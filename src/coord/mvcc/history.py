@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from typing import Final
 
+from coord.codec import decode_trusted
 from coord.mvcc.applied import RawEvent
 from coord.mvcc.backend import Backend
 from coord.mvcc.index import KeyIndex, pack_state
@@ -12,7 +13,7 @@ from coord.mvcc.leases import LeaseTable
 from coord.mvcc.records import decode_record
 from coord.types import EventType
 
-LOAD_SLICE_RECORDS: Final = 5_000
+LOAD_SLICE_RECORDS: Final = 2_500
 _PUT: Final = int(EventType.PUT)
 _DELETE: Final = int(EventType.DELETE)
 
@@ -40,15 +41,16 @@ def load_records(
 ) -> Generator[None, None, None]:
     """Rebuild the index and the attachments of leases from all records, yielding every few thousand."""
     attached: dict[bytes, int] = {}
-    load = index.load
     for found in slices(backend, 0, revision, LOAD_SLICE_RECORDS):
+        states: list[tuple[bytes, bytes, bool]] = []
         for mod, sub, record in found:
-            key, create, _, version, lease, _ = decode_record(record)
-            load(key, pack_state(mod, sub, create, version, lease), deleted=not version)
+            key, create, _, version, lease, _ = decode_trusted(record)
+            states.append((key, pack_state(mod, sub, create, version, lease), not version))
             if lease:
                 attached[key] = lease
             elif attached:
                 attached.pop(key, None)
+        index.load(states)
         yield
     for key, lease in attached.items():
         leases.move(key, 0, lease)

@@ -7,7 +7,7 @@ of one dict of a million keys takes 70 ms.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import Final
 
@@ -88,11 +88,23 @@ class KeyIndex:
             del self._history[shard][key]
         self._states[shard][key] = old
 
-    def load(self, key: bytes, state: bytes, *, deleted: bool) -> None:
-        """Take a record in revision order, when the node starts."""
-        self.replace(key, self.packed(key), state)
-        if deleted:
-            self._history[hash(key) & _MASK].setdefault(key, bytearray())
+    def load(self, records: Iterable[tuple[bytes, bytes, bool]]) -> None:
+        """Take `(key, packed state, is deleted)` of records in revision order, when the node starts."""
+        added: list[bytes] = []
+        for key, state, is_deleted in records:
+            shard = hash(key) & _MASK
+            old = self._states[shard].get(key)
+            if old is None:
+                added.append(key)
+                self._states[shard][key] = state
+            else:
+                self.replace(key, old, state)
+            if is_deleted:
+                self._history[shard].setdefault(key, bytearray())
+        # Neighbours one after the other find their block in the processor's cache.
+        added.sort()
+        for key in added:
+            self.keys.add(key)
 
     def position_at(self, key: bytes, revision: int) -> Position | None:
         """Return where the record lies that is the key's newest at `revision`; None if it is absent or deleted there."""

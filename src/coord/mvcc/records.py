@@ -36,4 +36,5 @@ def encode_tombstone(key: bytes, mod: int) -> bytes:
 
 def decode_record(record: bytes) -> Fields:
     """Return the fields of a record that this node, or one like it, encoded."""
-    return tuple(decode_trusted(record))
+    fields: Fields = tuple(decode_trusted(record))
+    return fields
