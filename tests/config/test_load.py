@@ -43,9 +43,7 @@ def test_the_default_in_the_help_is_the_default(option) -> None:
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file() -> None:
-    file = 'name = "file"\ndata-dir = "file"\nmax-txn-ops = 7\nconfig-unused = 1'.replace(
-        "config-unused = 1", ""
-    )
+    file = 'name = "file"\ndata-dir = "file"\nmax-txn-ops = 7\nconfig-unused = 1'.replace("config-unused = 1", "")
     config = load(
         {"config-file": "coord.toml", "name": "flag", "insecure": None},
         {"COORD_NAME": "environment", "COORD_DATA_DIR": "environment"},
@@ -63,9 +61,7 @@ def test_flags_win_over_the_environment_and_that_over_the_file() -> None:
 def test_the_file_can_be_named_by_the_environment_and_holds_lists_and_booleans() -> None:
     urls = '["http://10.0.0.1:1", "http://127.0.0.1:1"]'
     file = f"insecure = true\nlisten-client-urls = {urls}\nheartbeat-interval = 50"
-    config = load(
-        {}, {"COORD_CONFIG_FILE": "x.toml"}, lambda path: file if path == "x.toml" else no_file(path)
-    )
+    config = load({}, {"COORD_CONFIG_FILE": "x.toml"}, lambda path: file if path == "x.toml" else no_file(path))
     assert config.insecure
     assert config.listen_client_urls == (Url("10.0.0.1", 1), Url("127.0.0.1", 1))
     assert config.advertise_client_urls == config.listen_client_urls
@@ -101,9 +97,7 @@ def test_unknown_options_are_refused_with_a_guess() -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match=r'"missing.toml" \(given as a flag\); it cannot be read: .*No such file'
-    ):
+    with pytest.raises(ConfigError, match=r'"missing.toml" \(given as a flag\); it cannot be read: .*No such file'):
         load({"config-file": "missing.toml"}, {}, no_file)
     assert "cannot be read" in mistakes({"config-file": "c.toml"}, file="name =")[0]
 
@@ -209,9 +203,7 @@ def test_what_is_no_duration(text: str) -> None:
         duration_ms(text, plain_ms=1)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"), [("7", 7), ("1.5KiB", 1536), ("10MB", 10**7), ("2 GiB", 2**31)]
-)
+@pytest.mark.parametrize(("text", "expected"), [("7", 7), ("1.5KiB", 1536), ("10MB", 10**7), ("2 GiB", 2**31)])
 def test_sizes(text: str, expected: int) -> None:
     assert size_bytes(text) == expected
 

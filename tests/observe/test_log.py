@@ -96,6 +96,8 @@ def test_long_texts_and_keys_are_cut() -> None:
     assert len(clip("x" * 10_000)) < 1_100
     assert show_key(b"a" * 1000) == "a" * KEY_BYTES_SHOWN + "… (1000 bytes)"
     assert clip(ValueError("broken")) == "ValueError: broken"
+    assert clip("as it is: ü ≤") == "as it is: ü ≤"
+    assert clip("two\nlines") == "two\\nlines"
     assert len(RENDER[Kind.IDS](range(1, 1000))) == 65
 
 
@@ -245,9 +247,7 @@ def test_the_process_log(capfd, monkeypatch) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("environ", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
-)
+@pytest.mark.parametrize(("environ", "colours"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
 def test_colours_on_a_terminal_only(environ, colours, monkeypatch) -> None:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

@@ -13,9 +13,7 @@ SAMPLE = re.compile(r'[a-z_]+(\{[a-z_]+="(?:[^"\\\n]|\\.)*"\})? [0-9.e+-]+|# (HE
 def samples(text: str) -> dict[str, float]:
     return {
         name: float(value)
-        for name, _, value in (
-            line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#")
-        )
+        for name, _, value in (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
     }
 
 

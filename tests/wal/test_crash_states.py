@@ -8,72 +8,22 @@ from coord.errors import DiskFullError
 from coord.raft.types import HardState
 from coord.testing.crash_states import crash_states
 from coord.testing.sim_disk import SimDisk
-from coord.wal.record import SnapshotMark
+
+from .crashes import judge, judge_all_crash_states, workload
+from .rig import Rig, random_step
 
 
-def judge(rig, image: SimDisk) -> None:
-    """Recover from a crash state; then again, after another power failure and after none."""
-    wal, found = rig.recover_on(image)
-    rig.model.check(found)
-    for disk in (image.image(lambda _: 0), image.image()):
-        _, again = rig.recover_on(disk)
-        assert (again.hard_state, again.snapshot, again.entries) == (
-            found.hard_state,
-            found.snapshot,
-            found.entries,
-        )
-    # The log can be used: what is appended now is found, and nothing else comes back.
-    index = found.last_index + 1
-    entry = (index, found.hard_state.term + 1, b"after")
-    wal.plan([entry], HardState(found.hard_state.term + 1, 0, found.hard_state.commit)).run()
-    _, grown = rig.recover_on(image.image(lambda _: 0))
-    assert grown.entries == [*found.entries, entry]
-
-
-def workload(rig) -> None:
-    """Rolls into a fresh, a prepared and a recycled segment; overwrites, releases, installs a snapshot."""
-    rig.append(700)
-    rig.append(100, 900)
-    rig.prepare()
-    rig.append(1500, 600)
-    rig.append(10)
-    rig.write([(4, 2, b"new" * 200), (5, 2, b"leader" * 90)], HardState(2, 3, 3))
-    rig.append(1200)
-    rig.append(1800)
-    rig.write((), HardState(2, 3, 5))
-    assert rig.release(5)
-    rig.append(2000)
-    rig.append(2500)
-    rig.write((), HardState(3, 1, 8), SnapshotMark(20, 3, b"members"))
-    assert rig.release(20)
-    rig.append(600, 600, 600, 600, 600, 600, 600, 600, 600)
-    rig.append(50)
-
-
-def test_every_crash_state_of_a_workload_recovers(new_rig) -> None:
-    rig = new_rig()
-    images = 0
-    seen: set[str] = set()
-
-    def look(operation: str) -> None:
-        nonlocal images
-        seen.add(operation.split()[0])
-        for image in crash_states(rig.disk, random_states=40, seed=images):
-            judge(rig, image)
-            images += 1
-
-    rig.recover()
-    rig.disk.observer = look
-    workload(rig)
-
-    assert images > 2000
-    assert {"create", "write", "sync", "rename"} <= seen
+def test_every_crash_state_of_a_workload_recovers() -> None:
+    rig = Rig()
+    assert judge_all_crash_states(rig, random_states=40) > 2000
+    operations = [operation.split()[0] for operation in rig.disk.operations]
+    assert {"create", "write", "sync", "rename"} <= set(operations)
     recycled = [line for line in rig.disk.operations if line.startswith("rename 0")]
     assert len(recycled) >= 2, "the workload should recycle segments"
 
 
-def test_every_crash_state_of_the_first_start_recovers(new_rig) -> None:
-    rig = new_rig()
+def test_every_crash_state_of_the_first_start_recovers() -> None:
+    rig = Rig()
 
     def look(_: str) -> None:
         for image in crash_states(rig.disk):
@@ -85,8 +35,8 @@ def test_every_crash_state_of_the_first_start_recovers(new_rig) -> None:
     assert rig.disk.operations
 
 
-def test_every_crash_state_of_a_recovery_recovers(new_rig) -> None:
-    rig = new_rig()
+def test_every_crash_state_of_a_recovery_recovers() -> None:
+    rig = Rig()
     rig.recover()
     workload(rig)
     rig.release(22)
@@ -114,10 +64,10 @@ def test_every_crash_state_of_a_recovery_recovers(new_rig) -> None:
     assert images > 20
 
 
-def test_random_workloads_survive_random_crashes(new_rig, random_step) -> None:
+def test_random_workloads_survive_random_crashes() -> None:
     for seed in range(150):
         chance = random.Random(seed)
-        rig = new_rig(disk=SimDisk(seed))
+        rig = Rig(disk=SimDisk(seed))
         rig.recover()
         for _ in range(4):
             countdown = chance.randrange(1, 60)
@@ -141,11 +91,11 @@ def test_random_workloads_survive_random_crashes(new_rig, random_step) -> None:
             rig.recover()
 
 
-def test_a_full_disk_and_a_crash_after_it(new_rig, random_step) -> None:
+def test_a_full_disk_and_a_crash_after_it() -> None:
     full = 0
     for seed in range(60):
         chance = random.Random(seed)
-        rig = new_rig(disk=SimDisk(seed))
+        rig = Rig(disk=SimDisk(seed))
         rig.recover()
         rig.disk.write_budget_bytes = chance.randrange(20_000)
         try:

@@ -33,6 +33,7 @@ class NodeConnection:
         self.cluster_id = 0
         self.member_id = 0
         self.leader_id = 0
+        self.raft_term = 0
 
     @classmethod
     def open(cls, endpoint: Endpoint, name: str, cluster_id: int, timeout: float) -> NodeConnection:
@@ -69,16 +70,14 @@ class NodeConnection:
         """Send one request and return its id."""
         request_id = self._new_id()
         timeout_ms = max(int(timeout * 1000), 1)
-        for frame in protocol.requests_frames([(request_id, method, timeout_ms, arguments)]):
-            self._link.send(frame, timeout)
+        self._link.send(protocol.requests_frame([(request_id, method, timeout_ms, arguments)]), timeout)
         return request_id
 
     def send_write(self, op: int, timeout: float, arguments: Sequence[Any]) -> int:
         """Send one write without a number and return its request id."""
         request_id = self._new_id()
         ids = [(request_id, max(int(timeout * 1000), 1))]
-        for frame in protocol.writes_frames(ids, [(0, op, None, arguments)]):
-            self._link.send(frame, timeout)
+        self._link.send(protocol.writes_frame(ids, [(0, op, None, arguments)]), timeout)
         return request_id
 
     def wait_reply(self, request_id: int, deadline: float) -> tuple[Header, Any]:
@@ -120,7 +119,7 @@ class NodeConnection:
         elif isinstance(message, protocol.Goodbye):
             self.goodbye = message.reason
         elif message is not None:
-            self.leader_id = message.leader_id
+            self.leader_id, self.raft_term = message.leader_id, message.raft_term
             try:
                 self._take(message)
             except (TypeError, IndexError) as error:

@@ -118,18 +118,24 @@ class Rotation:
         self.failures.pop(endpoint, None)
         self._failed_in_row = 0
 
-    def failed(self, endpoint: Endpoint, reason: str) -> None:
-        """Note that `endpoint` could not be reached, or was lost, and why."""
+    def failed(self, endpoint: Endpoint, reason: str, *, is_standby: bool = False) -> None:
+        """Note that `endpoint` could not be reached, or was lost, and why.
+
+        What was only to stand by does not count towards the pause: the next real need is to be served at once.
+        """
         self.failures[endpoint] = reason
-        self._failed_in_row += 1
+        if not is_standby:
+            self._failed_in_row += 1
+
+    @property
+    def rounds(self) -> int:
+        """How often every endpoint was tried in vain since one was reached."""
+        return self._failed_in_row // len(self.endpoints)
 
     def pause_s(self) -> float:
         """Return how long to wait before the next try: nothing until every endpoint had its turn."""
-        rounds = self._failed_in_row // len(self.endpoints)
-        return backoff_s(rounds, self.random) if rounds else 0.0
+        return backoff_s(self.rounds, self.random) if self.rounds else 0.0
 
     def explain(self) -> str:
         """Return one line that names each endpoint and why it cannot be used."""
-        return "; ".join(
-            f"{endpoint}: {self.failures.get(endpoint, 'not tried yet')}" for endpoint in self.endpoints
-        )
+        return "; ".join(f"{endpoint}: {self.failures.get(endpoint, 'not tried yet')}" for endpoint in self.endpoints)

@@ -29,15 +29,11 @@ def get(key: Key, **options: Unpack[RangeOptions]) -> Operation:
     return Operation(Op.RANGE, range_arguments(key, options, 0))
 
 
-def delete(
-    key: Key, *, prefix: bool = False, range_end: Key | None = None, prev_kv: bool = False
-) -> Operation:
+def delete(key: Key, *, prefix: bool = False, range_end: Key | None = None, prev_kv: bool = False) -> Operation:
     """Delete a key or an interval; see `Client.delete`."""
     return Operation(Op.DELETE_RANGE, delete_arguments(key, prefix, range_end, prev_kv))
 
 
-def txn(
-    *, when: Sequence[Compare] = (), then: Sequence[Operation] = (), orelse: Sequence[Operation] = ()
-) -> Operation:
+def txn(*, when: Sequence[Compare] = (), then: Sequence[Operation] = (), orelse: Sequence[Operation] = ()) -> Operation:
     """A transaction inside a transaction; its compares too are judged before any operation runs."""
     return Operation(Op.TXN, transactions.txn_arguments(when, then, orelse))

@@ -37,6 +37,16 @@ def value_bytes(value: bytes) -> bytes:
     raise TypeError(f"a value is bytes, not {type(value).__name__}")
 
 
+def integer(value: int) -> int:
+    """Return `value`. Raises `TypeError` or `ValueError` for anything but an integer of 64 bits."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected an integer, not {type(value).__name__}")
+    # Beyond 64 bits CBOR needs a tag, for which a node would refuse all that shares the frame.
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{value} is out of range: 64 bits, signed")
+    return int(value)
+
+
 def interval(key: Key, prefix: bool, range_end: Key | None) -> tuple[bytes, bytes]:
     """Return `(key, range_end)` of what the arguments mean; an empty `range_end` means the key alone.
 
@@ -81,9 +91,10 @@ class Subject:
 
     def _compare(self, result: CompareResult, operand: object) -> Compare:
         wanted = bytes if self._target is CompareTarget.VALUE else int
-        if type(operand) is not wanted:
+        if not isinstance(operand, wanted):
             raise TypeError(f"compare with {wanted.__name__}, not {type(operand).__name__}")
-        return Compare(self._target, result, self._key, operand, self._range_end)
+        checked = operand if isinstance(operand, bytes) else integer(operand)
+        return Compare(self._target, result, self._key, checked, self._range_end)
 
     def __eq__(self, other: object) -> Compare:  # type: ignore[override]
         return self._compare(CompareResult.EQUAL, other)
@@ -131,9 +142,7 @@ class Operation:
     arguments: list[Any]
 
 
-def txn_arguments(
-    when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]
-) -> list[Any]:
+def txn_arguments(when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]) -> list[Any]:
     """Return coord.cddl's `txn`."""
     return [
         [compare.to_wire() for compare in when],

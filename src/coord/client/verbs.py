@@ -11,7 +11,16 @@ from typing import Any, Generic, TypedDict, TypeVar
 from attrs import frozen
 
 from coord.client import responses as r
-from coord.client.txn import Compare, Key, Operation, interval, key_bytes, txn_arguments, value_bytes
+from coord.client.txn import (
+    Compare,
+    Key,
+    Operation,
+    integer,
+    interval,
+    key_bytes,
+    txn_arguments,
+    value_bytes,
+)
 from coord.errors import lease_not_found
 from coord.protocol.entries import Member
 from coord.protocol.ops import AlarmAction, Method, Op
@@ -60,14 +69,14 @@ def put_arguments(
     """Return coord.cddl's `put`."""
     arguments = [key_bytes(key), value_bytes(value)]
     if lease or prev_kv or ignore_value or ignore_lease:
-        return [*arguments, lease, prev_kv, ignore_value, ignore_lease]
+        return [*arguments, integer(lease), bool(prev_kv), bool(ignore_value), bool(ignore_lease)]
     return arguments
 
 
 def delete_arguments(key: Key, prefix: bool, range_end: Key | None, prev_kv: bool) -> list[Any]:
     """Return coord.cddl's `delete-range`."""
     start, end = interval(key, prefix, range_end)
-    return [start, end, prev_kv] if end or prev_kv else [start]
+    return [start, end, bool(prev_kv)] if end or prev_kv else [start]
 
 
 _RANGE_DEFAULTS: tuple[tuple[str, Any], ...] = (
@@ -97,7 +106,7 @@ def range_arguments(key: Key, options: RangeOptions, seen: int) -> list[Any]:
     arguments: list[Any] = [start, end]
     for name, default in _RANGE_DEFAULTS:
         item = given.pop(name, default)
-        arguments.append(int(item) if type(default) is int else bool(item))  # type: ignore[call-overload]
+        arguments.append(integer(item) if type(default) is int else bool(item))  # type: ignore[arg-type]
     if given:
         raise TypeError(f"unknown range option: {', '.join(given)}")
     # S29: a node that is behind what this client has seen must not answer.
@@ -128,9 +137,7 @@ def range_(key: Key, options: RangeOptions, seen: int) -> Verb[r.RangeResponse]:
     return Verb(False, Method.RANGE, range_arguments(key, options, seen), _range)
 
 
-def txn(
-    when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]
-) -> Verb[r.TxnResponse]:
+def txn(when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]) -> Verb[r.TxnResponse]:
     """A transaction; one that only reads is a request, which can be retried."""
     is_write = any(operation.code is not Op.RANGE for operation in (*then, *orelse))
     arguments = txn_arguments(when, then, orelse)
@@ -161,31 +168,29 @@ def current_of(response: r.TxnResponse) -> KeyValue | None:
 
 def compact(revision: int, physical: bool) -> Verb[r.CompactResponse]:
     """A compaction; with `physical` the answer waits until the space is free."""
-    arguments: list[Any] = [revision, True] if physical else [revision]
+    arguments: list[Any] = [integer(revision), True] if physical else [integer(revision)]
     return Verb(True, Op.COMPACT, arguments, lambda header, _: r.CompactResponse(header))
 
 
 def lease_grant(ttl_s: int, lease: int) -> Verb[r.LeaseGrantResponse]:
     """A new lease; `lease` 0 lets the node choose the id."""
-    arguments = [ttl_s, lease] if lease else [ttl_s]
-    return Verb(
-        True, Op.LEASE_GRANT, arguments, lambda header, wire: r.LeaseGrantResponse(header, wire[0], wire[1])
-    )
+    arguments = [integer(ttl_s), integer(lease)] if lease else [integer(ttl_s)]
+    return Verb(True, Op.LEASE_GRANT, arguments, lambda header, wire: r.LeaseGrantResponse(header, wire[0], wire[1]))
 
 
 def lease_revoke(lease: int) -> Verb[r.LeaseRevokeResponse]:
     """The end of a lease and its keys."""
-    return Verb(True, Op.LEASE_REVOKE, [lease], lambda header, _: r.LeaseRevokeResponse(header))
+    return Verb(True, Op.LEASE_REVOKE, [integer(lease)], lambda header, _: r.LeaseRevokeResponse(header))
 
 
 def lease_keep_alive(lease: int) -> Verb[r.LeaseKeepAliveResponse]:
     """One renewal. Its answer raises `NotFound` if there is no such lease."""
-    return Verb(False, Method.LEASE_KEEP_ALIVE, [[lease]], _keep_alive)
+    return Verb(False, Method.LEASE_KEEP_ALIVE, [[integer(lease)]], _keep_alive)
 
 
 def lease_time_to_live(lease: int, keys: bool) -> Verb[r.LeaseTimeToLiveResponse]:
     """What is left of a lease."""
-    arguments: list[Any] = [lease, True] if keys else [lease]
+    arguments: list[Any] = [integer(lease), True] if keys else [integer(lease)]
     return Verb(
         False,
         Method.LEASE_TIME_TO_LIVE,
@@ -209,7 +214,7 @@ def member_list(linearizable: bool) -> Verb[r.MemberListResponse]:
     return Verb(
         False,
         Method.MEMBER_LIST,
-        [linearizable],
+        [bool(linearizable)],
         lambda header, wire: r.MemberListResponse(header, [Member.from_wire(item) for item in wire]),
     )
 
@@ -219,7 +224,7 @@ def hash_kv(revision: int) -> Verb[r.HashKVResponse]:
     return Verb(
         False,
         Method.HASH_KV,
-        [revision] if revision else [],
+        [integer(revision)] if revision else [],
         lambda header, wire: r.HashKVResponse(header, wire[0], wire[1], wire[2]),
     )
 

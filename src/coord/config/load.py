@@ -17,8 +17,7 @@ from coord.errors import ConfigError
 _BY_NAME: Final = {option.name: option for option in OPTIONS}
 _HOUR_MS: Final = 3_600_000
 _OF_CLIENTS: Final = frozenset(
-    ENVIRONMENT_PREFIX + name
-    for name in ("ENDPOINTS", "COMMAND_TIMEOUT", "DIAL_TIMEOUT", "WRITE_OUT", "HEX", "DEBUG")
+    ENVIRONMENT_PREFIX + name for name in ("ENDPOINTS", "COMMAND_TIMEOUT", "DIAL_TIMEOUT", "WRITE_OUT", "HEX", "DEBUG")
 )
 """Variables that client commands read; they mean nothing to a node and are no typing errors."""
 _OF_WATCH_COMMANDS: Final = ENVIRONMENT_PREFIX + "WATCH_"
@@ -37,9 +36,7 @@ class _Setting:
         return f'"{self.text}" ({self.place})'
 
 
-def load(
-    flags: Mapping[str, object], environ: Mapping[str, str], read_file: Callable[[str], str]
-) -> ServeConfig:
+def load(flags: Mapping[str, object], environ: Mapping[str, str], read_file: Callable[[str], str]) -> ServeConfig:
     """Return the checked configuration.
 
     `flags` maps option names, without dashes, to what was given; None stands for not given. An empty variable
@@ -112,9 +109,7 @@ def _similar(name: str) -> str:
 def _unrecognized(environ: Mapping[str, str]) -> tuple[str, ...]:
     known = {option.variable for option in OPTIONS} | _OF_CLIENTS
     ours = (name for name in environ if name.startswith(ENVIRONMENT_PREFIX))
-    return tuple(
-        sorted(name for name in ours if name not in known and not name.startswith(_OF_WATCH_COMMANDS))
-    )
+    return tuple(sorted(name for name in ours if name not in known and not name.startswith(_OF_WATCH_COMMANDS)))
 
 
 def _retention(mode: _Setting | None, text: str) -> int:

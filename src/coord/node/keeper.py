@@ -41,6 +41,7 @@ class StoreKeeper:
     _is_working: bool = False
     _next_flush_at: float = 0.0
     _failure: BaseException | None = None
+    _sealed_index: int = 0
     _waiting: list[Callable[[], None]] = field(factory=list)
     _covered: list[Callable[[], None]] = field(factory=list)
     _waiting_sync: list[Callable[[], None]] = field(factory=list)
@@ -88,8 +89,10 @@ class StoreKeeper:
     def _next_job(self) -> FlushJobPort | None:
         # Rows are sealed together with the records of the same entries: a part of one without the other would be a
         # state that never was (S6).
-        self.machine.flush_rows()
-        self.store.seal(self.machine.applied_index, self.machine.applied_term)
+        if self.machine.applied_index > self._sealed_index:
+            self._sealed_index = self.machine.applied_index
+            self.machine.flush_rows()
+            self.store.seal(self._sealed_index, self.machine.applied_term)
         job = self.store.flush_job(self.raft_log.persisted_index)
         self._covered, self._waiting = self._waiting, []
         if job is None:

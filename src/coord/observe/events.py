@@ -42,9 +42,7 @@ def _error(name: str, meaning: str, /, *, limited: bool = False, **fields: Kind)
 
 
 # The process and the node.
-_info(
-    "node.process.started", "The process begins to serve.", version=TEXT, python=TEXT, pid=INT, data_dir=TEXT
-)
+_info("node.process.started", "The process begins to serve.", version=TEXT, python=TEXT, pid=INT, data_dir=TEXT)
 _info("node.identity.created", "An empty data directory got its identity.", member=ID, incarnation=ID)
 _info(
     "node.identity.loaded",
@@ -129,9 +127,7 @@ _debug(
     recycled=BOOL,
     ms=FLOAT,
 )
-_info(
-    "wal.segment.released", "Files that are no longer needed wait to be used again.", segments=INT, index=INT
-)
+_info("wal.segment.released", "Files that are no longer needed wait to be used again.", segments=INT, index=INT)
 _warn("wal.sync.slow", "Writes wait for this disk.", limited=True, ms=FLOAT, bytes=INT, entries=INT)
 _error("wal.sync.failed", "It is not known what the disk holds, and the node ends.", error=TEXT)
 _warn("wal.disk.full", "The log cannot grow: writes wait for space.", limited=True, error=TEXT)
@@ -153,9 +149,7 @@ _info(
     to_role=TEXT,
     reason=TEXT,
 )
-_info(
-    "raft.term.advanced", "A higher term was seen, and why.", from_term=INT, to_term=INT, peer=ID, reason=TEXT
-)
+_info("raft.term.advanced", "A higher term was seen, and why.", from_term=INT, to_term=INT, peer=ID, reason=TEXT)
 _info("raft.leader.found", "This member follows a leader from now on.", leader=ID)
 _warn("raft.leader.lost", "This member knows no leader any more, and why.", leader=ID, reason=TEXT)
 _info(
@@ -177,9 +171,7 @@ _info(
     quorum=INT,
 )
 _info("raft.election.postponed", "This member would ask for votes, but must not yet.", reason=TEXT)
-_info(
-    "raft.vote.granted", "This member gave its vote.", pre=BOOL, candidate=ID, last_index=INT, last_term=INT
-)
+_info("raft.vote.granted", "This member gave its vote.", pre=BOOL, candidate=ID, last_index=INT, last_term=INT)
 _info("raft.vote.rejected", "This member refused its vote, and why.", pre=BOOL, candidate=ID, reason=TEXT)
 _info("raft.vote.received", "A voter answered.", pre=BOOL, voter=ID, granted=BOOL, votes=INT, quorum=INT)
 _warn(
@@ -202,9 +194,7 @@ _info(
     index=INT,
     hint=INT,
 )
-_warn(
-    "raft.log.truncated", "Entries that were never committed gave way to a new leader's.", first=INT, last=INT
-)
+_warn("raft.log.truncated", "Entries that were never committed gave way to a new leader's.", first=INT, last=INT)
 _info(
     "raft.configuration.applied",
     "Quorums are counted among these voters.",
@@ -261,12 +251,8 @@ _error(
     error=TEXT,
 )
 _error("apply.entry.unknown", "An entry that this release cannot read: upgrade first.", index=INT, error=TEXT)
-_debug(
-    "apply.store.awaited", "So much waits to be written that apply waits for the store.", overlay_bytes=INT
-)
-_info(
-    "compaction.automatic.proposed", "Automatic compaction asks to forget history.", mode=TEXT, revision=INT
-)
+_debug("apply.store.awaited", "So much waits to be written that apply waits for the store.", overlay_bytes=INT)
+_info("compaction.automatic.proposed", "Automatic compaction asks to forget history.", mode=TEXT, revision=INT)
 _warn(
     "compaction.automatic.failed",
     "Automatic compaction will be tried again.",
@@ -283,9 +269,7 @@ _info(
     "This leader counts the time of all leases from now, with their full TTLs.",
     leases=INT,
 )
-_info(
-    "lease.batch.expired", "Leases ran out, and their keys are deleted.", leases=INT, keys=INT, revision=INT
-)
+_info("lease.batch.expired", "Leases ran out, and their keys are deleted.", leases=INT, keys=INT, revision=INT)
 _warn("lease.clock.delayed", "The node stalled; no lease is charged for that time.", limited=True, ms=FLOAT)
 _info(
     "watch.client.lagging",
@@ -332,9 +316,7 @@ _error(
     peer=TEXT,
     error=TEXT,
 )
-_warn(
-    "client.message.refused", "A client sent what the protocol forbids.", limited=True, peer=TEXT, error=TEXT
-)
+_warn("client.message.refused", "A client sent what the protocol forbids.", limited=True, peer=TEXT, error=TEXT)
 _warn("client.request.slow", "A request took long.", limited=True, method=TEXT, key=KEY, ms=FLOAT)
 _error(
     "client.request.failed",
@@ -394,9 +376,7 @@ def check_event(name: str, fields: dict[str, Any]) -> EventSpec:
     given = fields.keys() - {"term", "role"}
     if given != spec.fields.keys():
         odd = ", ".join(sorted(given ^ spec.fields.keys()))
-        raise MalformedEventError(
-            f"{name} has the fields {', '.join(spec.fields)}; missing or unknown: {odd}"
-        )
+        raise MalformedEventError(f"{name} has the fields {', '.join(spec.fields)}; missing or unknown: {odd}")
     for field, kind in spec.fields.items():
         value = fields[field]
         if value is None:

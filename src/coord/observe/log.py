@@ -56,9 +56,7 @@ class Log:
         self.context: Callable[[], LogContext] = LogContext
         self._output = output
         self._now_ns = now_ns
-        self._render = (
-            _console_renderer(colors) if console else structlog.processors.JSONRenderer(orjson.dumps)
-        )
+        self._render = _console_renderer(colors) if console else structlog.processors.JSONRenderer(orjson.dumps)
         self._seq = 0
         self._second = -1
         self._second_text = ""

@@ -71,24 +71,18 @@ class Metrics:
     server_slow_apply_total: int = _counter("Batches that took long to apply.")
     server_health_failures: int = _counter("Health checks that did not pass.")
     server_quota_backend_bytes: int = _gauge("Space in use that raises the NOSPACE alarm; -1 for none.")
-    server_id: dict[str, int] = field(
-        factory=dict, metadata=_is("gauge", "This member's id, as label.", "server_id")
-    )
+    server_id: dict[str, int] = field(factory=dict, metadata=_is("gauge", "This member's id, as label.", "server_id"))
     server_version: dict[str, int] = field(
         factory=dict, metadata=_is("gauge", "This release, as label.", "server_version")
     )
-    server_alarms: dict[str, int] = field(
-        factory=dict, metadata=_is("gauge", "1 for each alarm that is on.", "alarm")
-    )
+    server_alarms: dict[str, int] = field(factory=dict, metadata=_is("gauge", "1 for each alarm that is on.", "alarm"))
     server_raft_term: int = _gauge("The term.")
 
     disk_wal_fsync_duration_seconds: Histogram = field(
         factory=Histogram, metadata=_is("histogram", "Time to write a batch of the log and sync it.")
     )
     disk_wal_size_bytes: int = _gauge("Bytes of all files of the log.")
-    disk_wal_batches_total: int = _counter(
-        "Batches written to the log; entries per batch tell how well it groups."
-    )
+    disk_wal_batches_total: int = _counter("Batches written to the log; entries per batch tell how well it groups.")
     disk_wal_entries_total: int = _counter("Entries written to the log.")
     disk_backend_commit_duration_seconds: Histogram = field(
         factory=Histogram, metadata=_is("histogram", "Time of a transaction of the store.")
@@ -125,16 +119,12 @@ class Metrics:
     client_refused_total: int = _counter("Connections refused.")
     client_received_bytes_total: int = _counter("Bytes from clients.")
     client_sent_bytes_total: int = _counter("Bytes to clients.")
-    client_frames_received_total: int = _counter(
-        "Frames from clients; requests per frame tell how well they batch."
-    )
+    client_frames_received_total: int = _counter("Frames from clients; requests per frame tell how well they batch.")
     client_frames_sent_total: int = _counter("Frames to clients.")
     client_requests_total: dict[str, int] = field(
         factory=_zeros, metadata=_is("counter", "Requests and writes received.", "method")
     )
-    client_errors_total: dict[str, int] = field(
-        factory=_zeros, metadata=_is("counter", "Errors answered.", "code")
-    )
+    client_errors_total: dict[str, int] = field(factory=_zeros, metadata=_is("counter", "Errors answered.", "code"))
 
     loop_passes_total: int = _counter("Passes of the loop.")
     loop_stalls_total: int = _counter("Steps that held everything up for 50 ms or more.")

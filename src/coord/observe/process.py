@@ -36,6 +36,5 @@ def render_process() -> str:
             ("process_open_fds", "gauge", "Open descriptors.", len(list(_PROC.joinpath("fd").iterdir()))),
         ]
     return "".join(
-        f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n{name} {value}\n"
-        for name, kind, meaning, value in figures
+        f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n{name} {value}\n" for name, kind, meaning, value in figures
     )

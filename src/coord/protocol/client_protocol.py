@@ -26,6 +26,7 @@ WriteId = tuple[int, int]
 FRAME_BYTES_AIM: Final = 256 * 1024
 """A batch is cut where it would grow beyond this: a node reads a frame whole before it serves any of it."""
 
+_REQUESTS: Final = int(ClientMessage.REQUESTS)
 _WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
 
 
@@ -68,36 +69,19 @@ def hello(name: str, cluster_id: int) -> bytes:
     return encode([*message, cluster_id] if cluster_id else message)
 
 
-def requests_frames(requests: Sequence[Request]) -> list[bytes]:
-    """Return the frames that carry `requests`, in order.
-
-    Raises `InvalidArgument` if there is only one, and it is larger than any node takes.
-    """
-    frame = encode((int(ClientMessage.REQUESTS), requests))
-    if len(frame) <= FRAME_BYTES_AIM:
-        return [frame]
-    if len(requests) == 1:
-        return [_checked(frame)]
-    middle = len(requests) // 2
-    return requests_frames(requests[:middle]) + requests_frames(requests[middle:])
+def requests_frame(requests: Sequence[Request]) -> bytes:
+    """Return the frame that carries `requests`. Raises `InvalidArgument` if no node would take it."""
+    return _checked(encode((_REQUESTS, requests)))
 
 
-def writes_frames(
-    ids: Sequence[WriteId], writes: Sequence[Write], client: int = 0, low: int = 0
-) -> list[bytes]:
-    """Return the frames that carry `writes`, in order; a body is one byte string that is kept as it is.
+def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 0, low: int = 0) -> bytes:
+    """Return the frame that carries `writes`, in order, as one byte string that the node keeps as it is.
 
-    Raises `InvalidArgument` if there is only one, and it is larger than any node takes.
+    Raises `InvalidArgument` if no node would take it.
     """
     body = encode(writes)
-    if len(body) <= FRAME_BYTES_AIM or len(writes) == 1:
-        frame = b"".join(
-            (_WRITES_HEAD, encode(client), encode(low), encode(ids), bytes_head(len(body)), body)
-        )
-        return [_checked(frame)]
-    middle = len(writes) // 2
-    return writes_frames(ids[:middle], writes[:middle], client, low) + writes_frames(
-        ids[middle:], writes[middle:], client, low
+    return _checked(
+        b"".join((_WRITES_HEAD, encode(client), encode(low), encode(ids), bytes_head(len(body)), body))
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 from attrs import define, field
 
-from coord.testing.sim_disk import Choose, SimDisk
+from coord.testing.sim_disk import SimDisk
 
 
 @define
@@ -54,5 +54,3 @@ def _only(position: int, version: int, *, others_newest: bool) -> Callable[[int,
 
     return decide
 
-
-__all__ = ["Choose", "crash_states"]

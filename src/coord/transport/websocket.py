@@ -127,11 +127,15 @@ async def upgrade(
         await stream.is_done.wait()
         scope.cancel()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(stop_if_refused, nursery.cancel_scope)
-        request = await trio_websocket.wrap_server_stream(nursery, stream)
-        await request.accept(subprotocol=subprotocol)
-        nursery.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stop_if_refused, nursery.cancel_scope)
+            request = await trio_websocket.wrap_server_stream(nursery, stream)
+            await request.accept(subprotocol=subprotocol)
+            nursery.cancel_scope.cancel()
+    except* Exception:
+        # It stumbles over requests that are no handshake; none of them gets further than this.
+        stream.sent.clear()
     if _status(stream.sent) != 101:
         raise LinkFailed("not a WebSocket handshake", status=400)
     await write_all(sock, bytes(stream.sent))
@@ -196,21 +200,27 @@ async def _ask(
     agreed: str | None = None
     failure: Exception | None = None
 
-    async def run_library(library: trio.Nursery) -> None:
+    async def run_library() -> None:
         nonlocal agreed
-        connection = await trio_websocket.wrap_client_stream(
-            library,
-            stream,  # type: ignore[arg-type]  # any Trio stream serves
-            where,
-            path,
-            subprotocols=[subprotocol],
-            extra_headers=headers,
-        )
-        agreed = connection.subprotocol
+        try:
+            async with trio.open_nursery() as library:
+                connection = await trio_websocket.wrap_client_stream(
+                    library,
+                    stream,  # type: ignore[arg-type]  # any Trio stream serves
+                    where,
+                    path,
+                    subprotocols=[subprotocol],
+                    extra_headers=headers,
+                )
+                agreed = connection.subprotocol
+                library.cancel_scope.cancel()
+        except* Exception:
+            # It stumbles over answers that are no handshake; there is nothing more to know of them.
+            agreed = None
         stream.is_done.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(run_library, nursery)
+        nursery.start_soon(run_library)
         try:
             await stream.has_sent.wait()
             await write_all(sock, bytes(stream.sent))
