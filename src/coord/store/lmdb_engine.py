@@ -22,7 +22,7 @@ import lmdb
 from attrs import define, field
 from crc32c import crc32c
 
-from coord.disk import Disk, disk_error
+from coord.disk import Disk
 from coord.errors import DamageError, DataDirError, DiskError, DiskFullError
 from coord.limits import MIB, SPACE_RESERVE_BYTES
 from coord.mvcc.backend import Table
@@ -56,6 +56,7 @@ from coord.store.lmdb_env import (
     open_databases,
     open_env,
     translate,
+    translated,
 )
 from coord.store.overlay import Segment
 
@@ -99,21 +100,16 @@ class LmdbStage:
 
     def put(self, name: str, pairs: Sequence[Pair]) -> None:
         """See `Stage`."""
-        try:
-            with self._env.begin(write=True) as txn:
-                append(txn, self._databases[name], name, pairs)
-        except lmdb.Error as error:
-            raise translate("install", error) from error
+        with translated("install"), self._env.begin(write=True) as txn:
+            append(txn, self._databases[name], name, pairs)
 
     def finish(self, index: int, term: int) -> None:
         """See `Stage`."""
-        try:
-            with self._env.begin(write=True) as txn:
-                txn.put(FORMAT_KEY, pack_format(), db=self._databases[OWN])
-                txn.put(APPLIED_KEY, pack_applied(index, term), db=self._databases[OWN])
+        with translated("install"):
+            with self._env.begin(write=True, db=self._databases[OWN]) as txn:
+                txn.put(FORMAT_KEY, pack_format())
+                txn.put(APPLIED_KEY, pack_applied(index, term))
             self._env.sync(True)
-        except lmdb.Error as error:
-            raise translate("install", error) from error
 
     def close(self) -> None:
         """See `Stage`."""
@@ -140,20 +136,18 @@ class LmdbEngine:
         """Open the files, and make them where there are none."""
         path = self.directory / _DATA
         is_new = not self.disk.exists(path)
-        self._env = open_env(self.directory, self.map_bytes)
-        try:
-            self._check_size(path)
-            self._databases = open_databases(self._env)
-            self._records = self._databases[RECORDS]
-            self._check_format(is_new)
-            # What an earlier process committed may wait in the kernel's cache only.
-            self._env.sync(True)
-        except lmdb.Error as error:
-            self._env.close()
-            raise translate("open", error) from error
-        except BaseException:
-            self._env.close()
-            raise
+        with translated("open"):
+            self._env = open_env(self.directory, self.map_bytes)
+            try:
+                self._check_size(path)
+                self._databases = open_databases(self._env)
+                self._records = self._databases[RECORDS]
+                self._check_format(is_new)
+                # What an earlier process committed may wait in the kernel's cache only.
+                self._env.sync(True)
+            except BaseException:
+                self._env.close()
+                raise
         if is_new:
             self.disk.sync_directory(self.directory)
 
@@ -181,7 +175,7 @@ class LmdbEngine:
 
     def applied(self) -> tuple[int, int]:
         """See `Engine`."""
-        with self._env.begin(db=self._databases[OWN]) as txn:
+        with translated("read"), self._env.begin(db=self._databases[OWN]) as txn:
             return unpack_applied(txn.get(APPLIED_KEY))
 
     def get(self, key: int) -> bytes | None:
@@ -198,38 +192,33 @@ class LmdbEngine:
         """See `Engine`; a million records take about a second."""
         first, end = low.to_bytes(12, "big"), (high + 1).to_bytes(12, "big")
         unpack_key, unpack_checksum = RECORD_KEY.unpack, CHECKSUM.unpack_from
-        try:
-            with self._env.begin() as txn:
-                cursor = txn.cursor(self._records)
-                if not cursor.set_range(first):
+        with translated("scan"), self._env.begin() as txn:
+            cursor = txn.cursor(self._records)
+            if not cursor.set_range(first):
+                return
+            for key, stored in cursor.iternext():
+                if key >= end:
                     return
-                for key, stored in cursor.iternext():
-                    if key >= end:
-                        return
-                    record = stored[CHECKSUM_BYTES:]
-                    if crc32c(record, crc32c(key)) != unpack_checksum(stored)[0]:
-                        raise damage(RECORDS, key)
-                    yield *unpack_key(key), record
-        except lmdb.Error as error:
-            raise translate("scan", error) from error
+                record = stored[CHECKSUM_BYTES:]
+                if crc32c(record, crc32c(key)) != unpack_checksum(stored)[0]:
+                    raise damage(RECORDS, key)
+                yield *unpack_key(key), record
 
     def rows(self, table: Table) -> dict[bytes, bytes]:
         """See `Engine`."""
         name = table.value
-        with self._env.begin() as txn:
+        with translated("read"), self._env.begin() as txn:
             return {key: open_value(name, key, stored) for key, stored in txn.cursor(self._databases[name]).iternext()}
 
     def commit(self, segments: Sequence[Segment]) -> None:
         """See `Engine`. A write transaction has to begin and end on one thread."""
         last = segments[-1]
-        self._check_room(segments)
-        try:
+        with translated("commit"):
+            self._check_room(segments)
             with self._env.begin(write=True) as txn:
                 for segment in segments:
                     self._write(txn, segment)
                 txn.put(APPLIED_KEY, pack_applied(last.index, last.term), db=self._databases[OWN])
-        except lmdb.Error as error:
-            raise translate("commit", error) from error
 
     def _check_room(self, segments: Sequence[Segment]) -> None:
         """S16: keep pages free for the deletes that have to make room; removals alone always may go on."""
@@ -263,14 +252,14 @@ class LmdbEngine:
 
     def size(self) -> tuple[int, int, int]:
         """See `Engine`. Pages that only wait to be reused are not in use."""
-        main = self._env.stat()
         pages = 2
-        with self._env.begin() as txn:
+        with translated("measure"), self._env.begin() as txn:
+            main = self._env.stat()
             for stat in (main, *(txn.stat(database) for database in self._databases.values())):
                 pages += stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        page_bytes = main["psize"]
+            page_bytes, last_page = main["psize"], self._env.info()["last_pgno"]
         reserve = 0 if self._is_reserve_used else self.reserve_bytes
-        return (self._env.info()["last_pgno"] + 1) * page_bytes, pages * page_bytes, self.map_bytes - reserve
+        return (last_page + 1) * page_bytes, pages * page_bytes, self.map_bytes - reserve
 
     def use_reserve(self) -> None:
         """See `Engine`."""
@@ -286,23 +275,19 @@ class LmdbEngine:
         self._copies += 1
         path = self.directory / f"{_COPY}.{self._copies}"
         try:
-            env = self._copy_out(path)
-        except lmdb.Error as error:
-            path.unlink(missing_ok=True)
-            raise translate("snapshot", error) from error
-        except OSError as error:
-            raise disk_error("create", path, error) from error
-        try:
-            yield LmdbView(env, open_databases(env, create=False))
-        except lmdb.Error as error:
-            raise translate("snapshot", error) from error
+            with translated("snapshot"):
+                env = self._copy_out(path)
+                try:
+                    yield LmdbView(env, open_databases(env, create=False))
+                finally:
+                    env.close()
         finally:
-            env.close()
             path.unlink(missing_ok=True)
 
     def _copy_out(self, path: Path) -> Any:
         with self._copying:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self.disk.create(path).close()
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 self._env.copyfd(descriptor, compact=True)
             finally:
@@ -319,11 +304,9 @@ class LmdbEngine:
     def stage(self) -> LmdbStage:
         """See `Engine`."""
         _discard(self.directory, _STAGED)
-        try:
+        with translated("install"):
             env = open_env(self.directory / _STAGED, self.map_bytes, subdir=False, sync=False)
             return LmdbStage(env, open_databases(env))
-        except lmdb.Error as error:
-            raise translate("install", error) from error
 
     def switch(self) -> None:
         """See `Engine`. One rename: there is no moment without a store."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +36,15 @@ def translate(operation: str, error: lmdb.Error) -> NodeError:
     if isinstance(error, _DAMAGED):
         return DamageError(f"store {operation}: {error}; {REMEDY}")
     return DiskError(f"store {operation}: {error}")
+
+
+@contextmanager
+def translated(operation: str) -> Iterator[None]:
+    """Raise coord's errors for LMDB's; too slow for a single read."""
+    try:
+        yield
+    except lmdb.Error as error:
+        raise translate(operation, error) from error
 
 
 def map_bytes_allowed(wanted: int = MAP_BYTES) -> int:
