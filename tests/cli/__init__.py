@@ -1,0 +1,1 @@
+"""The command line, judged by what etcdctl says, prints and exits with."""
