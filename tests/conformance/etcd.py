@@ -68,7 +68,7 @@ class EtcdServer:
 
     def __enter__(self) -> EtcdServer:
         give_up = time.monotonic() + START_WAIT_S
-        while not self._is_healthy():
+        while not is_ready(self.port, "/health"):
             if self._process.poll() is not None or time.monotonic() > give_up:
                 self.__exit__()
                 raise RuntimeError(f"etcd did not start: {Path(self._log.name).read_text()}")
@@ -80,15 +80,29 @@ class EtcdServer:
         self._process.wait()
         self._log.close()
 
-    def _is_healthy(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)
-        try:
-            connection.request("GET", "/health")
-            return json.loads(connection.getresponse().read()).get("health") == "true"
-        except OSError:
-            return False
-        finally:
-            connection.close()
+
+def is_ready(port: int, path: str) -> bool:
+    """Tell whether the server on loopback answers its health check."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def check_whole_revisions(last: dict[int, int], watch: int, told: list[Happened], *, is_part: bool) -> None:
+    """Check that a message's events are in order and begin a new revision, unless they are part of one in fragments.
+
+    `last` remembers the last revision of each watch.
+    """
+    revisions = [event.pair.modified for event in told]
+    before = last.get(watch, 0)
+    if sorted(revisions) != revisions or revisions[0] < before or (revisions[0] == before and not is_part):
+        raise AssertionError(f"watch {watch}: revisions {revisions} after {before}")
+    last[watch] = revisions[-1]
 
 
 class EtcdDriver:
@@ -200,18 +214,11 @@ class _WatchStream:
             if message.get("canceled"):
                 raise AssertionError(f"watch {watch} ended after {events}: {message}")
             told = [gateway.event(one) for one in message["events"]]
-            self._check_whole_revisions(watch, told, is_part=is_part)
+            check_whole_revisions(self._last_revision, watch, told, is_part=is_part)
             is_part = message.get("fragment", False)
             fragmented = fragmented or is_part
             events += told
         return Events(tuple(events), fragmented)
-
-    def _check_whole_revisions(self, watch: int, told: list[Happened], *, is_part: bool) -> None:
-        revisions = [event.pair.modified for event in told]
-        last = self._last_revision.get(watch, 0)
-        if sorted(revisions) != revisions or revisions[0] < last or (revisions[0] == last and not is_part):
-            raise AssertionError(f"watch {watch}: revisions {revisions} after {last}")
-        self._last_revision[watch] = revisions[-1]
 
     def _send(self, message: dict[str, Any]) -> None:
         self._socket.send(json.dumps(message))

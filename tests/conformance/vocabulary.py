@@ -103,10 +103,14 @@ class Scope:
 
 @frozen
 class Step:
-    """A request and the reply that it must get; None where any reply but an error will do."""
+    """A request and the reply that it must get; None where any reply but an error will do.
+
+    A step `of_etcd` is taken with etcd alone, after a reply on which the two differ.
+    """
 
     request: Request
     expected: Any = None
+    of_etcd: bool = False
 
 
 @frozen
@@ -410,6 +414,11 @@ class Canceled:
     """The end of a watch; `compacted` is the compacted revision, where that is why."""
 
     compacted: Any = 0
+
+
+@frozen
+class NoSuchWatch:
+    """The answer to the cancelling of a watch that is not there."""
 
 
 @frozen

@@ -17,6 +17,7 @@ from .vocabulary import (
     At,
     Canceled,
     Compare,
+    Created,
     Deleted,
     DeleteRange,
     Done,
@@ -38,6 +39,7 @@ from .vocabulary import (
     Step,
     Txn,
     TxnDone,
+    Watch,
     WatchRefused,
 )
 
@@ -56,7 +58,7 @@ LEASE_EXISTS = Refused(Code.FAILED_PRECONDITION, "etcdserver: lease already exis
 TTL_TOO_LARGE = Refused(Code.OUT_OF_RANGE, "etcdserver: too large lease TTL")
 DUPLICATE_WATCH = WatchRefused("mvcc: duplicate watch ID provided on the WatchStream")
 EMPTY_WATCH = WatchRefused("mvcc: watcher range is empty")
-NEGATIVE_WATCH = WatchRefused("etcdserver: mvcc: required revision has been compacted")
+COMPACTED_WATCH = WatchRefused("etcdserver: mvcc: required revision has been compacted")
 
 EVERYTHING = b"\0"
 """As a range's end: to the end of the keyspace."""
@@ -165,11 +167,12 @@ def delete_event(key: str, modified: int, previous: KeyValue | None = None) -> H
     return Happened("DELETE", KeyValue(key_of(key), b"", 0, At(modified), 0), previous)
 
 
-def told(stream: str, *events: Happened, watch: int = 0, fragmented: bool = False) -> Step:
+def told(stream: str, *events: Happened, watch: int = 1, fragmented: bool = False) -> Step:
     """Return the step that waits for exactly these as the next events of a watch."""
     return NextEvents(stream, watch, len(events)) >> Events(events, fragmented)
 
 
-def ended(stream: str, watch: int = 0, compacted: int | None = None) -> Step:
-    """Return the step that waits for the server to end a watch."""
-    return NextCancel(stream, watch) >> Canceled(0 if compacted is None else At(compacted))
+def refused_since_compacted(watch: Watch, compacted: int) -> tuple[Step, Step]:
+    """Return the steps of a watch that wants what is compacted: coord says so at once, etcd makes it and ends it."""
+    ended = NextCancel(watch.stream, watch.id) >> Canceled(At(compacted))
+    return watch >> either(coord=COMPACTED_WATCH, etcd=Created(watch.id)), evolve(ended, of_etcd=True)
