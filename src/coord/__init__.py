@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from coord.client import op
     from coord.client.blocking import BlockingClient, connect_sync
+    from coord.client.client import Client, connect
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
     from coord.types import Event, EventType, KeyValue
 
@@ -19,9 +20,11 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BlockingClient": "coord.client.blocking",
+    "Client": "coord.client.client",
     "Event": "coord.types",
     "EventType": "coord.types",
     "KeyValue": "coord.types",
+    "connect": "coord.client.client",
     "connect_sync": "coord.client.blocking",
     "create_revision": "coord.client.txn",
     "lease_of": "coord.client.txn",
@@ -32,9 +35,11 @@ _HOMES = {
 
 __all__ = [
     "BlockingClient",
+    "Client",
     "Event",
     "EventType",
     "KeyValue",
+    "connect",
     "connect_sync",
     "create_revision",
     "lease_of",

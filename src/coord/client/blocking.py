@@ -14,8 +14,9 @@ from coord.client import responses as r
 from coord.client import verbs
 from coord.client.blocking_link import NodeConnection
 from coord.client.blocking_watch import BlockingWatch
-from coord.client.endpoints import Endpoint, Rotation, backoff_s, parse_endpoints
+from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, backoff_s, parse_endpoints
 from coord.client.failing import (
+    TIMEOUT_DEFAULT_S,
     is_clear_refusal,
     lost_after_sending,
     other_cluster,
@@ -31,8 +32,6 @@ from coord.transport.link import LinkClosed, LinkFailed
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 Answer = TypeVar("Answer")
-ENDPOINTS_DEFAULT = "127.0.0.1:7379"
-TIMEOUT_DEFAULT_S = 5.0
 REFUSALS_BEFORE_MOVING = 2
 
 
@@ -330,8 +329,7 @@ class BlockingClient:
         try:
             with self._only(endpoint, timeout) as probe:
                 probe.get("health")
-                found = probe.alarms().alarms
-                error = ", ".join(f"alarm {alarm.alarm.name} of member {alarm.member_id:x}" for alarm in found)
+                error = r.describe_alarms(probe.alarms().alarms)
         except CoordError as failure:
             error = str(failure)
         return r.Health(endpoint, not error, time.monotonic() - started, error)

@@ -9,6 +9,7 @@ from typing import Final
 from attrs import define, field, frozen
 
 PORT_DEFAULT: Final = 7379
+ENDPOINTS_DEFAULT: Final = f"127.0.0.1:{PORT_DEFAULT}"
 BACKOFF_FIRST_S: Final = 0.025
 BACKOFF_MAX_S: Final = 2.0
 _SCHEMES: Final = {"http": False, "ws": False, "https": True, "wss": True}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from coord.errors import ApiError, ConnectionFailed, DeadlineExceeded, OutcomeUnknown, Unavailable
+
+TIMEOUT_DEFAULT_S: Final = 5.0
 
 
 def is_clear_refusal(error: ApiError) -> bool:

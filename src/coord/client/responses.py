@@ -197,6 +197,11 @@ def key_values(wire: Sequence[Sequence[Any]]) -> list[KeyValue]:
     return [key_value(item) for item in wire]
 
 
+def describe_alarms(found: Sequence[Alarm]) -> str:
+    """Return the alarms in words; empty if there are none."""
+    return ", ".join(f"alarm {alarm.alarm.name} of member {alarm.member_id:x}" for alarm in found)
+
+
 def alarms(wire: Sequence[Sequence[Any]]) -> list[Alarm]:
     """Return the alarms of a list."""
     return [Alarm(item[0], AlarmType(item[1])) for item in wire]

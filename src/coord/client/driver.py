@@ -1,0 +1,286 @@
+"""The Trio side of the client's core: frames sent once per scheduler pass, a reader per connection, one timer for all.
+
+Per call there is no task, channel, lock or cancel scope: it is put into the core's outbox, and its task parks until
+the core names it among its wakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import trio
+from attrs import define
+from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+from coord.client.calls import NEVER, Call, Connection, Subscription
+from coord.client.core import ClientCore
+from coord.client.failing import timed_out, unreachable
+from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
+from coord.limits import REQUEST_TIMEOUT_MS_MAX, SEND_BUFFER_HIGH_BYTES
+from coord.protocol.ops import Method
+from coord.transport.link import Link, LinkClosed
+
+_PROGRESS: Final = int(Method.WATCH_PROGRESS)
+REFUSALS_BEFORE_MOVING: Final = 2
+
+
+@define(eq=False)
+class Line:
+    """A connection and the link that carries it."""
+
+    connection: Connection
+    link: Link
+
+
+def milliseconds(timeout: float) -> int:
+    """Return `timeout`, in seconds, as a node takes it."""
+    return int(min(max(timeout * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
+
+
+class Driver:
+    """Carries the calls of one client over its connections."""
+
+    def __init__(self, core: ClientCore, timeout: float) -> None:
+        self.core = core
+        self.timeout = timeout
+        self.standby: Connection | None = None
+        """A second connection, which takes over at once when the active one is lost."""
+        self.changed = trio.lowlevel.ParkingLot()
+        """Unparked when the active or the standby connection may be missing."""
+        self.is_closed = False
+        self._timeout_ms = milliseconds(timeout)
+        self._lines: dict[Connection, Line] = {}
+        self._parked_pump: Task | None = None
+        self._timer = trio.CancelScope()
+        self._timer_due = NEVER
+
+    # -- for callers
+
+    async def call(self, is_write: bool, code: int, arguments: Sequence[Any], timeout: float | None = None) -> Call:
+        """Return a write (`code` is an op) or a request (a method) once it is answered.
+
+        Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
+        `ClientClosed`. If it is cancelled, a write may still happen.
+        """
+        if timeout is None:
+            timeout, timeout_ms = self.timeout, self._timeout_ms
+        else:
+            timeout_ms = milliseconds(timeout)
+        core = self.core
+        task, deadline = current_task(), trio.current_time() + timeout
+        call = Call(core.next_id(), is_write, code, arguments, timeout_ms, deadline, task)
+        core.submit(call)
+        await self._wait(call)
+        return call
+
+    async def call_progress(self, subscription: Subscription, timeout: float | None) -> Call:
+        """Ask how far the watches of the connection that carries `subscription` have come."""
+        timeout = self.timeout if timeout is None else timeout
+        task, deadline = current_task(), trio.current_time() + timeout
+        number, timeout_ms = self.core.next_id(), milliseconds(timeout)
+        call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription)
+        self.core.submit_progress(call, subscription)
+        await self._wait(call)
+        return call
+
+    async def _wait(self, call: Call) -> None:
+        if self.is_closed:
+            call.is_done = True
+            raise ClientClosed("the client is closed")
+        if call.deadline < self._timer_due:
+            self._arm()
+        if self._parked_pump is not None:
+            self._wake_pump()
+
+        def abort(_: object) -> Abort:
+            self.core.abandon(call)
+            self._wake_pump()
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+        if call.error is not None:
+            raise call.error
+
+    async def subscribe(self, subscription: Subscription, timeout: float | None) -> None:
+        """Have a watch created, and wait until a node has confirmed it."""
+        timeout = self.timeout if timeout is None else timeout
+        if self.is_closed:
+            raise ClientClosed("the client is closed")
+        self.core.watches.subscribe(subscription)
+        self._wake_pump()
+        try:
+            with trio.move_on_after(timeout):
+                while not subscription.is_created and subscription.error is None:
+                    await self.wait_news(subscription)
+            if subscription.error is not None:
+                raise subscription.error
+            if not subscription.is_created:
+                raise self._late(subscription, timeout)
+        except BaseException:
+            self.unsubscribe(subscription)
+            raise
+
+    def _late(self, subscription: Subscription, timeout: float) -> CoordError:
+        if self.core.active is None:
+            return unreachable(timeout, self.core.rotation.explain())
+        refusal: ApiError | None = subscription.call.refusal if subscription.call else None
+        return timed_out(timeout, False, True, refusal)
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Forget a watch, here and on its node."""
+        self.core.watches.unsubscribe(subscription)
+        self._wake_pump()
+
+    def resume(self, subscription: Subscription) -> None:
+        """Go on with a watch that was paused because its consumer was slow."""
+        if self.is_closed:
+            raise ClientClosed("the client is closed")
+        self.core.watches.resume(subscription)
+        self._wake_pump()
+
+    async def wait_news(self, subscription: Subscription) -> None:
+        """Wait until something happened to a watch."""
+        subscription.waiter = current_task()
+
+        def abort(_: object) -> Abort:
+            subscription.waiter = None
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    def close(self) -> None:
+        """End all calls and watches, and say goodbye to the nodes."""
+        self.is_closed = True
+        self.core.close(ClientClosed("the client was closed"))
+        self.settle()
+        for line in self._lines.values():
+            line.link.close()
+
+    # -- for the keeper of the connections
+
+    def opened(self, connection: Connection, link: Link) -> Line:
+        """Take a connection past its hello; it needs a task that runs `read`."""
+        line = self._lines[connection] = Line(connection, link)
+        self.core.opened(connection)
+        return line
+
+    def place(self, connection: Connection) -> bool:
+        """Use a new connection where one is missing; return False if none is."""
+        active = self.core.active
+        if active is None or active.is_leaving:
+            self.core.active = connection
+            connection.is_standby = False
+        elif self.standby is None:
+            self.standby = connection
+            connection.is_standby = True
+        else:
+            return False
+        self.settle()
+        self._wake_pump()
+        return True
+
+    async def read(self, line: Line, messages: list[bytes]) -> None:
+        """Take `messages` and what else a connection brings, until it ends; then let others carry its load."""
+        core, connection, link = self.core, line.connection, line.link
+        why = "the client was closed"
+        try:
+            while True:
+                now = trio.current_time()
+                for message in messages:
+                    core.receive(connection, message, now)
+                self.settle()
+                messages = await link.recv_many()
+        except (LinkClosed, ProtocolViolation) as error:
+            why = str(error)
+        finally:
+            del self._lines[connection]
+            core.lost(connection, why)
+            if self.standby is connection:
+                self.standby = None
+            self.settle()
+            self.changed.unpark_all()
+            link.abort()
+
+    # -- the tasks that serve all calls
+
+    async def pump(self) -> None:
+        """Send what waits, once per scheduler pass: all calls of one pass share a frame."""
+        while True:
+            has_waited = False
+            for line in tuple(self._lines.values()):
+                for frame in self.core.take_frames(line.connection):
+                    if line.link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
+                        await self._wait_drained(line.link)
+                        has_waited = True
+                    line.link.send(frame)
+            self.settle(from_pump=True)
+            if not has_waited:
+                await self._park_pump()
+
+    async def time(self) -> None:
+        """End calls at their deadlines. One scope for all of them: its deadline is the earliest."""
+        while True:
+            self._timer_due = self.core.next_due
+            with trio.CancelScope(deadline=self._timer_due) as self._timer:
+                await trio.sleep_forever()
+            self.core.expire(trio.current_time())
+            self.settle()
+
+    def settle(self, *, from_pump: bool = False) -> None:
+        """Do what the core asks for after it took something in."""
+        core = self.core
+        if core.wakes:
+            wakes, core.wakes = core.wakes, []
+            for task in wakes:
+                reschedule(task)
+        if core.next_due < self._timer_due:
+            self._arm()
+        self._choose(core.active, self.standby)
+        if not from_pump and (core.outbox or any(connection.orders for connection in core.connections)):
+            self._wake_pump()
+
+    def _choose(self, active: Connection | None, standby: Connection | None) -> None:
+        """Let the standby take over if it serves better; what the active one carries is answered there."""
+        is_missing = active is None or active.is_leaving
+        if standby is not None and (active is None or self._serves_worse(active, standby)):
+            self.core.active, self.standby = standby, None if is_missing else active
+            standby.is_standby = False
+            if active is not None:
+                active.is_standby = True
+                active.refusals = 0
+            self._wake_pump()
+        if is_missing:
+            self.changed.unpark_all()
+
+    def _serves_worse(self, active: Connection, standby: Connection) -> bool:
+        if active.is_leaving or active.refusals >= REFUSALS_BEFORE_MOVING:
+            return True
+        rotation = self.core.rotation
+        return rotation.leads(standby.endpoint) and not rotation.leads(active.endpoint)
+
+    def _arm(self) -> None:
+        self._timer_due = min(self.core.next_due, self._timer_due)
+        self._timer.deadline = self._timer_due
+
+    def _wake_pump(self) -> None:
+        task, self._parked_pump = self._parked_pump, None
+        if task is not None:
+            reschedule(task)
+
+    async def _park_pump(self) -> None:
+        self._parked_pump = current_task()
+
+        def abort(_: object) -> Abort:
+            self._parked_pump = None
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(abort)
+
+    @staticmethod
+    async def _wait_drained(link: Link) -> None:
+        try:
+            await link.wait_drained(SEND_BUFFER_HIGH_BYTES)
+        except LinkClosed:
+            # Its reader is told too, and takes the calls back.
+            await trio.lowlevel.checkpoint()

@@ -1,0 +1,126 @@
+"""Keeping a client connected: an active connection always, and with several endpoints a warm one to stand by."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+from attrs import define
+
+from coord.client.calls import Connection
+from coord.client.driver import Driver
+from coord.client.endpoints import Endpoint
+from coord.client.failing import other_cluster
+from coord.errors import ProtocolViolation
+from coord.limits import HANDSHAKE_TIMEOUT_S, REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
+from coord.protocol import client_protocol as protocol
+from coord.protocol.ops import SUBPROTOCOL
+from coord.transport.link import Link, LinkClosed, LinkFailed
+from coord.transport.websocket import open_link
+
+Dial = Callable[[Endpoint, float], Awaitable[Link]]
+"""Opens a link to an endpoint within so many seconds. Raises `LinkFailed`."""
+
+FIRST_DIAL_TIMEOUT_S: Final = 1.0
+"""Where there are several endpoints, one that swallows packets must not hold up the others."""
+STANDBY_RETRY_S: Final = 2.0
+MESSAGE_BYTES_MAX: Final = REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
+
+
+async def dial_websocket(endpoint: Endpoint, timeout: float) -> Link:
+    """Open a WebSocket to a node. Raises `LinkFailed`."""
+    if endpoint.is_tls:
+        raise LinkFailed("TLS is not part of this release: use http://, ws:// or a bare host:port")
+    return await open_link(
+        endpoint.host,
+        endpoint.port,
+        subprotocol=SUBPROTOCOL,
+        timeout=timeout,
+        max_message_bytes=MESSAGE_BYTES_MAX,
+    )
+
+
+@define(eq=False)
+class Keeping:
+    """Opens connections for a driver, as long as its tasks run."""
+
+    driver: Driver
+    nursery: trio.Nursery
+    name: str
+    dial: Dial
+    connected: trio.Event
+    """Set at the first connection."""
+
+    def start(self) -> None:
+        """Start all tasks of the client."""
+        self.nursery.start_soon(self.driver.pump)
+        self.nursery.start_soon(self.driver.time)
+        self.nursery.start_soon(self._keep_active)
+        if len(self.driver.core.rotation.endpoints) > 1:
+            self.nursery.start_soon(self._keep_standby)
+
+    async def _keep_active(self) -> None:
+        core = self.driver.core
+        while True:
+            active = core.active
+            if active is not None and not active.is_leaving:
+                await self.driver.changed.park()
+                continue
+            await trio.sleep(core.rotation.pause_s())
+            if core.active is active:
+                await self._open(None if active is None else active.endpoint, is_standby=False)
+
+    async def _keep_standby(self) -> None:
+        core = self.driver.core
+        while True:
+            if core.active is None or self.driver.standby is not None:
+                await self.driver.changed.park()
+            elif not await self._open(core.active.endpoint, is_standby=True):
+                await trio.sleep(STANDBY_RETRY_S * core.rotation.random.uniform(0.5, 1.5))
+
+    async def _open(self, avoid: Endpoint | None, *, is_standby: bool) -> bool:
+        rotation = self.driver.core.rotation
+        endpoint = rotation.next_endpoint(avoid)
+        timeout = HANDSHAKE_TIMEOUT_S
+        if len(rotation.endpoints) > 1:
+            timeout = min(FIRST_DIAL_TIMEOUT_S * 2 ** min(rotation.rounds, 8), timeout)
+        try:
+            link = await self.dial(endpoint, timeout)
+        except LinkFailed as error:
+            rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: "), is_standby=is_standby)
+            return False
+        is_kept = False
+        try:
+            is_kept = await self._greet(Connection(endpoint), link, timeout)
+        except (LinkClosed, ProtocolViolation) as error:
+            rotation.failed(endpoint, str(error), is_standby=is_standby)
+        finally:
+            if not is_kept:
+                link.abort()
+        return is_kept
+
+    async def _greet(self, connection: Connection, link: Link, timeout: float) -> bool:
+        """Exchange hellos; return whether the connection is used. Raises `LinkClosed`, `ProtocolViolation`."""
+        core = self.driver.core
+        link.send(protocol.hello(self.name, core.cluster_id))
+        messages: list[bytes] = []
+        with trio.move_on_after(timeout):
+            messages = await link.recv_many()
+        if not messages:
+            raise ProtocolViolation(f"no hello within {timeout:g} s")
+        hello = protocol.decode_message(messages[0])
+        if not isinstance(hello, protocol.ServerHello):
+            raise ProtocolViolation("the first message is no hello")
+        if core.cluster_id and hello.cluster_id != core.cluster_id:
+            raise ProtocolViolation(other_cluster(core.cluster_id, hello.cluster_id))
+        core.cluster_id = hello.cluster_id
+        connection.member_id = hello.member_id
+        core.rotation.reached(connection.endpoint, hello.member_id)
+        line = self.driver.opened(connection, link)
+        self.nursery.start_soon(self.driver.read, line, messages[1:])
+        if self.driver.place(connection):
+            self.connected.set()
+        else:
+            link.close()
+        return True
