@@ -151,7 +151,7 @@ def test_an_error_of_the_disk_is_one_of_ours(open_lmdb: Open) -> None:
     job = store.flush_job(1)
     assert job is not None
     store.close()
-    with pytest.raises(DiskError, match="store commit"):
+    with pytest.raises(DiskError, match="store measure: Attempt to operate on closed"):
         job.run()
 
 
