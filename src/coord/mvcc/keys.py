@@ -60,8 +60,11 @@ class OrderedKeys:
                 self._blocks[number] = dict.fromkeys(sorted(self._blocks[number]))
                 self._is_sorted[number] = True
             found += self._blocks[number]
-        # Only the first block can hold keys below `start`, only the last one keys from `end` on.
-        del found[: bisect_left(found, start)]
+            if number == first:
+                # Only the first block can hold keys below `start`; they must not count, or a full answer would look
+                # like the last one.
+                del found[: bisect_left(found, start)]
+        # Only the last one can hold keys from `end` on.
         if end is not None:
             del found[bisect_left(found, end) :]
         del found[count:]

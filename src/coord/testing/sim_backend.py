@@ -284,3 +284,13 @@ class SimBackend:
             raise DiskError("nothing is staged")
         self.state, self.staged = self.staged, None
         self.unsynced.clear()
+
+    def image(self, disk: Disk) -> SimBackend:
+        """Return a medium like this one at this moment, beside an image of its disk; this one goes on."""
+        medium = SimBackend(
+            disk, self.directory, self._random.getrandbits(64), self.capacity_bytes, self.reserve_bytes
+        )
+        medium.state = self.state.copy()
+        medium.staged = None if self.staged is None else self.staged.copy()
+        medium.unsynced = [list(undos) for undos in self.unsynced]
+        return medium
