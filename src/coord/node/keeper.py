@@ -128,6 +128,8 @@ class StoreKeeper:
         self.is_disk_full = False
         self.flushes += 1
         self.observe_commit(took_s)
+        if took_s >= _SLOW_S:
+            self.log("store.flush.slow", ms=round(took_s * 1000, 1), overlay_bytes=self.store.overlay_bytes)
         _call(self._covered)
         log = self.raft_log
         keep = 0 if log.size_bytes > LOG_BYTES_IN_MEMORY_MAX else CATCH_UP_ENTRIES

@@ -151,6 +151,7 @@ class LeaseReaper:
         if self.propose(encode_entry(EntryKind.EXPIRY, None, encode(entry))):
             self._expiring.update(due)
             self.expired += len(due)
+            self.log("lease.batch.expired", leases=len(due))
         else:
             for lease in due:
                 heapq.heappush(self._heap, (now, lease))

@@ -13,6 +13,7 @@ from typing import Any
 
 from attrs import define, field
 
+from coord import errors
 from coord.codec import encode
 from coord.errors import ApiError, InvalidArgument, Unimplemented
 from coord.limits import REQUEST_TIMEOUT_MS_MAX
@@ -185,6 +186,8 @@ class Requests:
 
     def _hash(self, revision: int) -> Generator[None, None, bytes]:
         at = revision if revision > 0 else self.machine.revision
+        if at > self.machine.revision:
+            raise errors.future_revision()
         hashed, compact_revision = yield from self.machine.hash_kv(at)
         return encode([hashed, compact_revision, at])
 

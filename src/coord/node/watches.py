@@ -180,6 +180,7 @@ class Broadcaster:
                 by_sink.setdefault(watch.sink, {}).setdefault(watch, []).append(change)
         for sink, wanted in by_sink.items():
             if sink.is_slow():
+                self.log("watch.client.lagging", watches=len(wanted), revision=revision)
                 for watch in wanted:
                     if watch.next_revision <= revision:
                         watch.next_revision = revision
@@ -231,6 +232,7 @@ class Broadcaster:
         floor, current = self.machine.compact_revision, self.machine.revision
         for watch in [watch for watch in self._late if watch.next_revision < floor]:
             # The start was legal when it was asked for; now its history is gone, and the client must know.
+            self.log("watch.stream.canceled", watch=watch.id, compact_revision=floor)
             self._notify(watch.sink, _canceled([watch], floor, ""))
             self._remove(watch)
         ends = self.clock() + TURN_BUDGET_S
