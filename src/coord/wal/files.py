@@ -57,16 +57,14 @@ class SegmentFiles:
         A full disk leaves things so that the same call can be repeated: the whole batch is written again, at
         the same place, before any other.
         """
+        self._check_usable()
         # S5: batch n+1 is written only after n is synced, so that only the last one can be torn.
         assert batch == self.batch + 1, f"batch {batch} cannot follow batch {self.batch}"
-        self._check_usable()
         assert self._file is not None
         try:
             self._file.write_synced(offset, buffers)
-        except DiskFullError:
-            raise
-        except DiskError:
-            self._has_failed = True
+        except DiskError as error:
+            self._has_failed = not isinstance(error, DiskFullError)
             raise
         self.batch = batch
 
@@ -75,14 +73,12 @@ class SegmentFiles:
 
         Can be repeated after a full disk, as `write` can.
         """
-        assert number == self.number + 1, f"segment {number} cannot follow segment {self.number}"
         self._check_usable()
+        assert number == self.number + 1, f"segment {number} cannot follow segment {self.number}"
         try:
             file = self._put_to_use(number, header)
-        except DiskFullError:
-            raise
-        except DiskError:
-            self._has_failed = True
+        except DiskError as error:
+            self._has_failed = not isinstance(error, DiskFullError)
             raise
         if self._file is not None:
             self._file.close()
