@@ -170,11 +170,7 @@ class Door:
         headers = request.headers
         if request.path != "/":
             raise RefusedError(404, "links are opened at path /")
-        if (
-            request.method != "GET"
-            or "transfer-encoding" in headers
-            or headers.get("content-length", "0") != "0"
-        ):
+        if request.method != "GET" or "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
             raise RefusedError(400, "a WebSocket handshake is a GET without a body")
         if headers.get("sec-websocket-version") != "13":
             raise RefusedError(426, "WebSocket version 13 is spoken here", ("Sec-WebSocket-Version", "13"))
@@ -192,6 +188,8 @@ def _parse(head: bytes) -> HttpRequest:
         raise RefusedError(400, f"not an HTTP request: {error}") from None
     if not isinstance(event, h11.Request):
         raise RefusedError(400, "not an HTTP request")
+    if event.http_version not in (b"1.0", b"1.1"):
+        raise RefusedError(505, "HTTP/1.1 is spoken here")
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")

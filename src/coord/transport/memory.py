@@ -54,20 +54,23 @@ class MemoryLink(Link):
 
     def carry(self) -> None:
         """Hand over what may arrive now; what is due later is carried by a task."""
-        while self._outbox and not self.is_held:
-            due, item = self._outbox[0]
-            if due and due > trio.current_time():
-                if not self._is_carrying:
-                    self._is_carrying = True
-                    trio.lowlevel.spawn_system_task(self._carry_later, name="coord.transport.memory")
-                return
-            if self.other._inbox_bytes >= WINDOW_BYTES:
-                return
-            self._outbox.popleft()
+        while self._may_carry():
+            _, item = self._outbox.popleft()
             if isinstance(item, bytes):
                 self._outbox_bytes -= len(item)
             self.other._arrive(item)
         self._changed.unpark_all()
+
+    def _may_carry(self) -> bool:
+        if self.is_held or not self._outbox or self.other._inbox_bytes >= WINDOW_BYTES:
+            return False
+        due = self._outbox[0][0]
+        if due and due > trio.current_time():
+            if not self._is_carrying:
+                self._is_carrying = True
+                trio.lowlevel.spawn_system_task(self._carry_later, name="coord.transport.memory")
+            return False
+        return True
 
     async def _carry_later(self) -> None:
         try:
