@@ -44,6 +44,8 @@ class WriteApplier:
     transactions: Transactions
     clients: ClientTable
     cluster: ClusterState
+    applied_by_op: list[int] = field(factory=lambda: [0] * (max(Op) + 1))
+    """How many writes of each op were applied since the start: for metrics, no part of the state."""
     _handlers: dict[int, Callable[[Frame, Any], bytes]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -127,6 +129,7 @@ class WriteApplier:
             # S15: a mistake in pure code is the same on all members, and must not end them all.
             writer.rollback()
             return self._raised(frame, type(error).__name__)
+        self.applied_by_op[op] += 1
         events = writer.commit()
         if events:
             frame.applied.events.append((writer.revision, events))

@@ -103,9 +103,7 @@ class ClientRecord:
         if len(payload) > ANSWER_BYTES_KEPT:
             # The outcome of a transaction is the first item of its result.
             succeeded = ok and (not is_txn or payload[1] == _TRUE)
-            gone = AnswerGone(
-                "coord: the write was applied; its answer was too large to keep", revision, succeeded
-            )
+            gone = AnswerGone("coord: the write was applied; its answer was too large to keep", revision, succeeded)
             revision, ok, payload = error_answer(revision, gone)
         self.answers[number] = (fingerprint, revision, ok, payload)
 

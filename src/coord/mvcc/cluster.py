@@ -70,8 +70,7 @@ class ClusterState:
     def load(self, backend: Backend) -> None:
         """Take the stored members and alarms."""
         self.members = {
-            ID_KEY.unpack(key)[0]: Member.from_wire(decode_trusted(row))
-            for key, row in backend.rows(Table.MEMBERS)
+            ID_KEY.unpack(key)[0]: Member.from_wire(decode_trusted(row)) for key, row in backend.rows(Table.MEMBERS)
         }
         self.alarms = {_ALARM_KEY.unpack(key) for key, _ in backend.rows(Table.ALARMS)}
         self._judge_alarms()

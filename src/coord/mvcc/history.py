@@ -36,9 +36,7 @@ def slices(backend: Backend, first: int, last: int, count: int) -> Iterator[list
         first = found[-1][0] + 1
 
 
-def load_records(
-    backend: Backend, index: KeyIndex, leases: LeaseTable, revision: int
-) -> Generator[None, None, None]:
+def load_records(backend: Backend, index: KeyIndex, leases: LeaseTable, revision: int) -> Generator[None, None, None]:
     """Rebuild the index and the attachments of leases from all records, yielding every few thousand."""
     attached: dict[bytes, int] = {}
     for found in slices(backend, 0, revision, LOAD_SLICE_RECORDS):
@@ -56,9 +54,7 @@ def load_records(
         leases.move(key, 0, lease)
 
 
-def read_history(
-    backend: Backend, index: KeyIndex, first: int, last: int
-) -> Iterator[tuple[int, list[RawEvent]]]:
+def read_history(backend: Backend, index: KeyIndex, first: int, last: int) -> Iterator[tuple[int, list[RawEvent]]]:
     """Yield `(revision, events)` for the revisions `first … last` that have any."""
     current = 0
     events: list[RawEvent] = []

@@ -107,7 +107,7 @@ class KeyIndex:
             self.keys.add(key)
 
     def position_at(self, key: bytes, revision: int) -> Position | None:
-        """Return where the record lies that is the key's newest at `revision`; None if it is absent or deleted there."""
+        """Return where the key's newest record at `revision` lies, or None if the key is not there then."""
         position, deleted = self.newest_at(key, revision)
         return None if deleted else position
 
@@ -135,7 +135,7 @@ class KeyIndex:
             yield list(history)
 
     def prune(self, key: bytes, revision: int) -> tuple[list[Position], bool]:
-        """Forget what a compaction at `revision` makes unreachable; return those positions, and whether the key is gone.
+        """Forget what a compaction at `revision` makes unreachable: return where it lies, and whether the key is gone.
 
         The newest position at or below `revision` stays, unless it is a delete below it: a watch that starts at the
         compacted revision itself still finds its delete.

@@ -99,6 +99,11 @@ class StateMachine:
         return self._cluster.version
 
     @property
+    def applied_by_op(self) -> list[int]:
+        """How many writes of each op were applied since the start: for metrics, no part of the state."""
+        return self._writes.applied_by_op
+
+    @property
     def key_count(self) -> int:
         """How many keys the index holds, deleted ones that are not compacted included."""
         return len(self.index)
@@ -140,9 +145,7 @@ class StateMachine:
             self._meta = meta
             self.backend.put_row(Table.META, _META, meta)
 
-    def apply(
-        self, index: int, term: int, data: bytes, *, entry: tuple[int, Any, Any] | None = None
-    ) -> Applied:
+    def apply(self, index: int, term: int, data: bytes, *, entry: tuple[int, Any, Any] | None = None) -> Applied:
         """Apply a committed entry; indexes come in order, each once.
 
         `entry` spares the decoding where the node still has it: `(kind, header, body)`, for writes the `WritesHeader`

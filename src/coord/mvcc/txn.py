@@ -62,9 +62,7 @@ class Plan:
 
 def has_put(arguments: list[Any]) -> bool:
     """Tell whether a transaction could put anything, in any branch."""
-    return any(
-        op == _PUT or (op == _TXN and has_put(inner)) for branch in arguments[1:] for op, inner in branch
-    )
+    return any(op == _PUT or (op == _TXN and has_put(inner)) for branch in arguments[1:] for op, inner in branch)
 
 
 def only_ranges(arguments: list[Any]) -> bool:
@@ -187,9 +185,7 @@ class Transactions:
         if len(arguments) == 2:
             writer.put(arguments[0], arguments[1])
             return NULL
-        key, value, lease, want_previous, ignore_value, ignore_lease = (*arguments, 0, False, False, False)[
-            :6
-        ]
+        key, value, lease, want_previous, ignore_value, ignore_lease = (*arguments, 0, False, False, False)[:6]
         if lease and lease not in writer.leases:
             raise errors.lease_not_found()
         if (ignore_value or ignore_lease) and writer.index.state(key) is None:

@@ -107,10 +107,8 @@ class Writer:
         changes = self.changes
         if changes:
             self.revision = revision = self.revision + 1
-            sub = 0
-            for change in changes:
+            for sub, change in enumerate(changes):
                 self._backend.append(revision, sub, change[2])
-                sub += 1
             self.changes = []
             self._undo.clear()
         return changes

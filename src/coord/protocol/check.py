@@ -49,9 +49,7 @@ def check_body(body: Any) -> None:
             _refuse_shape(write)
         number = write[0]
         if type(number) is not int or not 0 <= number < 1 << 64:
-            raise InvalidArgument(
-                f"coord: the number of a write must be an unsigned integer, not {name_of(number)}"
-            )
+            raise InvalidArgument(f"coord: the number of a write must be an unsigned integer, not {name_of(number)}")
         if write[1] == Op.REGISTER and len(body) > 1:
             raise InvalidArgument("coord: register must be alone in its body")
 
@@ -69,13 +67,7 @@ def check_write(write: list[Any], max_txn_ops: int) -> ApiError | None:
     many operations in each branch, its nested ones included in the way etcd counts them.
     """
     _, op, guard, arguments = write
-    if (
-        op == _CODE_PUT
-        and guard is None
-        and type(op) is int
-        and type(arguments) is list
-        and len(arguments) == 2
-    ):
+    if op == _CODE_PUT and guard is None and type(op) is int and type(arguments) is list and len(arguments) == 2:
         key, value = arguments
         if type(key) is bytes and type(value) is bytes and key:
             return None

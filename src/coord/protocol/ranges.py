@@ -68,10 +68,7 @@ class RangeRequest:
     def has_filter(self) -> bool:
         """True if revisions narrow the keys."""
         return bool(
-            self.min_mod_revision
-            or self.max_mod_revision
-            or self.min_create_revision
-            or self.max_create_revision
+            self.min_mod_revision or self.max_mod_revision or self.min_create_revision or self.max_create_revision
         )
 
 

@@ -1,0 +1,149 @@
+"""The index and its ordered keys: right, and invisible to the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+from bisect import bisect_left
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coord.mvcc.index import KeyIndex, pack_state
+from coord.mvcc.keys import BLOCK_KEYS_MAX, OrderedKeys
+
+names = st.binary(min_size=1, max_size=2)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), st.lists(names, max_size=60)),
+        st.tuples(st.just("discard"), st.integers(0, 2**32)),
+        st.tuples(st.just("slice"), st.tuples(names, st.one_of(st.none(), names), st.integers(1, 400))),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(script=steps, start=st.integers(0, 1200))
+def test_ordered_keys_are_a_sorted_set(script: list[tuple[str, Any]], start: int) -> None:
+    keys, model = OrderedKeys(), set[bytes]()
+    for number in range(start):
+        name = (number * 7919 % 65536).to_bytes(2, "big")
+        keys.add(name)
+        model.add(name)
+    for what, argument in script:
+        if what == "add":
+            for name in argument:
+                if name not in model:
+                    keys.add(name)
+                    model.add(name)
+        elif what == "discard":
+            gone = [name for name in sorted(model) if hash((name[0], argument)) % 3 == 0]
+            keys.discard(gone)
+            model.difference_update(gone)
+        else:
+            first, end, count = argument
+            expected = [name for name in sorted(model) if name >= first and (end is None or name < end)]
+            assert keys.slice(first, end, count) == expected[:count]
+        assert len(keys) == len(model)
+    assert keys.slice(b"", None, 2**40) == sorted(model)
+
+
+def test_blocks_stay_small_whatever_the_order() -> None:
+    for order in (range(5000), range(5000, 0, -1), [number * 7919 % 10007 for number in range(5000)]):
+        keys = OrderedKeys()
+        for number in order:
+            keys.add(b"%08d" % number)
+        sizes = [len(block) for block in keys._blocks]
+        assert max(sizes) <= BLOCK_KEYS_MAX
+        assert len(sizes) < 5000 // (BLOCK_KEYS_MAX // 3)
+        keys.discard([b"%08d" % number for number in order])
+        assert len(keys._blocks) == 1
+
+
+def test_keys_in_order_fill_their_blocks() -> None:
+    keys = OrderedKeys()
+    for number in range(5000):
+        keys.add(b"%08d" % number)
+    assert len(keys._blocks) == -(-5000 // BLOCK_KEYS_MAX)
+
+
+def test_the_collector_sees_nothing_of_a_key() -> None:
+    index = KeyIndex()
+    for number in range(3000):
+        for mod in range(1 + number % 3):
+            key = b"%d" % number
+            index.replace(key, index.packed(key), pack_state(number * 3 + mod, 0, 1, 1, 0))
+    index.keys.slice(b"\0", None, 10)
+    gc.collect()
+    for shard in (*index._states, *index._history, *index.keys._blocks):
+        assert not gc.is_tracked(shard)
+        for key, value in shard.items():
+            assert not gc.is_tracked(key)
+            assert not gc.is_tracked(value)
+
+
+class History:
+    """All positions of a key, as a list."""
+
+    def __init__(self) -> None:
+        self.positions: list[tuple[int, int, bool]] = []
+
+    def newest_at(self, revision: int) -> tuple[tuple[int, int] | None, bool]:
+        below = [position for position in self.positions if position[0] <= revision]
+        return (below[-1][:2], below[-1][2]) if below else (None, False)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 2)), max_size=25),
+    prunes=st.lists(st.integers(0, 40), max_size=3),
+)
+def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: list[int]) -> None:
+    index, models = KeyIndex(), [History() for _ in range(3)]
+    mod, sub = 2, 0
+    for which, deletes, step in changes:
+        mod, sub = (mod + step, 0) if step else (mod, sub + 1)
+        key, model = b"k%d" % which, models[which]
+        is_delete = deletes and bool(model.positions) and not model.positions[-1][2]
+        index.replace(key, index.packed(key), pack_state(mod, sub, 0 if is_delete else 1, not is_delete, 0))
+        model.positions.append((mod, sub, is_delete))
+    floor = 0
+    for at in [0, *sorted(prunes)]:
+        floor = max(floor, at)
+        for which, model in enumerate(models):
+            key = b"k%d" % which
+            dead, gone = index.prune(key, floor)
+            # What stays is all above, and the newest at or below, unless that is a delete below.
+            below = [position for position in model.positions if position[0] <= floor]
+            kept = below[-1:] if below and not (below[-1][2] and below[-1][0] < floor) else []
+            kept += [position for position in model.positions if position[0] > floor]
+            if floor:
+                expected_dead = [position[:2] for position in model.positions if position not in kept]
+                assert dead == expected_dead
+                assert gone == (not kept and bool(model.positions))
+                model.positions = kept
+            if gone:
+                index.keys.discard((key,))
+            for revision in range(floor, mod + 2):
+                assert index.newest_at(key, revision) == model.newest_at(revision)
+    alive = sorted(b"k%d" % which for which, model in enumerate(models) if model.positions)
+    assert index.keys.slice(b"", None, 99) == alive
+    assert len(index) == len(alive)
+    assert bisect_left(alive, b"") == 0
+
+
+def test_restore_takes_back_one_change() -> None:
+    index = KeyIndex()
+    first, second, third = (pack_state(mod, 0, 2, 1, 0) for mod in (2, 3, 4))
+    index.replace(b"k", None, first)
+    index.replace(b"k", first, second)
+    index.replace(b"k", second, third)
+    index.restore(b"k", second)
+    assert index.packed(b"k") == second
+    assert index.position_at(b"k", 2) == (2, 0)
+    index.restore(b"k", first)
+    index.restore(b"k", None)
+    assert index.packed(b"k") is None
+    assert len(index.keys) == len(index) == 0
+    assert not any(index._history)
