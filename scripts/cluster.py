@@ -47,9 +47,9 @@ def main() -> int:
     if is_ready():
         print(f"Something serves at {HOST}:{PORT} already: a node in another terminal?", file=sys.stderr)
         return 1
+    node = subprocess.Popen([COORD, "serve"])
     # The node ends on Ctrl-C by itself; this script has to outlive it to tell its status.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    node = subprocess.Popen([COORD, "serve"], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     signal.signal(signal.SIGTERM, lambda *_: node.terminate())
     deadline = time.monotonic() + START_TIMEOUT_S
     while node.poll() is None and time.monotonic() < deadline:

@@ -49,7 +49,6 @@ SHOWN_AS_DEFAULT = {
     "insecure",
     "log-level",
     "log-format",
-    "warning-apply-duration",
 }
 
 

@@ -224,11 +224,6 @@ _OTHERS: Final = (
         "json: one object per line; console: for eyes; auto: console on a terminal, else json.",
         _choice("auto", "json", "console"),
     ),
-    Option(
-        "warning-apply-duration", "Logging", "DURATION", "100ms",
-        "Requests that take longer are logged; a plain number is milliseconds.",
-        _milliseconds(1, 3_600_000), "_ms",
-    ),
 )  # fmt: skip
 
 OPTIONS: Final[tuple[Option, ...]] = _MEMBER + _CLUSTER + _LIMITS + _OTHERS

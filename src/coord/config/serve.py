@@ -47,7 +47,6 @@ class ServeConfig:
     auto_compaction_mode: str = "periodic"
     auto_compaction_retention: int = 0
     watch_progress_notify_interval_ms: int = int(WATCH_PROGRESS_INTERVAL_S_DEFAULT * 1000)
-    warning_apply_duration_ms: int = 100
     insecure: bool = False
     host_whitelist: tuple[str, ...] = ()
     cors: tuple[str, ...] = ()

@@ -61,14 +61,13 @@ class Metrics:
 
     server_has_leader: int = _gauge("1 if a leader is known.")
     server_is_leader: int = _gauge("1 if this member leads.")
-    server_is_learner: int = _gauge("1 if this member is a learner.")
+
     server_leader_changes_seen_total: int = _counter("Leader changes seen.")
     server_proposals_committed_total: int = _gauge("Index of the last committed entry.")
     server_proposals_applied_total: int = _gauge("Index of the last applied entry.")
     server_proposals_pending: int = _gauge("Proposals that wait to be committed.")
     server_proposals_failed_total: int = _counter("Proposals that were refused or whose outcome is unknown.")
-    server_read_indexes_total: int = _counter("Rounds that confirmed linearizable reads.")
-    server_slow_apply_total: int = _counter("Batches that took long to apply.")
+
     server_health_failures: int = _counter("Health checks that did not pass.")
     server_quota_backend_bytes: int = _gauge("Space in use that raises the NOSPACE alarm; -1 for none.")
     server_id: dict[str, int] = field(factory=dict, metadata=_is("gauge", "This member's id, as label.", "server_id"))
@@ -87,22 +86,18 @@ class Metrics:
     disk_backend_commit_duration_seconds: Histogram = field(
         factory=Histogram, metadata=_is("histogram", "Time of a transaction of the store.")
     )
-    disk_backend_snapshot_duration_seconds: Histogram = field(
-        factory=Histogram, metadata=_is("histogram", "Time to write a snapshot.")
-    )
 
     mvcc_db_total_size_in_bytes: int = _gauge("Size of the store's file.")
     mvcc_db_total_size_in_use_in_bytes: int = _gauge("Space in use in the store's file.")
     mvcc_current_revision: int = _gauge("The revision, as applied here.")
     mvcc_compact_revision: int = _gauge("The compacted revision.")
-    mvcc_keys_total: int = _gauge("Keys that exist.")
+    mvcc_keys_total: int = _gauge("Keys in the index, deleted ones that are not compacted included.")
     mvcc_put_total: int = _counter("Puts applied.")
     mvcc_delete_total: int = _counter("Deletes applied.")
     mvcc_txn_total: int = _counter("Transactions applied.")
     mvcc_range_total: int = _counter("Ranges served.")
     mvcc_events_total: int = _counter("Events sent to watches.")
-    mvcc_pending_events_total: int = _gauge("Bytes that wait to be sent to clients.")
-    mvcc_watch_stream_total: int = _gauge("Connections that have watches.")
+
     mvcc_watcher_total: int = _gauge("Watches.")
     mvcc_slow_watcher_total: int = _gauge("Watches that go on from history, as their client reads slowly.")
     mvcc_db_compaction_keys_total: int = _counter("Records that compaction removed.")
@@ -128,7 +123,6 @@ class Metrics:
 
     loop_passes_total: int = _counter("Passes of the loop.")
     loop_stalls_total: int = _counter("Steps that held everything up for 50 ms or more.")
-    log_lines_dropped_total: int = _counter("Log lines lost because stderr was not read.")
 
     collectors: list[Callable[[], None]] = field(factory=list)
     """Called before the text is made; each sets gauges of its owner."""

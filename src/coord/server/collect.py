@@ -5,6 +5,7 @@ from __future__ import annotations
 from coord import __version__
 from coord.node.node import Node
 from coord.observe.metrics import Metrics
+from coord.protocol.ops import Op
 from coord.types import AlarmType, Role
 
 
@@ -32,12 +33,17 @@ def collect(metrics: Metrics, node: Node) -> None:
     metrics.mvcc_current_revision = machine.revision
     metrics.mvcc_compact_revision = machine.compact_revision
     metrics.mvcc_keys_total = machine.key_count
+    metrics.mvcc_put_total = machine.applied_by_op[Op.PUT]
+    metrics.mvcc_delete_total = machine.applied_by_op[Op.DELETE_RANGE]
+    metrics.mvcc_txn_total = machine.applied_by_op[Op.TXN]
     metrics.mvcc_range_total = node.reader.ranges_served
     metrics.mvcc_events_total = node.watches.events_sent
     metrics.mvcc_watcher_total = node.watches.watch_count
     metrics.mvcc_slow_watcher_total = node.watches.late_count
     metrics.mvcc_db_compaction_keys_total = node.compactor.removed
     metrics.mvcc_overlay_bytes = store.overlay_bytes
+    metrics.lease_granted_total = machine.applied_by_op[Op.LEASE_GRANT]
+    metrics.lease_revoked_total = machine.applied_by_op[Op.LEASE_REVOKE]
     metrics.lease_renewed_total = node.leases.renewed
     metrics.lease_expired_total = node.leases.expired
     metrics.lease_active = node.leases.active

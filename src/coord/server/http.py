@@ -14,6 +14,7 @@ from coord.errors import ApiError
 from coord.node.ports import NodePort
 from coord.observe.log import Log
 from coord.observe.metrics import CONTENT_TYPE, Metrics, render
+from coord.observe.process import render_process
 from coord.transport.http import HttpRequest, HttpResponse
 
 _LIVE_CHECKS: Final = frozenset(("serializable_read",))
@@ -45,7 +46,7 @@ class Pages:
         return {"/metrics": self._metrics, "/version": self._version}
 
     def _metrics(self) -> HttpResponse:
-        return HttpResponse(200, render(self.metrics).encode(), CONTENT_TYPE)
+        return HttpResponse(200, (render(self.metrics) + render_process()).encode(), CONTENT_TYPE)
 
     def _version(self) -> HttpResponse:
         version = {"coordserver": __version__, "coordcluster": __version__}

@@ -167,10 +167,20 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         cleanup.callback(directory.close)
         _tell_identity(directory, log)
         notifier.extend_timeout(60)
+        recovering = time.monotonic()
         wal, recovery = recover(disk, directory.wal, member, salt=lambda: chance.getrandbits(32))
         cleanup.callback(wal.close)
         for name, fields in recovery.notes:
             log(name, **fields)
+        log(
+            "wal.log.recovered",
+            segments=wal.statistics().segments,
+            first_index=recovery.start_index + 1,
+            last_index=recovery.last_index,
+            commit=recovery.hard_state.commit,
+            vote=recovery.hard_state.vote,
+            ms=round((time.monotonic() - recovering) * 1000, 1),
+        )
         mark = recovery.snapshot
         opening = time.monotonic()
         store = open_store(disk, directory.store, None if mark is None else (mark.index, mark.term))
