@@ -47,6 +47,7 @@ long after each sync, behind a busy loop."""
 def run(config: ServeConfig) -> int:
     """Run a node until it is asked to stop; return the exit status."""
     log = open_log(Level[config.log_level.upper()], config.log_format, os.environ)
+    log.context = lambda: LogContext(config.name)
     notifier = Notifier.from_environ(os.environ)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
