@@ -191,7 +191,7 @@ TXN = rows(
     Row("txn", stdin='value("k") = "3"\n\nput a 1 --prev-kv\nget a\nget k --prefix\ndel k2 --prev-kv\n\nget b\n\n'),
     Row(
         "txn -w json",
-        stdin='mod("k") > "0"\nver("k") != "9"\ncreate("nope") = "0"\n\nput a 2 --prev-kv\nget k --prefix\ndel k2\n\n\n',
+        stdin='mod("k") > "0"\nver("k") != "9"\ncreate("nope") = "0"\n\nput a 2 --prev-kv\nget k --prefix\ndel z\n\n\n',
     ),
     Row("txn -w fields", stdin='val("k") > "2"\n\nput a 3 --prev-kv\nget a\ndel nope --prev-kv\n\n\n'),
     Row("txn --interactive", stdin='c("k") < "9"\nm("k") = "2"\n\nget k\n\n\n'),
@@ -200,7 +200,7 @@ TXN = rows(
     Row("txn", stdin='value("absent") != "x"\n\nget k\n\n\n'),
     Row("txn", stdin='\nput "x y" "tab\\there"\n\n\n'),
     "get 'x y' -w fields",
-    Row("txn --hex", stdin="\nget 'x'\nget k\n\n\n"),
+    Row("txn --hex", stdin="\nget x\nget k\n\n\n"),
     Row("txn", stdin='value(`k`) = "3"\n\nget k\n\n\n'),
     Row("txn", stdin='  value("k") = "3"  \n \n  get k  \n\n\n'),
     Row("txn", stdin="\nget k --sort-by=VERSION --order=DESCEND --limit=1 --prefix\n\n\n"),

@@ -68,12 +68,7 @@ class Settings:
         It is asked for before the request is sent, so that nothing happens that could not be shown. Raises
         `CommandError` for a format that does not exist or cannot show this.
         """
-        if self.format not in _PRINTERS:
-            raise CommandError(
-                "unsupported output format",
-                status=EXIT_FEATURE,
-                hint=f"--write-out takes one of {', '.join(_PRINTERS)}",
-            )
+        self._check_format()
         module, name = _PRINTERS[self.format]
         made = getattr(import_module(module), name)
         if not hasattr(made, shown):
@@ -85,14 +80,24 @@ class Settings:
         printer: Printer = made(self.hex, value_only) if self.format == "simple" else made()
         return printer
 
+    def _check_format(self) -> None:
+        if self.format not in _PRINTERS:
+            raise CommandError(
+                "unsupported output format",
+                status=EXIT_FEATURE,
+                hint=f"--write-out takes one of {', '.join(_PRINTERS)}",
+            )
+
     @contextmanager
     def client(self) -> Iterator[BlockingClient]:
         """Open a client and close it afterwards; it connects with its first request.
 
-        Errors of the cluster and of the connection end the command, with status 1.
+        Errors of the cluster and of the connection end the command, with status 1, as does a format that does not
+        exist, with status 4.
         """
         import coord
 
+        self._check_format()
         with failing():
             client = coord.connect_sync(
                 self.endpoints, timeout=self.command_timeout_s, connect_timeout=self.dial_timeout_s, name="coord"

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
-from typing import Final
+from typing import Final, NoReturn
 
 from attrs import frozen
 
@@ -22,7 +22,7 @@ from coord.cli.settings import Settings, failing, show
 from coord.cli.txn import split_words
 from coord.client.blocking import BlockingClient
 from coord.client.blocking_watch import BlockingWatch
-from coord.client.responses import Batch
+from coord.client.responses import Batch, Header
 from coord.errors import ApiError, Compacted
 from coord.types import Event, Revision
 
@@ -93,14 +93,17 @@ class _Follower:
         self._printer = printer
         self._lock = lock
         self.questions: SimpleQueue[None] = SimpleQueue()
-        self._watch: BlockingWatch = client.watch(
-            asked.key,
-            prefix=asked.is_prefix,
-            range_end=asked.range_end,
-            since=asked.since,
-            prev_kv=asked.prev_kv,
-            progress_notify=asked.progress_notify,
-        )
+        try:
+            self._watch: BlockingWatch = client.watch(
+                asked.key,
+                prefix=asked.is_prefix,
+                range_end=asked.range_end,
+                since=asked.since,
+                prev_kv=asked.prev_kv,
+                progress_notify=asked.progress_notify,
+            )
+        except Compacted as error:
+            self._tell_canceled(error, client.status().header)
 
     def follow(self, poll_s: float | None = None) -> None:
         """Print until the node ends the watch, which raises `CommandError`.
@@ -112,8 +115,8 @@ class _Follower:
                 self._take(self._watch.next(poll_s))
             except TimeoutError:
                 self._answer_questions()
-            except (Compacted, ApiError) as error:
-                self._tell_canceled(error)
+            except ApiError as error:
+                self._tell_canceled(error, self._watch.header(Revision(0)))
 
     def _answer_questions(self) -> None:
         try:
@@ -155,12 +158,12 @@ class _Follower:
         print(f"command {shown} error ({why})", file=sys.stderr)
         raise CommandError("")
 
-    def _tell_canceled(self, error: ApiError) -> None:
+    def _tell_canceled(self, error: ApiError, header: Header) -> NoReturn:
         compact_revision = error.compact_revision if isinstance(error, Compacted) else 0
-        header = self._watch.header(Revision(0))
+        events = WatchEvents(header, Batch(Revision(0), ()), True, compact_revision)
         with self._lock:
             print(f"watch was canceled ({error.text})", file=sys.stderr)
-            show(self._printer.watch(WatchEvents(header, Batch(Revision(0), ()), True, compact_revision)))
+            show(self._printer.watch(events))
         hint = f"begin at revision {compact_revision} or later: --rev={compact_revision}" if compact_revision else ""
         raise CommandError("watch is canceled by the server", status=EXIT_INTERRUPTED, hint=hint) from error
 
