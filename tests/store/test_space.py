@@ -210,6 +210,15 @@ def test_the_value_cache_is_bounded_and_keeps_the_newest() -> None:
         assert key < 40 or key - 40 in held
 
 
+def test_a_backlog_does_not_go_through_the_cache() -> None:
+    cache = ValueCache(100_000)
+    cache.keep(1, b"kept")
+    cache.keep_all({2: b"one of many"}, 50_000)
+    assert cache.young | cache.old == {1: b"kept"}
+    cache.keep_all({3: b"one of few"}, 49_000)
+    assert cache.young | cache.old == {1: b"kept", 3: b"one of few"}
+
+
 def test_reads_fill_the_cache(open_lmdb: Open) -> None:
     job = write(open_lmdb(), 1, 50)
     job.run()

@@ -123,8 +123,8 @@ class StorePort(Backend, Protocol):
     def install_job(self, path: Path, index: int, term: int) -> JobPort | None:
         """Return a job that verifies a snapshot file and builds a synced store from it, beside this one.
 
-        None if the snapshot is at or below what is applied: it is ignored (S6). After `run` the caller
-        writes the log's snapshot record, and then calls `switch`.
+        None if the snapshot is at or below the last seal: it is ignored (S6). After `run` the caller writes
+        the log's snapshot record, and then calls `switch`.
         """
 
     def switch(self) -> None:
