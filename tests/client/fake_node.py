@@ -20,7 +20,7 @@ class FakeNode:
 
     member_id: int = 7
     cluster_id: int = CLUSTER
-    leader_id: int = 7
+    leader_id: int = 0
     revision: int = 1
     compact_revision: int = 0
     keys: dict[bytes, list[Any]] = field(factory=dict)
@@ -138,7 +138,7 @@ class FakeNode:
         return answers[method](*arguments)
 
 
-@define(eq=False)
+@define(eq=False, slots=False)
 class Session:
     """One connection to a node: `send` takes a message for the client, `hang_up` ends the connection."""
 
@@ -166,7 +166,14 @@ class Session:
             self.hello = message
         elif message[0] == ClientMessage.REQUESTS:
             self.node.frames.append(("requests", len(message[1])))
-            self.answer([self.serve(one[0], self.request, one[1], one[3]) for one in message[1]])
+            replies = []
+            for number, method, _, arguments in message[1]:
+                replies.append(self.serve(number, self.request, method, arguments))
+                if self.due:
+                    # History stands behind the answer to the creation, and before that to a request for progress.
+                    self.answer(replies)
+                    replies = []
+            self.answer(replies)
         else:
             writes = decode(message[4])
             self.node.frames.append(("writes", len(writes)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.lowlevel
 
 import coord
 from coord.errors import (
@@ -228,7 +229,7 @@ def test_short_and_long_timeouts_live_side_by_side() -> None:
             async with trio.open_nursery() as callers:
                 for timeout in (3.0, 0.5, 7.0, 0.25, 1.0):
                     callers.start_soon(wait, timeout)
-                    await trio.sleep(0)
+                    await trio.lowlevel.checkpoint()
             assert ends == pytest.approx({timeout: timeout for timeout in ends})
             assert len(ends) == 5
 
@@ -369,10 +370,9 @@ def test_closing_ends_what_is_open_and_refuses_what_comes() -> None:
                 await client.get("k")
             ended.append("call")
 
-        async with trio.open_nursery() as callers:
-            async with a_client(network) as client:
-                callers.start_soon(call)
-                await settle()
+        async with trio.open_nursery() as callers, a_client(network) as client:
+            callers.start_soon(call)
+            await settle()
         assert ended == ["call"]
         for late in (client.get("k"), client.watch("k").__aenter__()):
             with pytest.raises(ClientClosed):

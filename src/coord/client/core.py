@@ -82,9 +82,11 @@ class ClientCore:
 
     def abandon(self, call: Call) -> None:
         """Forget a call whose caller was cancelled; a write that was sent may still happen."""
-        if call.is_done:
-            return
-        call.is_done = True
+        if not call.is_done:
+            call.is_done = True
+            self._withdraw(call)
+
+    def _withdraw(self, call: Call) -> None:
         connection = call.connection
         if connection is None or connection.pending.pop(call.id, None) is None:
             return
@@ -129,6 +131,8 @@ class ClientCore:
         return self._frames(calls[:middle], build) + self._frames(calls[middle:], build)
 
     def _finish(self, call: Call, error: Exception | None) -> None:
+        if call.is_done:
+            return
         call.is_done = True
         call.error = error
         if call.waiter is not None:
@@ -165,7 +169,7 @@ class ClientCore:
         error: Exception = timed_out(timeout, call.is_write, is_sent, call.refusal)
         if not is_sent and self.active is None:
             error = unreachable(timeout, self.rotation.explain())
-        self.abandon(call)
+        self._withdraw(call)
         self._finish(call, error)
 
     # -- connections
@@ -196,6 +200,7 @@ class ClientCore:
         for call in list(self._open_calls()):
             self._finish(call, error)
         for connection in self.connections:
+            connection.pending.clear()
             for subscription in tuple(connection.subscriptions.values()):
                 self.watches.fail(subscription, error)
         self.outbox.clear()
@@ -208,8 +213,8 @@ class ClientCore:
         message = protocol.decode_message(data)
         try:
             if type(message) is protocol.Frame:
-                if message.leader_id:
-                    self.rotation.leader_id = message.leader_id
+                if message.leader_id not in (0, self.rotation.leader_id):
+                    self._note_leader(message.leader_id)
                 if message.kind is ServerMessage.REPLIES:
                     self._take_replies(connection, message, now)
                 else:
@@ -218,6 +223,12 @@ class ClientCore:
                 connection.is_leaving = True
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise ProtocolViolation(f"not a message of coord.v1: {error}") from error
+
+    def _note_leader(self, leader_id: int) -> None:
+        self.rotation.leader_id = leader_id
+        for connection in self.connections:
+            # Who refused for want of a leader has one again.
+            connection.refusals = 0
 
     def _take_replies(self, connection: Connection, frame: protocol.Frame, now: float) -> None:
         pending, wakes = connection.pending, self.wakes

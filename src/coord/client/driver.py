@@ -47,7 +47,7 @@ class Driver:
         self.standby: Connection | None = None
         """A second connection, which takes over at once when the active one is lost."""
         self.changed = trio.lowlevel.ParkingLot()
-        """Unparked when the active or the standby connection may be missing."""
+        """Unparked when connections came or went."""
         self.is_closed = False
         self._timeout_ms = milliseconds(timeout)
         self._lines: dict[Connection, Line] = {}
@@ -177,6 +177,7 @@ class Driver:
         else:
             return False
         self.settle()
+        self.changed.unpark_all()
         self._wake_pump()
         return True
 
@@ -248,16 +249,15 @@ class Driver:
             standby.is_standby = False
             if active is not None:
                 active.is_standby = True
-                active.refusals = 0
             self._wake_pump()
         if is_missing:
             self.changed.unpark_all()
 
     def _serves_worse(self, active: Connection, standby: Connection) -> bool:
-        if active.is_leaving or active.refusals >= REFUSALS_BEFORE_MOVING:
+        if active.is_leaving or active.refusals >= max(REFUSALS_BEFORE_MOVING, standby.refusals + 1):
             return True
         rotation = self.core.rotation
-        return rotation.leads(standby.endpoint) and not rotation.leads(active.endpoint)
+        return not standby.refusals and rotation.leads(standby.endpoint) and not rotation.leads(active.endpoint)
 
     def _arm(self) -> None:
         self._timer_due = min(self.core.next_due, self._timer_due)

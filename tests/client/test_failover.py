@@ -1,0 +1,231 @@
+"""The Trio client when nodes die, refuse, stop, or are of another cluster."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+
+from coord.client.client import connect
+from coord.errors import ConnectionFailed, OutcomeUnknown, no_leader, server_stopped
+
+from .fake_node import FakeNode
+from .trio_fakes import Network, a_client, a_network, run, settle
+
+NAMES = ("n1:1", "n2:2", "n3:3")
+
+
+def carrier(network: Network) -> str:
+    """The endpoint that served the last frame."""
+    return max(network.nodes, key=lambda name: len(network.nodes[name].frames))
+
+
+async def use(network: Network, client: object) -> str:
+    """Make a call and return which endpoint served it."""
+    for node in network.nodes.values():
+        node.frames.clear()
+    await client.get("k")  # type: ignore[attr-defined]
+    return carrier(network)
+
+
+def test_a_standby_takes_over_without_dialling() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        async with a_client(network) as client:
+            first = await use(network, client)
+            await settle()
+            assert len(network.dialled) == 2
+            network.cut(first)
+            started = trio.current_time()
+            second = await use(network, client)
+            assert second == network.dialled[1] != first
+            assert trio.current_time() == started
+            # And another one is made warm, not the dead one.
+            await trio.sleep(30)
+            assert network.dialled[-1] not in (first, second)
+
+    run(test)
+
+
+def test_reads_in_flight_move_and_writes_in_flight_do_not() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        async with a_client(network) as client:
+            first = await use(network, client)
+            network.nodes[first].is_silent = True
+            ended: list[str] = []
+
+            async def read() -> None:
+                assert await client.get("k") is None
+                ended.append("read")
+
+            async def write() -> None:
+                with pytest.raises(OutcomeUnknown, match=f"connection to {first} lost"):
+                    await client.put("k", b"v")
+                ended.append("write")
+
+            async with trio.open_nursery() as callers:
+                callers.start_soon(read)
+                callers.start_soon(write)
+                await settle()
+                network.cut(first)
+            assert sorted(ended) == ["read", "write"]
+            assert not any(("writes", 1) in network.nodes[name].frames for name in NAMES if name != first)
+
+    run(test)
+
+
+def test_a_write_that_was_not_sent_waits_for_a_connection() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        async with a_client(network) as client:
+            network.cut("n1:1")
+            await settle()
+
+            async def come_back() -> None:
+                await trio.sleep(2)
+                network.down.clear()
+
+            nursery.start_soon(come_back)
+            assert await client.put("k", b"v") == 2
+
+    run(test)
+
+
+def test_without_any_node_calls_end_at_their_timeout_and_say_why() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        async with a_client(network, timeout=4.0) as client:
+            await settle()
+            for name in NAMES:
+                network.cut(name)
+            await settle()
+            started = trio.current_time()
+            with pytest.raises(ConnectionFailed, match=r"n1:1: .*n2:2: .*n3:3: .*") as caught:
+                await client.put("k", b"v")
+            assert trio.current_time() - started == pytest.approx(4.0)
+            assert "refused" in str(caught.value)
+            # The tries become rare; they do not stop.
+            await trio.sleep(60)
+            assert 30 < len(network.dialled) < 200
+            network.down.clear()
+            assert await client.put("k", b"v") == 2
+
+    run(test)
+
+
+def test_an_endpoint_that_swallows_packets_holds_up_nobody_for_long() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        network.swallowing = set(NAMES[:2])
+        started = trio.current_time()
+        async with a_client(network):
+            assert trio.current_time() - started <= 2.0
+
+    run(test)
+
+
+def test_a_node_that_refuses_is_left_and_what_it_owes_is_still_taken() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        async with a_client(network) as client:
+            first = await use(network, client)
+            await settle()
+            node = network.nodes[first]
+            node.is_silent = True
+            owed: list[int] = []
+
+            async def write() -> None:
+                owed.append(await client.put("k", b"v"))
+
+            nursery.start_soon(write)
+            await settle()
+            session = node.sessions[0]
+            node.is_silent = False
+            node.refusals = [no_leader() for _ in range(5)]
+            await client.get("k")
+            assert await use(network, client) != first
+            session.release()
+            await settle()
+            assert owed == [2]
+
+    run(test)
+
+
+def test_a_goodbye_moves_calls_before_the_connection_ends() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1", "n2:2")
+        async with a_client(network) as client:
+            first = await use(network, client)
+            await settle()
+            from coord.codec import encode
+
+            network.nodes[first].refusals = [server_stopped() for _ in range(9)]
+            network.nodes[first].sessions[0].send(encode([3, "stopping"]))
+            await settle()
+            assert await use(network, client) != first
+
+    run(test)
+
+
+def test_the_leader_is_followed_once_it_is_known() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1", "n2:2")
+        async with a_client(network) as client:
+            first = await use(network, client)
+            other = next(name for name in network.nodes if name != first)
+            await settle()
+            for node in network.nodes.values():
+                node.leader_id = network.nodes[other].member_id
+            await client.get("k")
+            assert await use(network, client) == other
+
+    run(test)
+
+
+def test_an_endpoint_of_another_cluster_is_not_used() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        async with connect("n1:1", random=Random(1), dial=network.dial, timeout=3.0) as client:
+            await client.put("k", b"v")
+            network.cut("n1:1", is_down=False)
+            network.nodes["n1:1"] = FakeNode(cluster_id=0xBAD)
+            with pytest.raises(ConnectionFailed, match="cluster ID mismatch: it belongs to cluster bad"):
+                await client.get("k")
+            assert network.nodes["n1:1"].frames == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"\xff", b"\x01", b"\x82\x01", b"\x86\x01\x01\x01\x01\x01\x81\x01"])
+def test_a_node_that_speaks_rubbish_is_left(rubbish: bytes) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1", "n2:2")
+        async with a_client(network) as client:
+            first = await use(network, client)
+            await settle()
+            network.nodes[first].sessions[0].send(rubbish)
+            await settle()
+            network.down.add(first)
+            assert await use(network, client) != first
+
+    run(test)
+
+
+def test_a_message_that_the_node_could_not_read_ends_the_connection() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        node = network.nodes["n1:1"]
+        async with a_client(network) as client:
+            node.is_silent = True
+
+            async def complain() -> None:
+                await settle()
+                node.sessions[0].send_replies([[0, 0, None, ["InvalidArgument", "coord: cut off", []]]])
+
+            nursery.start_soon(complain)
+            with pytest.raises(OutcomeUnknown, match="cut off"):
+                await client.put("k", b"v")
+
+    run(test)
