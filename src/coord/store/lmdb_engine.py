@@ -213,18 +213,27 @@ class LmdbEngine:
     def commit(self, segments: Sequence[Segment]) -> None:
         """See `Engine`. A write transaction has to begin and end on one thread."""
         last = segments[-1]
-        with translated("commit"):
-            self._check_room(segments)
-            with self._env.begin(write=True) as txn:
-                for segment in segments:
-                    self._write(txn, segment)
-                txn.put(APPLIED_KEY, pack_applied(last.index, last.term), db=self._databases[OWN])
-
-    def _check_room(self, segments: Sequence[Segment]) -> None:
-        """S16: keep pages free for the deletes that have to make room; removals alone always may go on."""
         growth = sum(segment.size_bytes for segment in segments if segment.records or segment.rows)
+        needed = int(growth * _PAGE_OVERHEAD_RATIO)
+        try:
+            with translated("commit"):
+                self._check_room(needed)
+                with self._env.begin(write=True) as txn:
+                    for segment in segments:
+                        self._write(txn, segment)
+                    txn.put(APPLIED_KEY, pack_applied(last.index, last.term), db=self._databases[OWN])
+        except DiskFullError:
+            raise
+        except DiskError as error:
+            # A write that the disk has room for only in part is reported by LMDB as an I/O error.
+            if self.disk.free_bytes(self.directory) < needed + MIB:
+                raise DiskFullError(f"{error}; the disk is full: free space on its file system") from error
+            raise
+
+    def _check_room(self, needed: int) -> None:
+        """S16: keep pages free for the deletes that have to make room; removals alone always may go on."""
         _, in_use, limit = self.size()
-        if growth and in_use + growth * _PAGE_OVERHEAD_RATIO > limit:
+        if needed and in_use + needed > limit:
             raise DiskFullError(
                 f"store commit: {in_use} of {limit} bytes of the map are in use; delete keys and compact"
             )

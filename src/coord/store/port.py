@@ -29,7 +29,8 @@ class Space:
     limit_bytes: int
     """How large the store can become whatever the disk holds."""
     free_disk_bytes: int
-    """What the disk can still take beyond the reserve (S16); 0 or less means full."""
+    """What can still be written beyond the reserve (S16), pages that wait to be reused included; 0 or less
+    means full."""
 
 
 class JobPort(Protocol):

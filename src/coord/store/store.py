@@ -33,6 +33,8 @@ class FlushJob:
     _engine: Engine
     _reserve: Reserve
     _done: int = 0
+    has_failed: bool = False
+    """True from a commit that failed until one that did not."""
 
     @property
     def index(self) -> int:
@@ -56,8 +58,10 @@ class FlushJob:
             try:
                 self._engine.commit(group)
             except DiskFullError:
+                self.has_failed = True
                 self._reserve.use(self._engine)
                 raise
+            self.has_failed = False
             self._done += len(group)
 
     def _next_group(self) -> list[Segment]:
@@ -220,7 +224,10 @@ class Store:
 
     def sync_job(self) -> SyncJob:
         """See `StorePort`."""
-        return SyncJob(self._applied[0], self.engine)
+        # S4: a commit that failed may have taken with it the page that names the one before, which no later
+        # sync would write again. The next commit names all of it anew.
+        is_unsettled = self._job is not None and self._job.has_failed
+        return SyncJob(self._synced_index if is_unsettled else self._applied[0], self.engine)
 
     def synced(self, job: SyncJobPort) -> None:
         """See `StorePort`."""
@@ -246,7 +253,8 @@ class Store:
     def space(self) -> Space:
         """See `StorePort`."""
         size, in_use, limit = self.engine.size()
-        return Space(size, in_use, limit, self.reserve.free_bytes())
+        # The file never shrinks: without its reusable pages a disk that it filled would stay full for ever.
+        return Space(size, in_use, limit, self.reserve.free_bytes() + size - in_use)
 
     def close(self) -> None:
         """See `StorePort`."""
