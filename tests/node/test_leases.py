@@ -1,0 +1,155 @@
+"""The reaper's promises, in virtual time."""
+
+from __future__ import annotations
+
+import trio
+
+from coord.node.node import Node
+from coord.protocol.ops import Method, Op
+from coord.testing.sim_node import SimClient, SimHost
+from tests.node.conftest import play
+
+
+async def grant(client: SimClient, ttl_s: int) -> int:
+    lease, granted_s = await client.write(Op.LEASE_GRANT, [ttl_s])
+    assert granted_s == max(ttl_s, 2)
+    return int(lease)
+
+
+def test_a_lease_expires_after_its_ttl_and_takes_its_keys_in_one_revision() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        lease = await grant(client, 5)
+        await client.put(b"b", b"1", lease)
+        await client.put(b"a", b"1", lease)
+        revision = node.revision
+
+        await trio.sleep(4.9)
+        assert await client.get(b"a") == b"1"
+        await trio.sleep(0.5)
+
+        assert await client.get(b"a") is None
+        assert await client.get(b"b") is None
+        assert node.revision == revision + 1
+        assert await client.request(Method.LEASE_LEASES, []) == []
+
+    play(scenario)
+
+
+def test_ttl_has_etcds_floor() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        await grant(SimClient(node), 1)
+
+    play(scenario)
+
+
+def test_keep_alive_renews_and_an_unknown_lease_answers_zero() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        lease = await grant(client, 5)
+        await client.put(b"a", b"1", lease)
+        for _ in range(10):
+            await trio.sleep(2)
+            assert await client.request(Method.LEASE_KEEP_ALIVE, [[lease, 7]]) == [[lease, 5], [7, 0]]
+        assert await client.get(b"a") == b"1"
+        index = node.machine.applied_index
+        await client.request(Method.LEASE_KEEP_ALIVE, [[lease]])
+        assert node.machine.applied_index == index, "a renewal costs no entry"
+
+    play(scenario)
+
+
+def test_a_renewal_that_meets_a_proposed_expiry_waits_and_fails() -> None:
+    """S22: never acknowledged while an expiry of the lease is in the log."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        lease = await grant(client, 2)
+        proposed = trio.Event()
+        propose = node.leases.propose
+
+        def tell(entry: bytes) -> bool:
+            proposed.set()
+            return propose(entry)
+
+        node.leases.propose = tell
+        await proposed.wait()
+        assert node.machine.lease_ttl(lease) == 2
+
+        assert await client.request(Method.LEASE_KEEP_ALIVE, [[lease]]) == [[lease, 0]]
+
+    play(scenario)
+
+
+def test_time_to_live_counts_down_and_misses_with_minus_one() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        lease = await grant(client, 10)
+        await client.put(b"a", b"", lease)
+        await trio.sleep(4.5)
+        assert await client.request(Method.LEASE_TIME_TO_LIVE, [lease, True]) == [lease, 5, 10, [b"a"]]
+        assert await client.request(Method.LEASE_TIME_TO_LIVE, [lease]) == [lease, 5, 10, []]
+        assert await client.request(Method.LEASE_TIME_TO_LIVE, [99]) == [99, -1, 0, []]
+
+    play(scenario)
+
+
+def test_a_restart_never_shortens_a_lease() -> None:
+    """S23: the new leader counts the full TTL from its own first entry."""
+    leases: list[int] = []
+
+    async def before(host: SimHost, node: Node) -> None:
+        leases.append(await grant(SimClient(node), 10))
+        await trio.sleep(9)
+
+    async def after(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        await trio.sleep(9.5)
+        assert await client.request(Method.LEASE_LEASES, []) == leases
+        await trio.sleep(1)
+        assert await client.request(Method.LEASE_LEASES, []) == []
+
+    play(after, play(before))
+
+
+def test_a_stall_of_the_node_does_not_count_against_leases() -> None:
+    """S22: the reaper adds its own stalls to every deadline."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        lease = await grant(client, 2)
+        shift = 0.0
+        clock = node.leases.clock
+
+        def stalled() -> float:
+            return clock() + shift
+
+        node.leases.clock = stalled
+        await trio.sleep(1)
+        shift = 60.0
+        await trio.sleep(0.5)
+        assert await client.request(Method.LEASE_KEEP_ALIVE, [[lease]]) == [[lease, 2]]
+        assert host.log.of("lease.clock.delayed")
+
+    play(scenario)
+
+
+def test_many_leases_expire_in_bounded_entries() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        await client.write_many([[0, int(Op.LEASE_GRANT), None, [2]] for _ in range(1200)])
+        index = node.machine.applied_index
+        await trio.sleep(4)
+        assert await client.request(Method.LEASE_LEASES, []) == []
+        assert node.machine.applied_index - index == 3
+
+    play(scenario)
+
+
+def test_leases_are_listed_by_expiry() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        long, short, middle = [await grant(client, ttl) for ttl in (30, 5, 10)]
+        assert await client.request(Method.LEASE_LEASES, []) == [short, middle, long]
+
+    play(scenario)

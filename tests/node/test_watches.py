@@ -1,0 +1,303 @@
+"""What watches promise: all events, in order, once, whole revisions, and never silence (P6–P8, S30)."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+import trio
+
+from coord.errors import ApiError, Compacted
+from coord.node.node import Node
+from coord.protocol.ops import Method, Op
+from coord.testing.sim_node import SimClient, SimHost
+from tests.node.conftest import play
+
+
+async def watch(client: SimClient, key: bytes, range_end: bytes = b"", start: int = 0, *rest: Any) -> tuple[int, int]:
+    watch_id, revision = await client.request(Method.WATCH_CREATE, [key, range_end, start, *rest])
+    return watch_id, revision
+
+
+def events(client: SimClient, watch_id: int) -> list[tuple[int, int, bytes, bytes]]:
+    """`(revision, type, key, value)` of what a watch was given."""
+    return [
+        (notification[2], event[0], event[1][0], event[1][5])
+        for notification in client.notifications
+        if notification[0] == 0 and watch_id in notification[1]
+        for event in notification[3]
+    ]
+
+
+def test_events_of_a_key_a_prefix_and_a_range() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        one, start = await watch(client, b"a1")
+        assert start == 2
+        prefix, _ = await watch(client, b"a", b"b")
+        span, _ = await watch(client, b"a1", b"a3")
+        await client.put(b"a1", b"x")
+        await client.put(b"a3", b"y")
+        await client.write(Op.DELETE_RANGE, [b"a1"])
+        await client.put(b"c", b"z")
+        assert events(client, one) == [(2, 0, b"a1", b"x"), (4, 1, b"a1", b"")]
+        assert events(client, prefix) == [(2, 0, b"a1", b"x"), (3, 0, b"a3", b"y"), (4, 1, b"a1", b"")]
+        assert events(client, span) == [(2, 0, b"a1", b"x"), (4, 1, b"a1", b"")]
+
+    play(scenario)
+
+
+def test_one_notification_serves_all_watches_with_the_same_events() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        ids = [(await watch(client, b"a", b"b"))[0] for _ in range(50)]
+        await client.put(b"a1", b"x")
+        (notification,) = client.notifications
+        assert sorted(notification[1]) == ids
+
+    play(scenario)
+
+
+def test_a_revision_comes_whole() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        live, _ = await watch(client, b"k", b"l")
+        puts = [[1, [b"k%d" % number, b"v"]] for number in range(5)]
+        await client.write(Op.TXN, [[], puts, []])
+        past, _ = await watch(client, b"k", b"l", 2)
+        await trio.testing.wait_all_tasks_blocked()
+        for one in (live, past):
+            (notification,) = [each for each in client.notifications if one in each[1]]
+            assert [event[1][0] for event in notification[3]] == [b"k%d" % number for number in range(5)]
+
+    play(scenario)
+
+
+def test_history_then_live_without_gap_or_double() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for number in range(1, 1501):
+            await client.put(b"k", b"%d" % number)
+        old, start = await watch(client, b"k", b"", 2)
+        assert start == 2
+        for number in range(1501, 1521):
+            await client.put(b"k", b"%d" % number)
+        await trio.sleep(1)
+        assert [value for *_, value in events(client, old)] == [b"%d" % number for number in range(1, 1521)]
+
+    play(scenario)
+
+
+def test_a_future_start_gives_nothing_below_it() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        future, start = await watch(client, b"k", b"", 5)
+        assert start == 5
+        for _ in range(5):
+            await client.put(b"k", b"v")
+        assert [revision for revision, *_ in events(client, future)] == [5, 6]
+
+    play(scenario)
+
+
+def test_filters_and_prev_kv() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        no_put, _ = await watch(client, b"k", b"", 0, 0, True, False)
+        no_delete, _ = await watch(client, b"k", b"", 0, 0, False, True)
+        previous, _ = await watch(client, b"k", b"", 0, 0, False, False, True)
+        await client.put(b"k", b"1")
+        await client.put(b"k", b"2")
+        await client.write(Op.DELETE_RANGE, [b"k"])
+        assert [kind for _, kind, *_ in events(client, no_put)] == [1]
+        assert [kind for _, kind, *_ in events(client, no_delete)] == [0, 0]
+        before = [
+            event[2] and event[2][5] for note in client.notifications if previous in note[1] for event in note[3]
+        ]
+        assert before == [None, b"1", b"2"]
+
+    play(scenario)
+
+
+def test_compacted_start_is_refused_with_the_revision() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(10):
+            await client.put(b"k", b"v")
+        await client.write(Op.COMPACT, [8])
+        with pytest.raises(Compacted) as caught:
+            await watch(client, b"k", b"", 7)
+        assert caught.value.compact_revision == 8
+        _, start = await watch(client, b"k", b"", 8)
+        assert start == 8
+
+    play(scenario)
+
+
+def test_a_slow_client_falls_back_to_history_and_misses_nothing() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        one, _ = await watch(client, b"k")
+        client.slow = True
+        for number in range(30):
+            await client.put(b"k", b"%d" % number)
+        assert events(client, one) == []
+        assert node.watches.late_count == 1
+        client.slow = False
+        await trio.sleep(1)
+        assert [value for *_, value in events(client, one)] == [b"%d" % number for number in range(30)]
+        assert node.watches.late_count == 0
+
+    play(scenario)
+
+
+def test_a_slow_watch_overtaken_by_compaction_is_told() -> None:
+    """etcd #17529: it lost events silently."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        one, _ = await watch(client, b"k")
+        client.slow = True
+        for _ in range(10):
+            await client.put(b"k", b"v")
+        await client.write(Op.COMPACT, [9])
+        client.slow = False
+        await trio.sleep(1)
+        assert client.notifications == [[2, [one], 9, ""]]
+        assert node.watches.watch_count == 0
+
+    play(scenario)
+
+
+def test_progress_is_always_answered_and_behind_the_events() -> None:
+    """S30; etcd says nothing while a watch lags."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        assert await client.request(Method.WATCH_PROGRESS, []) == 1
+        for number in range(3000):
+            await client.put(b"k", b"%d" % number)
+        one, _ = await watch(client, b"k", b"", 2)
+        revision = await client.request(Method.WATCH_PROGRESS, [])
+        assert revision == 3001
+        assert len(events(client, one)) == 3000
+
+    play(scenario)
+
+
+def test_idle_watches_that_ask_are_told_the_revision() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        asked, _ = await watch(client, b"k", b"", 0, 0, False, False, False, True)
+        await watch(client, b"k")
+        await client.put(b"other", b"v")
+        await trio.sleep(25)
+        assert client.notifications == [[1, [asked], 2], [1, [asked], 2]]
+
+    play(scenario, SimHost(1, options={"progress_interval_s": 10.0}))
+
+
+def test_cancel_answers_whether_there_was_one() -> None:
+    """DESIGN §7: etcd says nothing to an unknown id."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        one, _ = await watch(client, b"k")
+        assert await client.request(Method.WATCH_CANCEL, [one]) is True
+        assert await client.request(Method.WATCH_CANCEL, [one]) is False
+        await client.put(b"k", b"v")
+        assert client.notifications == []
+
+    play(scenario)
+
+
+def test_refusals() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        await watch(client, b"k", b"", 0, 7)
+        with pytest.raises(ApiError, match="duplicate watch ID"):
+            await watch(client, b"k", b"", 0, 7)
+        with pytest.raises(ApiError, match="range is empty"):
+            await watch(client, b"k", b"a")
+        with pytest.raises(Compacted):
+            await watch(client, b"k", b"", -1)
+
+    play(scenario)
+
+
+def test_a_connection_that_goes_takes_its_watches_with_it() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        gone, stays = SimClient(node), SimClient(node)
+        await watch(gone, b"k")
+        await watch(gone, b"k", b"", 1)
+        one, _ = await watch(stays, b"k")
+        node.forget(gone)
+        await client_put(stays)
+        assert node.watches.watch_count == 1
+        assert len(events(stays, one)) == 1
+        assert gone.notifications == []
+
+    async def client_put(client: SimClient) -> None:
+        await client.put(b"k", b"v")
+
+    play(scenario)
+
+
+def test_large_revisions_come_in_fragments_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coord.node.watches.WATCH_FRAGMENT_BYTES", 3000)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        fragmented, _ = await watch(client, b"k", b"l", 0, 0, False, False, False, False, True)
+        whole, _ = await watch(client, b"k", b"l")
+        await client.write(Op.TXN, [[], [[1, [b"k%d" % number, bytes(1000)]] for number in range(5)], []])
+        parts = [note for note in client.notifications if fragmented in note[1]]
+        assert [note[4] for note in parts] == [True, True, False]
+        assert sum(len(note[3]) for note in parts) == 5
+        assert [len(note[3]) for note in client.notifications if whole in note[1]] == [5]
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_watches_match_what_happened(seed: int) -> None:
+    """Every watch gets exactly the matching events from its start on, whatever the client's pace."""
+    chance = random.Random(seed)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        writer, clients = SimClient(node), [SimClient(node) for _ in range(3)]
+        happened: list[tuple[int, int, bytes, bytes]] = []
+        watches = []
+
+        for step in range(300):
+            client = chance.choice(clients)
+            if step % 10 == 0:
+                key = b"%d" % chance.randrange(5)
+                end = chance.choice([b"", b"\0", b"%d" % 4])
+                if end and end != b"\0" and end <= key:
+                    end = b""
+                start = chance.choice([0, max(node.revision - chance.randrange(40), 1), node.revision + 3])
+                watch_id, first = await watch(client, key, end, start)
+                watches.append((client, watch_id, key, end, first))
+            client.slow = chance.random() < 0.3
+            key = b"%d" % chance.randrange(5)
+            if chance.random() < 0.8:
+                await writer.put(key, b"%d" % step)
+                happened.append((node.revision, 0, key, b"%d" % step))
+            elif (await writer.write(Op.DELETE_RANGE, [key]))[0]:
+                happened.append((node.revision, 1, key, b""))
+        for client in clients:
+            client.slow = False
+        await trio.sleep(2)
+
+        for client, watch_id, key, end, first in watches:
+            wanted = [
+                event
+                for event in happened
+                if event[0] >= first
+                and (event[2] == key if not end else event[2] >= key and (end == b"\0" or event[2] < end))
+            ]
+            assert events(client, watch_id) == wanted
+
+    play(scenario)
