@@ -108,7 +108,7 @@ class LeaseReaper:
         renewed = []
         for lease in leases:
             ttl_s = self.machine.lease_ttl(lease)
-            if ttl_s and lease not in self._expiring:
+            if ttl_s:
                 self._set(lease, now + ttl_s)
                 self.renewed += 1
             renewed.append([lease, ttl_s])
