@@ -96,6 +96,26 @@ def test_a_sync_that_fails_during_recovery(style: SyncFailure) -> None:
         rig.recover()
 
 
+def test_a_tail_that_a_failed_recovery_only_seems_to_have_zeroed(rig: Rig) -> None:
+    """The first block of what was cut off is zero on the disk, and so no later crash can bring it back."""
+    rig.append(100)
+    path = rig.segments()[0]
+    torn = b"".join(rig.wal.plan([(2, 1, b"torn" * 300)], HardState(1, 0, 0))._steps[0].buffers)
+    rig.disk.open(path).write_synced(1024, (torn[:512],))
+    stale = 0
+    for seed in range(20):
+        disk = SimDisk(seed)
+        disk._directories = rig.disk.image()._directories
+        disk.fail_sync_at, disk.sync_failure = 3, SyncFailure.KEEPS_CLEAN
+        with pytest.raises(DiskError):
+            rig.recover_on(disk)
+        stale += disk.durable_bytes(path)[1024:1536] != bytes(512)
+        disk.restart()
+        rig.recover_on(disk)
+        assert disk.durable_bytes(path)[1024:1536] == bytes(512)
+    assert stale
+
+
 def test_a_full_disk_during_an_append_can_be_tried_again(rig: Rig) -> None:
     rig.append(100)
     rig.disk.write_budget_bytes = 700
@@ -121,6 +141,8 @@ def test_a_full_disk_during_a_roll_can_be_tried_again(rig: Rig, budget: int) -> 
             run()
         rig.model.check(rig.recover_on(rig.disk.image())[1])
         rig.disk.write_budget_bytes = 600
+        spare = [name for name in rig.disk.list(DIRECTORY) if name.endswith(".tmp")]
+        assert len(spare) == rig.wal._files.spares, "no file is lost"
     rig.disk.write_budget_bytes = None
     run()
     rig.append(10)

@@ -79,6 +79,26 @@ def test_release_keeps_what_is_above_the_index_and_the_last_segment(rig: Rig) ->
     assert [entry[0] for entry in rig.recover().entries] == [3, 4]
 
 
+def test_release_keeps_a_snapshot_mark_until_the_store_is_past_it(rig: Rig) -> None:
+    """S6: until then recovery has to redo the switch."""
+    rig.append(10, 10)
+    rig.write((), HardState(3, 0, 50), SnapshotMark(50, 3, b"members"))
+    rig.write([(51, 3, b"x" * 3500)])
+    rig.write([(52, 3, b"x" * 3500)])
+    assert not rig.release(49)
+    assert rig.recover().snapshot is not None
+    assert rig.release(50)
+    assert [entry[0] for entry in rig.recover().entries] == [51, 52]
+
+
+def test_released_entries_are_not_replaced(rig: Rig) -> None:
+    for _ in range(4):
+        rig.append(1400)
+    assert rig.release(2)
+    with pytest.raises(ValueError, match="does not join"):
+        rig.wal.plan([(2, 2, b"")], HardState(2, 0, 0))
+
+
 def test_release_waits_for_the_roll_to_be_on_the_disk(rig: Rig) -> None:
     rig.append(1000, 1000)
     run = rig.issue([(3, 1, b"x" * 1800)])
@@ -166,6 +186,8 @@ def test_released_segments_are_used_again_with_another_salt(rig: Rig) -> None:
 
 def test_a_prepared_file_makes_a_roll_cheap(rig: Rig) -> None:
     rig.prepare()
+    (spare,) = (name for name in rig.disk.list(DIRECTORY) if name.endswith(".tmp"))
+    assert rig.disk.durable_bytes(DIRECTORY / spare) == bytes(4096), "a roll waits for nothing but its header"
     assert rig.wal.prepare_job() is None, "one is ready"
     rig.append(1400)
     rig.append(1400)
