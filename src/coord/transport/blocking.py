@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import time
 from typing import Final
@@ -28,6 +27,8 @@ from coord.transport.link import (
 
 _RECEIVE_BYTES: Final = 256 * 1024
 _CLOSE_S: Final = 0.1
+_AT_ONCE: Final = 0.0
+"""A deadline that has passed: take what is here, wait for nothing."""
 
 
 class BlockingLink:
@@ -111,12 +112,13 @@ class BlockingLink:
     def is_open(self) -> bool:
         """Tell whether the link stands, as far as what has arrived tells; answers pings on the way."""
         try:
-            while select.select([self._socket], [], [], 0)[0]:
-                self._read(time.monotonic() + _CLOSE_S)
-            self._raise_if_closed()
+            while True:
+                self._raise_if_closed()
+                self._read(_AT_ONCE)
+        except TimeoutError:
+            return True
         except (OSError, LinkClosed):
             return False
-        return True
 
     def close(self) -> None:
         """Say goodbye, without waiting for an answer, and free the socket."""
@@ -143,9 +145,7 @@ class BlockingLink:
                     self._take(event)
                 elif event.status_code != 101:
                     text = bytes(event.body or b"").decode("utf-8", "replace").strip().partition("\n")[0]
-                    why = f"declined with HTTP status {event.status_code}" + (
-                        f": {text[:200]}" if text else ""
-                    )
+                    why = f"declined with HTTP status {event.status_code}" + (f": {text[:200]}" if text else "")
                     raise LinkFailed(f"{where}: {why}", status=event.status_code)
         if protocol.handshake_exc is not None:
             raise LinkFailed(f"{where}: does not speak {subprotocol} ({protocol.handshake_exc})")
@@ -157,9 +157,11 @@ class BlockingLink:
             self._take(event)
 
     def _feed(self, deadline: float) -> list[object]:
-        self._socket.settimeout(max(deadline - time.monotonic(), 0.0001))
+        self._socket.settimeout(max(deadline - time.monotonic(), 0.0))
         try:
             data = self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            raise TimeoutError("timed out") from None
         except ConnectionError as error:
             raise LinkClosed(CLOSE_ABNORMAL, error.strerror or str(error), LinkEnd.BROKEN) from error
         if data:
