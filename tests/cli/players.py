@@ -188,7 +188,7 @@ class InProcess(Player):
     """Runs coord's rows in this process, which spares starting Python; what goes on or forks gets its own."""
 
     def _run(self, words: list[str], environ: dict[str, str], row: Row) -> tuple[int, bytes, bytes]:
-        if row.until or "watch" in words:
+        if row.until or " -- " in row.line:
             return super()._run(words, environ, row)
         return run_here(words, environ, row.stdin.encode())
 

@@ -197,15 +197,9 @@ def _write_flags(formatter: click.HelpFormatter, title: str, flags: Sequence[Fla
     for flag in flags:
         short = f"-{flag.short}, " if flag.short else "    "
         left = f"  {short}--{flag.name} {flag.metavar}".rstrip()
-        default = "" if flag.is_bool or flag.default in ("", 0) else f" [default: {_shown(flag)}]"
+        default = "" if flag.is_bool or flag.default in ("", 0) else f" [default: {flag.shown(flag.default)}]"
         text = click.wrap_text(
             flag.help + default, 110, " " * _HELP_COLUMN, " " * _HELP_COLUMN, preserve_paragraphs=False
         )
         beside = left.ljust(_HELP_COLUMN) + text[_HELP_COLUMN:]
         formatter.write((beside if len(left) < _HELP_COLUMN - 1 else f"{left}\n{text}") + "\n")
-
-
-def _shown(flag: Flag) -> str:
-    if isinstance(flag.default, tuple):
-        return ",".join(flag.default)
-    return f"{flag.default:g}s" if isinstance(flag.default, float) else str(flag.default)

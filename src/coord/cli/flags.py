@@ -132,6 +132,14 @@ class Flag:
         """The flag as etcdctl names it in an error."""
         return f"-{self.short}, --{self.name}" if self.short else f"--{self.name}"
 
+    def shown(self, value: Any) -> str:
+        """Return `value` as it is written on a command line."""
+        if self.read is list_value:
+            return ",".join(value)
+        if self.read is duration_value:
+            return f"{value:g}s"
+        return str(value).lower() if self.is_bool else str(value)
+
 
 HELP: Final = Flag("help", "Show this help and exit.", short="h")
 

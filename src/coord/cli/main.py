@@ -8,9 +8,13 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+import click
+
 from coord.cli.command import Group
 from coord.cli.failure import CommandError
 
+COMPLETE_VARIABLE: Final = "_COORD_COMPLETE"
+"""Set by the shell when it asks for completions."""
 COMMANDS: Final = {
     "alarm": ("coord.cli.cluster:alarm", "List or disarm alarms."),
     "check": ("coord.cli.check:check", "Check what a cluster can do."),
@@ -53,7 +57,7 @@ before or after the command, and each has a variable (COORD_COMMAND_TIMEOUT, COO
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, that of the process by default, and return the exit status."""
     try:
-        status = root.main(arguments, prog_name="coord", standalone_mode=False)
+        status = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except CommandError as failure:
         return _tell(failure)
@@ -65,7 +69,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Die of the signal, as a shell that runs this in a loop expects.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.raise_signal(signal.SIGINT)
-    return status if isinstance(status, int) else 0
+        raise
+    return status
+
+
+def _run(arguments: Sequence[str]) -> int:
+    if COMPLETE_VARIABLE in os.environ:
+        root.main(arguments, prog_name="coord", complete_var=COMPLETE_VARIABLE)
+    # Not by click's own `main`, which makes an exit of its own of Ctrl-C and of a reader that has gone.
+    try:
+        with root.make_context("coord", list(arguments)) as context:
+            root.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return 0
 
 
 def _tell(failure: CommandError) -> int:

@@ -128,7 +128,7 @@ def settings_of(line: Parsed, environ: Mapping[str, str] | None = None) -> Setti
     """
     values: dict[str, Any] = {}
     for flag in GLOBAL_FLAGS:
-        variable = ENVIRONMENT_PREFIX + flag.name.upper().replace("-", "_")
+        variable = _variable(flag)
         text = (os.environ if environ is None else environ).get(variable)
         if flag.name in line.given or not text:
             values[flag.name] = line.given.get(flag.name, flag.default)
@@ -138,8 +138,8 @@ def settings_of(line: Parsed, environ: Mapping[str, str] | None = None) -> Setti
         except ValueError as error:
             raise CommandError(f"invalid value in {variable}: {error}", hint=f"unset {variable}") from None
     if values["debug"]:
-        for name, value in values.items():
-            print(f"{ENVIRONMENT_PREFIX}{name.upper().replace('-', '_')}={value}", file=sys.stderr)
+        for flag in GLOBAL_FLAGS:
+            print(f"{_variable(flag)}={flag.shown(values[flag.name])}", file=sys.stderr)
     return Settings(
         values["endpoints"] or GLOBAL_FLAGS[0].default,
         values["command-timeout"],
@@ -149,8 +149,15 @@ def settings_of(line: Parsed, environ: Mapping[str, str] | None = None) -> Setti
     )
 
 
+def _variable(flag: Flag) -> str:
+    return ENVIRONMENT_PREFIX + flag.name.upper().replace("-", "_")
+
+
 def show(data: bytes) -> None:
     """Print what a printer returned, at once."""
     out = sys.stdout.buffer
-    out.write(data)
+    left = memoryview(data)
+    while left:
+        # Where Python was told not to buffer this is the file itself, which may take only a part.
+        left = left[out.write(left) :]
     out.flush()

@@ -28,10 +28,12 @@ def _completion(line: Parsed, settings: Settings) -> None:
         raise bad_arguments(f"completion needs one argument: {', '.join(_SHELLS)}")
     from click.shell_completion import get_completion_class
 
+    from coord.cli.main import COMPLETE_VARIABLE
+
     root = click.get_current_context().find_root().command
     shell = get_completion_class(line.words[0])
     assert shell is not None
-    show(shell(root, {}, "coord", "_COORD_COMPLETE").source().encode() + b"\n")
+    show(shell(root, {}, "coord", COMPLETE_VARIABLE).source().encode() + b"\n")
 
 
 def _help(line: Parsed, settings: Settings) -> None:

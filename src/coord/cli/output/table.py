@@ -50,7 +50,7 @@ def render(header: Sequence[str], body: Sequence[rows.Row]) -> bytes:
         for number in range(max(len(cell) for cell in row)):
             cells = [cell[number] if number < len(cell) else "" for cell in row]
             lines.append(_line([_right(cell, width) for cell, width in zip(cells, widths, strict=True)]))
-    return text_lines([*lines, ruler] if body else lines)
+    return text_lines([*lines, ruler])
 
 
 def _line(cells: Sequence[str]) -> str:
