@@ -27,7 +27,7 @@ from coord.protocol.server_protocol import FrameHeads, goodbye, hello
 from coord.server.connection import Connection
 from coord.server.http import Pages
 from coord.transport.http import Door
-from coord.transport.link import CLOSE_RESTART, CLOSE_TRY_LATER, Link, LinkEnd
+from coord.transport.link import CLOSE_INTERNAL, CLOSE_RESTART, CLOSE_TRY_LATER, Link, LinkEnd
 from coord.transport.listener import accept_all, listen
 from coord.transport.socket_link import peer_name
 
@@ -50,9 +50,10 @@ class Gateway:
     _listeners: list[tuple[Url, socket.socket]] = field(factory=list)
     _connections: dict[Connection, None] = field(factory=dict)
     _pending: int = 0
+    _links: int = 0
     _accepting: trio.CancelScope = field(factory=trio.CancelScope)
     _closing: bool = False
-    _one_gone: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+    _link_gone: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     @property
     def connections(self) -> int:
@@ -104,8 +105,8 @@ class Gateway:
             connection.flush()
             connection.link.close(CLOSE_RESTART, reason)
         with trio.move_on_after(2 * CLOSE_TIMEOUT_S):
-            while self._connections:
-                await self._one_gone.park()
+            while self._links:
+                await self._link_gone.park()
 
     # ---- inside
 
@@ -117,18 +118,14 @@ class Gateway:
             answer=pages.answer,
             hosts=(*urls, *self.hosts),
             origins=frozenset(self.origins),
-            max_message_bytes=FRAME_BYTES_MAX
-            + max(0, self.node.max_request_bytes - MAX_REQUEST_BYTES_DEFAULT),
+            max_message_bytes=FRAME_BYTES_MAX + max(0, self.node.max_request_bytes - MAX_REQUEST_BYTES_DEFAULT),
             on_refused=self._on_refused,
             on_answered=self._on_answered,
         )
 
     async def _accept(self, nursery: trio.Nursery, door: Door, heads: FrameHeads) -> None:
         def take(sock: socket.socket) -> None:
-            if (
-                self._pending >= HANDSHAKES_PENDING_MAX
-                or self._pending + len(self._connections) >= CONNECTIONS_MAX
-            ):
+            if self._pending >= HANDSHAKES_PENDING_MAX or self._pending + len(self._connections) >= CONNECTIONS_MAX:
                 self._turn_away(sock)
             else:
                 self._pending += 1
@@ -154,25 +151,36 @@ class Gateway:
             sock.close()
 
     async def _meet(self, sock: socket.socket, door: Door, heads: FrameHeads) -> None:
-        """Serve one connection; whatever happens to it happens to it alone (law 7)."""
         peer = peer_name(sock)
         try:
-            try:
-                link = await door.admit(sock)
-            finally:
-                self._pending -= 1
-            if link is not None:
-                async with link:
-                    await self._serve_link(link, heads)
+            link = await door.admit(sock)
         except Exception as error:
             self.log("client.connection.failed", peer=peer, error=repr(error))
+            return
+        finally:
+            self._pending -= 1
+        if link is None:
+            return
+        self._links += 1
+        try:
+            async with link:
+                await self._isolate(link, heads)
+        finally:
+            self._links -= 1
+            self._link_gone.unpark_all()
+
+    async def _isolate(self, link: Link, heads: FrameHeads) -> None:
+        """Serve one connection; whatever happens to it happens to it alone (law 7)."""
+        try:
+            await self._serve_link(link, heads)
+        except Exception as error:
+            self.log("client.connection.failed", peer=link.peer, error=repr(error))
+            link.close(CLOSE_INTERNAL, "a mistake of this node, see its log")
 
     async def _serve_link(self, link: Link, heads: FrameHeads) -> None:
         node, metrics = self.node, self.metrics
         if self._closing or not node.cluster_id:
-            link.close(
-                CLOSE_TRY_LATER, "this node is stopping" if self._closing else "there is no cluster yet"
-            )
+            link.close(CLOSE_TRY_LATER, "this node is stopping" if self._closing else "there is no cluster yet")
             return
         link.send(
             hello(
@@ -195,12 +203,9 @@ class Gateway:
                 self.log("client.connection.dropped", peer=link.peer, reason=str(end))
         finally:
             del self._connections[connection]
-            self._one_gone.unpark_all()
             metrics.client_connections = len(self._connections)
             reason = "" if link.closed is None else str(link.closed)
-            self.log(
-                "client.connection.closed", peer=link.peer, connections=len(self._connections), reason=reason
-            )
+            self.log("client.connection.closed", peer=link.peer, connections=len(self._connections), reason=reason)
 
     def _on_refused(self, peer: str, status: int, reason: str) -> None:
         self.metrics.client_refused_total += 1
