@@ -208,17 +208,19 @@ class Broadcaster:
             groups.setdefault(group, ([], changes))[0].append(watch)
         now = self.clock()
         for (prev_kv, fragment, _), (watches, changes) in groups.items():
-            encoded = [self._event(change, prev_kv) for change in changes]
+            # What stood at the revision before can be read, however old, unless that revision itself is compacted.
+            is_readable = revision > self.machine.compact_revision
+            encoded = [self._event(change, prev_kv and is_readable) for change in changes]
             self.events_sent += len(encoded) * len(watches)
             for watch in watches:
                 watch.spoke_at = now
             for notification in _notifications(_ids(watches), revision, encoded, fragment):
                 self._notify(sink, notification)
 
-    def _event(self, change: RawEvent, prev_kv: bool) -> bytes:
+    def _event(self, change: RawEvent, with_previous: bool) -> bytes:
         _, kind, record, previous = change
         before = NULL
-        if prev_kv and previous is not None and previous[0] >= self.machine.compact_revision:
+        if with_previous and previous is not None:
             before = self.machine.backend.read(*previous)
         return (b"\x83\x00" if kind == EventType.PUT else b"\x83\x01") + record + before
 
