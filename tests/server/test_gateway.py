@@ -147,14 +147,12 @@ def test_client_that_never_reads_costs_bounded_memory_and_nobody_else() -> None:
                 await deaf.recv()
                 for number in range(200):
                     deaf.send(get(b"big", number + 1))
-                connection = None
                 for _ in range(50):
                     await works(bystander)
-                    connection = list(made.gateway._connections)[-1]
-                    assert connection.link.buffered_bytes <= SEND_BUFFER_HIGH_BYTES + 2 * 500_000 * 64
-                assert connection is not None
-                assert connection.link.buffered_bytes > SEND_BUFFER_HIGH_BYTES
-                assert connection.is_slow()
+                connection = list(made.gateway._connections)[-1]
+                assert connection.link.buffered_bytes > SEND_BUFFER_HIGH_BYTES / 2
+                assert connection.link.buffered_bytes < SEND_BUFFER_HIGH_BYTES + 2 * 500_000
+                assert made.metrics.client_requests_total["range"] < 150
                 deaf.abort()
 
     trio.run(main)

@@ -79,12 +79,12 @@ class Connection:
         link = self._link
         try:
             while True:
-                if link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
-                    # A client that does not read its answers is not read either.
-                    await link.wait_drained(SEND_BUFFER_HIGH_BYTES // 2)
                 messages = await link.recv_many()
                 self._metrics.client_frames_received_total += len(messages)
                 for message in messages:
+                    if link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
+                        # A client that does not read its answers is not read either.
+                        await link.wait_drained(SEND_BUFFER_HIGH_BYTES // 2)
                     self._metrics.client_received_bytes_total += len(message)
                     self._take(message)
                 if self._parts or self._done:
@@ -113,9 +113,7 @@ class Connection:
         new = set(ids)
         if len(new) < len(ids) or not self._open.isdisjoint(new):
             # Its replies could not be told apart from those still to come, so it is answered by id 0.
-            doubled = (
-                min(new & self._open) if new & self._open else min(one for one in ids if ids.count(one) > 1)
-            )
+            doubled = min(new & self._open) if new & self._open else min(one for one in ids if ids.count(one) > 1)
             self._refuse([0], InvalidArgument(f"coord: request id {doubled} is already open"))
             return
         if len(self._open) + len(ids) > REQUESTS_OPEN_PER_CONNECTION:
