@@ -11,6 +11,7 @@ import pytest
 from coord.codec import decode, encode
 from coord.limits import ANSWER_BYTES_KEPT, CLIENT_WINDOW
 from coord.mvcc.clients import ClientRecord, ClientTable, digest
+from coord.protocol.entries import WritesHeader, encode_writes
 
 from .rig import DELETE, PUT, TXN, Rig
 
@@ -235,6 +236,23 @@ def test_a_busy_client_costs_one_row_a_flush() -> None:
 )
 def test_the_digest_is_over_the_deterministic_encoding(write: list[Any]) -> None:
     assert digest(*write) == blake2b(encode(write), digest_size=8).digest()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["f7", "f0", "f8ff", "a1810102", "a1a1010203", "f97e00", "3bffffffffffffffff", "a1f7f6", "81a0", "64f09f9880"],
+)
+def test_whatever_a_client_sends_has_a_digest(arguments: str) -> None:
+    """A write that is refused may stand in an entry beside good ones, and is recorded like them."""
+    rig = Rig()
+    client = rig.register()
+    body = b"\x82\x84\x01\x01\xf6" + bytes.fromhex(arguments) + encode(numbered(2))
+    header = WritesHeader(7, 1, client, 1, "", 128, {})
+    for _ in range(2):
+        applied = rig.apply(encode_writes(header, body))
+        assert [ok for _, ok, _ in applied.answers] == [False, True]
+    assert rig.get(b"k")[3] == 1
+    rig.reload()
 
 
 def test_eviction_order_survives_a_restart() -> None:

@@ -49,6 +49,19 @@ def test_ordered_keys_are_a_sorted_set(script: list[tuple[str, Any]], start: int
     assert keys.slice(b"", None, 2**40) == sorted(model)
 
 
+def test_a_slice_is_full_wherever_it_starts() -> None:
+    """A slice of fewer keys than asked for tells its reader that there are no more."""
+    keys = OrderedKeys()
+    names = [b"%04d" % (number * 7919 % 1000) for number in range(1000)]
+    for name in names:
+        keys.add(name)
+    names.sort()
+    for start in range(0, 1000, 3):
+        for count in (1, 100, BLOCK_KEYS_MAX, 700):
+            assert keys.slice(names[start], None, count) == names[start : start + count]
+            assert keys.slice(names[start] + b"\0", b"0900", count) == names[start + 1 : max(900, start + 1)][:count]
+
+
 def test_blocks_stay_small_whatever_the_order() -> None:
     for order in (range(5000), range(5000, 0, -1), [number * 7919 % 10007 for number in range(5000)]):
         keys = OrderedKeys()
