@@ -1,0 +1,105 @@
+"""What the state machine costs: CPU of a put, memory and stalls of the index at a million keys, CPU of a restart.
+
+python bench/mvcc.py [KEYS]
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from coord.codec import encode
+from coord.mvcc.index import KeyIndex, pack_state
+from coord.mvcc.machine import StateMachine
+from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.ops import Op
+from coord.testing.memory_backend import MemoryBackend
+
+VALUE = b"x" * 256
+WRITES_PER_ENTRY = 200
+
+
+def resident_mib() -> float:
+    """Return the memory of this process that lies in RAM, in MiB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def puts(name: str, key: Callable[[int], bytes], *, client: int) -> None:
+    """Apply 40 000 puts in entries of 200 and print the CPU time of one, decoding included."""
+    machine = StateMachine(MemoryBackend())
+    register = encode([[0, int(Op.REGISTER), None, []]])
+    machine.apply(1, 1, encode_writes(WritesHeader(1, 1, 0, 0, "", 128, {}), register))
+    entries = []
+    for number in range(0, 40_000, WRITES_PER_ENTRY):
+        first = number + 1 if client else 0
+        writes = [
+            [first and first + place, int(Op.PUT), None, [key(number + place), VALUE]]
+            for place in range(WRITES_PER_ENTRY)
+        ]
+        header = WritesHeader(1, 1, client, first, "", 128, {})
+        entries.append(encode_writes(header, encode(writes)))
+    started = time.process_time()
+    for index, data in enumerate(entries, start=2):
+        machine.apply(index, 1, data)
+    spent = time.process_time() - started
+    print(f"put, {name:<24} {spent / 40_000 * 1e6:6.2f} µs")
+
+
+def index(count: int) -> None:
+    """Fill an index with `count` random keys; print memory, the longest put and the longest collection."""
+    chance = random.Random(1)
+    before = resident_mib()
+    keys = KeyIndex()
+    longest = 0.0
+    started = time.process_time()
+    for number in range(count):
+        key = b"%08x" % chance.getrandbits(32)
+        put = time.thread_time()
+        keys.replace(key, keys.packed(key), pack_state(number + 2, 0, number + 2, 1, 0))
+        longest = max(longest, time.thread_time() - put)
+    spent = time.process_time() - started
+    print(f"index, {count} keys: {resident_mib() - before:.0f} MiB, {spent / count * 1e6:.2f} µs a key")
+    print(f"index, longest put {longest * 1e3:.2f} ms")
+    collected = time.thread_time()
+    gc.collect()
+    print(f"index, full collection {(time.thread_time() - collected) * 1e3:.2f} ms")
+
+
+def restart(count: int) -> None:
+    """Rebuild a machine from `count` records; print the CPU time for a million and the longest slice."""
+    backend = MemoryBackend()
+    machine = StateMachine(backend)
+    for number in range(0, count, WRITES_PER_ENTRY):
+        writes = [[0, int(Op.PUT), None, [b"%08d" % (number + place), VALUE]] for place in range(WRITES_PER_ENTRY)]
+        header = WritesHeader(1, 1, 0, 0, "", 128, {})
+        machine.apply(number // WRITES_PER_ENTRY + 1, 1, encode_writes(header, encode(writes)))
+    machine.flush_rows()
+    restarted = StateMachine(backend)
+    longest = 0.0
+    started = last = time.process_time()
+    for _ in restarted.load():
+        now = time.process_time()
+        longest, last = max(longest, now - last), now
+    spent = (last - started) / count
+    print(f"restart, {spent * 1e6:.2f} s of CPU for a million records, longest slice {longest * 1e3:.1f} ms")
+
+
+def main() -> None:
+    """Run all three."""
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+    puts("100 keys, no client", lambda number: b"key%05d" % (number % 100), client=0)
+    puts("100 keys, numbered", lambda number: b"key%05d" % (number % 100), client=1)
+    puts("new keys in order", lambda number: b"key%05d" % number, client=0)
+    puts("new keys at random", lambda number: b"%08x" % (number * 2654435761 % 2**32), client=0)
+    index(count)
+    restart(count // 4)
+
+
+if __name__ == "__main__":
+    main()
