@@ -62,7 +62,7 @@ class Server:
         while not self._is_healthy():
             if self.process.poll() is not None or time.monotonic() > give_up:
                 self.__exit__()
-                raise RuntimeError(f"the server did not start: {self._log.read_text()}")
+                raise RuntimeError(f"no server, exit status {self.process.returncode}: {self._log.read_text()}")
             time.sleep(0.02)
         return self
 

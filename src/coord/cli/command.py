@@ -11,6 +11,7 @@ import click
 
 from coord.cli.failure import CommandError
 from coord.cli.flags import HELP, Flag, Parsed, list_value, parse
+from coord.cli.quoting import quote
 from coord.cli.settings import GLOBAL_FLAGS, Settings, settings_of
 
 Run = Callable[[Parsed, Settings], None]
@@ -118,8 +119,8 @@ class Group(click.Group):
         else:
             ctx.obj = _read(ctx, args, (*self.flags, *_inherited(ctx), *GLOBAL_FLAGS), stop_at_word=True)
             rest = [*ctx.obj.words, *ctx.obj.rest]
-        ctx._protected_args, ctx.args = rest[:1], rest[1:]
-        return ctx.args
+        ctx.args = rest
+        return rest
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -128,17 +129,20 @@ class Group(click.Group):
         command = self.get_command(ctx, args[0])
         if command is None and not ctx.resilient_parsing:
             raise CommandError(
-                f"unknown command {click_quote(args[0])} for {click_quote(ctx.command_path)}",
+                f"unknown command {quote(args[0])} for {quote(ctx.command_path)}",
                 hint=f"Run '{ctx.command_path} --help' for usage.",
             )
         return (command.name if command else None), command, args[1:]
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named; without one show the help."""
-        if not ctx._protected_args:
+        if not ctx.args:
             click.echo(self.get_help(ctx))
             return None
-        return super().invoke(ctx)
+        _, command, rest = self.resolve_command(ctx, ctx.args)
+        assert command is not None
+        with command.make_context(command.name, rest, parent=ctx) as inner:
+            return command.invoke(inner)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write usage, meaning, commands and flags."""
@@ -151,11 +155,6 @@ class Group(click.Group):
             formatter.write("\n" + self.epilog + "\n")
         _write_flags(formatter, "Flags", (*self.flags, *GLOBAL_FLAGS, HELP))
         formatter.write(f"\nRun '{ctx.command_path} <command> --help' for more about a command.\n")
-
-
-def click_quote(text: str) -> str:
-    """Return `text` between double quotes."""
-    return f'"{text}"'
 
 
 def _inherited(ctx: click.Context) -> tuple[Flag, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 import click
@@ -10,6 +9,7 @@ import click
 from coord.cli.command import Command, Group
 from coord.cli.failure import CommandError, bad_arguments
 from coord.cli.flags import Parsed
+from coord.cli.quoting import quote
 from coord.cli.settings import Settings, show
 
 API_VERSION: Final = "1.0"
@@ -42,10 +42,8 @@ def _help(line: Parsed, settings: Settings) -> None:
         group = context.command
         command = group.get_command(context, word) if isinstance(group, Group) else None
         if command is None:
-            raise CommandError(
-                f"unknown help topic {os.fsencode(' '.join(line.words))!r}".replace("b'", "'"),
-                hint="Run 'coord --help' for all commands.",
-            )
+            topic = quote(" ".join(line.words), "'")
+            raise CommandError(f"unknown help topic {topic}", hint="Run 'coord --help' for all commands.")
         context = click.Context(command, parent=context, info_name=command.name)
     show(context.get_help().encode() + b"\n")
 
