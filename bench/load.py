@@ -61,7 +61,7 @@ def node(*flags: str) -> Iterator[tuple[str, int]]:
             sys.executable, "-m", "coord", "serve", f"--data-dir={directory}/data",
             f"--listen-client-urls=http://127.0.0.1:{client}", f"--advertise-client-urls=http://127.0.0.1:{client}",
             f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-            "--log-level=warning", *flags,
+            "--log-level=warn", *flags,
         ]  # fmt: skip
         process = subprocess.Popen(command)
         try:
@@ -69,7 +69,7 @@ def node(*flags: str) -> Iterator[tuple[str, int]]:
             yield f"127.0.0.1:{client}", process.pid
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(timeout=20)
+            process.wait(timeout=10)
 
 
 def wait_ready(endpoint: str, timeout_s: float = 30.0) -> None:

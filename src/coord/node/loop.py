@@ -20,7 +20,7 @@ Turn = Callable[[], bool]
 class Loop:
     """Runs the turns while there is work, and sleeps while there is none."""
 
-    def __init__(self, clock: Callable[[], float], on_stall: Callable[[Turn, float], None]) -> None:
+    def __init__(self, clock: Callable[[], float], on_stall: Callable[[str, float], None]) -> None:
         self._clock = clock
         self._on_stall = on_stall
         self._turns: Sequence[Turn] = ()
@@ -58,7 +58,7 @@ class Loop:
             ended = self._clock()
             if ended - began >= STALL_S:
                 self.stalls += 1
-                self._on_stall(turn, ended - began)
+                self._on_stall(turn.__qualname__, ended - began)
             began = ended
 
     async def _sleep(self) -> None:

@@ -443,9 +443,8 @@ class Node:
         self.space.refused()
         return False
 
-    def _on_stall(self, turn: object, took_s: float) -> None:
-        name = getattr(turn, "__qualname__", repr(turn))
-        self.seams.log("loop.turn.stalled", task=name, ms=round(took_s * 1000, 1))
+    def _on_stall(self, turn: str, took_s: float) -> None:
+        self.seams.log("loop.turn.stalled", task=turn, ms=round(took_s * 1000, 1))
 
     def _new_round(self) -> int:
         self._rounds += 1
