@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from coord.client import responses as r
 from coord.client import verbs
 from coord.client.blocking_link import NodeConnection
 from coord.client.blocking_watch import BlockingWatch
-from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, backoff_s, parse_endpoints
+from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, parse_endpoints, refusal_pause_s
 from coord.client.failing import (
     TIMEOUT_DEFAULT_S,
     is_clear_refusal,
@@ -32,7 +32,8 @@ from coord.transport.link import LinkClosed, LinkFailed
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 Answer = TypeVar("Answer")
-REFUSALS_BEFORE_MOVING = 2
+REFUSALS_BEFORE_MOVING: Final = 2
+LONGEST_S: Final = 1e6
 
 
 def connect_sync(
@@ -337,7 +338,8 @@ class BlockingClient:
     # -- how calls are made
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._timeout if timeout is None else timeout
+        # The longest that a lock and a socket take is less than infinity.
+        return min(self._timeout if timeout is None else timeout, LONGEST_S)
 
     def _only(self, endpoint: str, timeout: float | None) -> BlockingClient:
         """Return a client like this one of `endpoint` alone."""
@@ -372,11 +374,16 @@ class BlockingClient:
         refusal: ApiError | None = None
         for attempt in itertools.count(1):
             connection = self._connected(deadline, timeout)
+            is_whole = False
             try:
                 send = connection.send_write if verb.is_write else connection.send_request
                 request_id = send(verb.code, max(deadline - time.monotonic(), 0.001), verb.arguments)
+                is_whole = True
                 return connection.wait_reply(request_id, deadline)
             except TimeoutError:
+                if not is_whole:
+                    # Half a frame was sent; whatever followed would be taken for its other half.
+                    self._drop()
                 raise timed_out(timeout, verb.is_write, True, refusal) from None
             except (LinkClosed, ProtocolViolation, OSError) as error:
                 self._drop()
@@ -390,7 +397,7 @@ class BlockingClient:
                 if attempt >= REFUSALS_BEFORE_MOVING and len(self._rotation.endpoints) > 1:
                     self._drop()
                     self._rotation.failed(connection.endpoint, str(error))
-            pause_s = backoff_s(attempt, self._random)
+            pause_s = refusal_pause_s(attempt, self._random)
             if time.monotonic() + pause_s >= deadline:
                 raise timed_out(timeout, verb.is_write, False, refusal)
             time.sleep(pause_s)

@@ -69,14 +69,14 @@ class NodeConnection:
     def send_request(self, method: int, timeout: float, arguments: Sequence[Any]) -> int:
         """Send one request and return its id."""
         request_id = self._new_id()
-        timeout_ms = max(int(timeout * 1000), 1)
-        self._link.send(protocol.requests_frame([(request_id, method, timeout_ms, arguments)]), timeout)
+        requests = [(request_id, method, protocol.milliseconds(timeout), arguments)]
+        self._link.send(protocol.requests_frame(requests), timeout)
         return request_id
 
     def send_write(self, op: int, timeout: float, arguments: Sequence[Any]) -> int:
         """Send one write without a number and return its request id."""
         request_id = self._new_id()
-        ids = [(request_id, max(int(timeout * 1000), 1))]
+        ids = [(request_id, protocol.milliseconds(timeout))]
         self._link.send(protocol.writes_frame(ids, [(0, op, None, arguments)]), timeout)
         return request_id
 

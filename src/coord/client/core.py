@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from coord.client.calls import NEVER, Call, Connection, Subscription
-from coord.client.endpoints import Rotation, backoff_s
+from coord.client.endpoints import Rotation, refusal_pause_s
 from coord.client.failing import is_clear_refusal, lost_after_sending, timed_out, unreachable
 from coord.client.watches import Watches
 from coord.errors import ApiError, ProtocolViolation
@@ -24,6 +24,7 @@ from coord.protocol import client_protocol as protocol
 from coord.protocol.ops import Method, ServerMessage
 
 _WATCH_CREATE: Final = int(Method.WATCH_CREATE)
+_WATCH_PROGRESS: Final = int(Method.WATCH_PROGRESS)
 _CANCEL: Final = int(Method.CANCEL)
 
 
@@ -73,9 +74,9 @@ class ClientCore:
         """Take a call that was refused; it leaves after a pause, which grows with each refusal."""
         call.connection = None
         call.attempts += 1
-        due = now + backoff_s(call.attempts, self.rotation.random)
+        due = now + refusal_pause_s(call.attempts, self.rotation.random)
         if due >= call.deadline:
-            self._finish(call, call.refusal)
+            self._finish(call, timed_out(call.timeout_ms / 1000, False, False, call.refusal))
             return
         heapq.heappush(self._resting, (due, call.id, call))
         self.next_due = min(self.next_due, due)
@@ -152,7 +153,11 @@ class ClientCore:
                 self.next_due = min(self.next_due, call.deadline)
         while self._resting and (self._resting[0][0] <= now or self._resting[0][2].is_done):
             call = heapq.heappop(self._resting)[2]
-            if not call.is_done:
+            if call.is_done:
+                continue
+            if call.code == _WATCH_PROGRESS and call.subscription is not None:
+                self.submit_progress(call, call.subscription)
+            else:
                 self.outbox.append(call)
         self.outbox = [call for call in self.outbox if not call.is_done]
         if self._resting:
@@ -246,7 +251,7 @@ class ClientCore:
             if reply[1] > highest:
                 highest = reply[1]
             connection.refusals = 0
-            if call.subscription is not None and not self._take_watch_reply(connection, call, reply[2]):
+            if call.subscription is not None and not self._take_watch_reply(connection, call, reply[2], now):
                 continue
             call.reply = reply
             call.frame = frame
@@ -255,15 +260,15 @@ class ClientCore:
                 wakes.append(call.waiter)
         self.revision = highest
 
-    def _take_watch_reply(self, connection: Connection, call: Call, result: Any) -> bool:
+    def _take_watch_reply(self, connection: Connection, call: Call, result: Any, now: float) -> bool:
         assert call.subscription is not None
         if call.code == _WATCH_CREATE:
             self.watches.created(connection, call.subscription, result[1])
         elif call.subscription.connection is connection:
             self.watches.progressed(call.subscription, result)
         else:
-            # S30: this connection's progress says nothing of a watch that another one carries.
-            self.submit_progress(call, call.subscription)
+            # S30: this connection's progress says nothing of a watch that another one carries, or none now.
+            self.rest(call, now)
             return False
         return True
 

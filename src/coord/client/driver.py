@@ -17,7 +17,8 @@ from coord.client.calls import NEVER, Call, Connection, Subscription
 from coord.client.core import ClientCore
 from coord.client.failing import timed_out, unreachable
 from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
-from coord.limits import REQUEST_TIMEOUT_MS_MAX, SEND_BUFFER_HIGH_BYTES
+from coord.limits import SEND_BUFFER_HIGH_BYTES
+from coord.protocol.client_protocol import milliseconds
 from coord.protocol.ops import Method
 from coord.transport.link import Link, LinkClosed
 
@@ -31,11 +32,6 @@ class Line:
 
     connection: Connection
     link: Link
-
-
-def milliseconds(timeout: float) -> int:
-    """Return `timeout`, in seconds, as a node takes it."""
-    return int(min(max(timeout * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
 
 
 class Driver:

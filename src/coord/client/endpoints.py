@@ -12,6 +12,7 @@ PORT_DEFAULT: Final = 7379
 ENDPOINTS_DEFAULT: Final = f"127.0.0.1:{PORT_DEFAULT}"
 BACKOFF_FIRST_S: Final = 0.025
 BACKOFF_MAX_S: Final = 2.0
+REFUSAL_PAUSE_MAX_S: Final = 0.2
 _SCHEMES: Final = {"http": False, "ws": False, "https": True, "wss": True}
 
 
@@ -67,13 +68,18 @@ def parse_endpoints(endpoints: str | Sequence[str]) -> list[Endpoint]:
     return found
 
 
-def backoff_s(attempt: int, random: Random) -> float:
+def backoff_s(attempt: int, random: Random, longest_s: float = BACKOFF_MAX_S) -> float:
     """Return how long to wait before try number `attempt` (from 1): doubling, bounded, spread by ± 50 %.
 
     Without the spread all clients of a node that died would call at the next one in the same moments.
     """
-    full: float = min(BACKOFF_FIRST_S * 2 ** min(attempt - 1, 16), BACKOFF_MAX_S)
+    full: float = min(BACKOFF_FIRST_S * 2 ** min(attempt - 1, 16), longest_s)
     return full * random.uniform(0.5, 1.5)
+
+
+def refusal_pause_s(attempt: int, random: Random) -> float:
+    """Return how long a refused call rests: not long, since an election takes a few tenths of a second."""
+    return backoff_s(attempt, random, REFUSAL_PAUSE_MAX_S)
 
 
 @define(eq=False)

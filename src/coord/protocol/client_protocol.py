@@ -13,7 +13,7 @@ from attrs import frozen
 
 from coord.codec import bytes_head, decode, encode
 from coord.errors import ProtocolViolation, request_too_large
-from coord.limits import FRAME_BYTES_MAX
+from coord.limits import FRAME_BYTES_MAX, REQUEST_TIMEOUT_MS_MAX
 from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
 
 Request = tuple[int, int, int, Sequence[Any]]
@@ -61,6 +61,11 @@ class Goodbye:
     """The node stops; use another endpoint."""
 
     reason: str
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a timeout as a node takes it."""
+    return int(min(max(seconds * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
 
 
 def hello(name: str, cluster_id: int) -> bytes:
