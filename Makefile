@@ -36,6 +36,7 @@ conformance: $(VENV)/.dev ## compare with the installed etcd and etcdctl, and ch
 
 docs: $(VENV)/.dev ## rewrite the pages that are made from the code
 	$(BIN)/python docs/logs.py
+	$(BIN)/python -m tests.conformance.document
 
 clean: ## remove .venv and caches, but no data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -156,7 +156,7 @@ class _WatchStream:
 
     def __init__(self, port: int) -> None:
         self._open = ExitStack()
-        link = connect(f"ws://127.0.0.1:{port}/v3/watch", max_size=MESSAGE_BYTES_MAX)
+        link = connect(f"ws://127.0.0.1:{port}/v3/watch", max_size=MESSAGE_BYTES_MAX, ping_interval=None)
         self._socket = self._open.enter_context(link)
         self._unread: list[dict[str, Any]] = []
         self._living: set[int] = set()

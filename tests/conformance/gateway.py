@@ -11,6 +11,8 @@ from typing import Any
 from coord.errors import Code
 
 from .vocabulary import (
+    Alarm,
+    Alarms,
     Alive,
     Compact,
     Compare,
@@ -84,6 +86,8 @@ def encode(request: Request) -> tuple[str, Json]:
             return "lease/keepalive", {"ID": str(lease)}
         case Leases():
             return "lease/leases", {}
+        case Alarm(action, kind, member):
+            return "maintenance/alarm", {"action": action, "alarm": kind, "memberID": str(member)}
     raise TypeError(f"no call: {request!r}")
 
 
@@ -182,7 +186,7 @@ def decode(request: Request, wire: Json) -> Any:
     """Return the reply that the JSON tells of."""
     if isinstance(request, KeepAlive):
         wire = wire["result"]
-    at, lease = int(wire["header"].get("revision", 0)), int(wire.get("ID", 0))
+    at, lease = int(wire.get("header", {}).get("revision", 0)), int(wire.get("ID", 0))
     match request:
         case Compact() | Revoke():
             return Done(at)
@@ -195,6 +199,8 @@ def decode(request: Request, wire: Json) -> Any:
             return Alive(lease, int(wire.get("TTL", 0)))
         case Leases():
             return LeaseIds(tuple(int(one["ID"]) for one in wire.get("leases", [])))
+        case Alarm():
+            return Alarms(tuple((int(one["memberID"]), one["alarm"]) for one in wire.get("alarms", [])))
     return _kv_reply(request, wire, at)
 
 

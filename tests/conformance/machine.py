@@ -15,7 +15,7 @@ from coord.protocol.ranges import parse_range
 from coord.testing.memory_backend import MemoryBackend
 
 from . import wire
-from .vocabulary import Happened, KeepAlive, Leases, Range, Refused, Request, TimeToLive, Txn
+from .vocabulary import Alarm, Happened, KeepAlive, Leases, Range, Refused, Request, TimeToLive, Txn
 
 LEASE_FLOOR_S = 2
 MAX_TXN_OPS = 128
@@ -107,6 +107,8 @@ class MachineDriver:
                 result = [[lease, machine.lease_ttl(lease)]]
             case Leases():
                 result = [lease for lease, _ in machine.leases()]
+            case Alarm():
+                result = sorted(machine.alarms)
             case _:
                 raise TypeError(f"no read: {request!r}")
         return machine.revision, result

@@ -123,6 +123,7 @@ class _Link:
             subprotocols=[Subprotocol(SUBPROTOCOL)],
             max_size=MESSAGE_BYTES_MAX,
             compression=None,
+            ping_interval=None,
         )
         self._socket = self._open.enter_context(link)
         hello = self._receive()

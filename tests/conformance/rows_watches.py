@@ -1,4 +1,4 @@
-"""Rows about watches."""
+"""Rows about watches: making and ending them, where they start, progress. Their events have rows of their own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from .vocabulary import (
     Compact,
     Created,
     Events,
-    Grant,
-    Lease,
     Name,
     NextEvents,
     NoSuchWatch,
@@ -18,7 +16,6 @@ from .vocabulary import (
     PrefixEnd,
     Progress,
     Progressed,
-    Revoke,
     Watch,
 )
 from .words import (
@@ -28,7 +25,6 @@ from .words import (
     EVERYTHING,
     delete,
     delete_event,
-    delete_prefix,
     either,
     kv,
     put,
@@ -37,11 +33,7 @@ from .words import (
     row,
     section,
     told,
-    txn,
 )
-
-BIG = "x" * 700_000
-"""Three of these in one revision are more than one message may hold."""
 
 _CREATING = section(
     "1.5 Watches",
@@ -264,261 +256,6 @@ _STARTS = section(
     ),
 )
 
-_EVENTS = section(
-    "1.5 Watches",
-    row(
-        "watch.delete-event",
-        "The event of a delete has the key and the revision of the delete alone.",
-        Watch("w", Name("a"), id=1) >> Created(1),
-        put("a", "1"),
-        delete("a"),
-        told("w", put_event(kv("a", "1", 1, 1)), delete_event("a", 2)),
-    ),
-    row(
-        "watch.delete-nothing",
-        "A delete that matches nothing makes no event.",
-        Watch("w", Name("a"), id=1) >> Created(1),
-        delete("a"),
-        put("a", "1"),
-        told("w", put_event(kv("a", "1", 1, 1))),
-    ),
-    row(
-        "watch.same-value",
-        "A put of the identical value makes an event.",
-        Watch("w", Name("a"), id=1) >> Created(1),
-        put("a", "1"),
-        put("a", "1"),
-        told("w", put_event(kv("a", "1", 1, 1)), put_event(kv("a", "1", 1, 2, 2))),
-    ),
-    row(
-        "watch.lease-in-event",
-        "The event of a put carries the lease.",
-        Grant(60, Lease(1)),
-        Watch("w", Name("a"), id=1) >> Created(1),
-        put("a", "1", lease=Lease(1)),
-        told("w", put_event(kv("a", "1", 1, 1, 1, Lease(1)))),
-    ),
-    row(
-        "watch.delete-range",
-        "A delete of a range makes one event a key, in key order, in one revision.",
-        put("b", "1"),
-        put("c", "1"),
-        put("a", "1"),
-        Watch("w", Name(""), PrefixEnd(""), id=1) >> Created(1),
-        delete_prefix(),
-        told("w", delete_event("a", 4), delete_event("b", 4), delete_event("c", 4)),
-    ),
-    row(
-        "watch.revoke",
-        "Revoking a lease makes one event a key, in key order, in one revision.",
-        Grant(60, Lease(1)),
-        put("b", "1", lease=Lease(1)),
-        put("c", "1", lease=Lease(1)),
-        put("a", "1", lease=Lease(1)),
-        Watch("w", Name(""), PrefixEnd(""), id=1) >> Created(1),
-        Revoke(Lease(1)),
-        told("w", delete_event("a", 4), delete_event("b", 4), delete_event("c", 4)),
-    ),
-    row(
-        "watch.txn",
-        "The events of a transaction come together, in the order of its operations.",
-        put("d", "1"),
-        Watch("w", Name(""), PrefixEnd(""), id=1) >> Created(1),
-        txn(then=(put("c", "1"), delete("d"), put("a", "1"))),
-        told("w", put_event(kv("c", "1", 2, 2)), delete_event("d", 2), put_event(kv("a", "1", 2, 2))),
-    ),
-    row(
-        "watch.txn-past",
-        "The same from history.",
-        put("d", "1"),
-        txn(then=(put("c", "1"), delete("d"), put("a", "1"))),
-        Watch("w", Name(""), PrefixEnd(""), start=At(2), id=1) >> Created(1),
-        told("w", put_event(kv("c", "1", 2, 2)), delete_event("d", 2), put_event(kv("a", "1", 2, 2))),
-    ),
-    row(
-        "watch.txn-part",
-        "A watch is told its part of a transaction.",
-        Watch("w", Name("b"), id=1) >> Created(1),
-        txn(then=(put("a", "1"), put("b", "1"), put("c", "1"))),
-        told("w", put_event(kv("b", "1", 1, 1))),
-    ),
-    row(
-        "watch.txn-nested",
-        "The events of nested transactions come with those of the whole.",
-        Watch("w", Name(""), PrefixEnd(""), id=1) >> Created(1),
-        txn(then=(put("c", "1"), txn(then=(put("b", "1"),)), put("a", "1"))),
-        told("w", put_event(kv("c", "1", 1, 1)), put_event(kv("b", "1", 1, 1)), put_event(kv("a", "1", 1, 1))),
-    ),
-    row(
-        "watch.several",
-        "Each watch of a stream is told what it watches.",
-        Watch("w", Name("a"), id=1) >> Created(1),
-        Watch("w", Name(""), PrefixEnd(""), id=2) >> Created(2),
-        put("b", "1"),
-        put("a", "1"),
-        told("w", put_event(kv("a", "1", 2, 2)), watch=1),
-        told("w", put_event(kv("b", "1", 1, 1)), put_event(kv("a", "1", 2, 2)), watch=2),
-    ),
-    row(
-        "watch.same-key-twice",
-        "Two watches of one key are both told.",
-        Watch("w", Name("a"), id=1) >> Created(1),
-        Watch("w", Name("a"), id=2) >> Created(2),
-        put("a", "1"),
-        told("w", put_event(kv("a", "1", 1, 1)), watch=1),
-        told("w", put_event(kv("a", "1", 1, 1)), watch=2),
-    ),
-)
-
-_OPTIONS = section(
-    "1.5 Watches",
-    row(
-        "watch.no-put",
-        "NOPUT leaves out puts.",
-        Watch("w", Name("a"), no_put=True, id=1) >> Created(1),
-        put("a", "1"),
-        put("a", "2"),
-        delete("a"),
-        told("w", delete_event("a", 3)),
-    ),
-    row(
-        "watch.no-delete",
-        "NODELETE leaves out deletes.",
-        Watch("w", Name("a"), no_delete=True, id=1) >> Created(1),
-        put("a", "1"),
-        delete("a"),
-        put("a", "2"),
-        told("w", put_event(kv("a", "1", 1, 1)), put_event(kv("a", "2", 3, 3))),
-    ),
-    row(
-        "watch.no-put-past",
-        "Filters hold for history.",
-        put("a", "1"),
-        delete("a"),
-        put("a", "2"),
-        delete("a"),
-        Watch("w", Name("a"), no_put=True, start=At(1), id=1) >> Created(1),
-        told("w", delete_event("a", 2), delete_event("a", 4)),
-    ),
-    row(
-        "watch.filter-in-txn",
-        "A filter takes its part out of a transaction's events.",
-        put("a", "1"),
-        Watch("w", Name(""), PrefixEnd(""), no_put=True, id=1) >> Created(1),
-        txn(then=(put("b", "1"), delete("a"))),
-        told("w", delete_event("a", 2)),
-    ),
-    row(
-        "watch.no-prev-kv",
-        "Without `prev_kv` an event has no pair before, on a store that was never compacted too.",
-        put("a", "1"),
-        Watch("w", Name("a"), id=1) >> Created(1),
-        put("a", "2"),
-        delete("a"),
-        told("w", put_event(kv("a", "2", 1, 2, 2)), delete_event("a", 3)),
-        fresh=True,
-    ),
-    row(
-        "watch.prev-kv",
-        "`prev_kv` adds the pair before, none for a create.",
-        Watch("w", Name("a"), prev_kv=True, id=1) >> Created(1),
-        put("a", "1"),
-        put("a", "2"),
-        delete("a"),
-        put("a", "3"),
-        told(
-            "w",
-            put_event(kv("a", "1", 1, 1)),
-            put_event(kv("a", "2", 1, 2, 2), kv("a", "1", 1, 1)),
-            delete_event("a", 3, kv("a", "2", 1, 2, 2)),
-            put_event(kv("a", "3", 4, 4)),
-        ),
-    ),
-    row(
-        "watch.prev-kv-past",
-        "`prev_kv` holds for history.",
-        put("a", "1"),
-        put("a", "2"),
-        delete("a"),
-        Watch("w", Name("a"), prev_kv=True, start=At(1), id=1) >> Created(1),
-        told(
-            "w",
-            put_event(kv("a", "1", 1, 1)),
-            put_event(kv("a", "2", 1, 2, 2), kv("a", "1", 1, 1)),
-            delete_event("a", 3, kv("a", "2", 1, 2, 2)),
-        ),
-    ),
-    row(
-        "watch.prev-kv-compacted",
-        "The pair before is left out where it is compacted away.",
-        put("a", "1"),
-        put("a", "2"),
-        put("a", "3"),
-        Compact(At(2), physical=True),
-        Watch("w", Name("a"), prev_kv=True, start=At(2), id=1) >> Created(1),
-        told("w", put_event(kv("a", "2", 1, 2, 2)), put_event(kv("a", "3", 1, 3, 3), kv("a", "2", 1, 2, 2))),
-    ),
-    row(
-        "watch.prev-kv-older-than-compacted",
-        "The pair before is there as long as the revision before the event is, however old the pair.",
-        put("a", "1"),
-        put("b", "1"),
-        put("b", "2"),
-        Compact(At(3), physical=True),
-        Watch("w", Name(""), PrefixEnd(""), prev_kv=True, id=1) >> Created(1),
-        put("a", "2"),
-        put("b", "3"),
-        told(
-            "w",
-            put_event(kv("a", "2", 1, 4, 2), kv("a", "1", 1, 1)),
-            put_event(kv("b", "3", 2, 5, 3), kv("b", "2", 2, 3, 2)),
-        ),
-        Watch("v", Name(""), PrefixEnd(""), start=At(4), prev_kv=True, id=1) >> Created(1),
-        told(
-            "v",
-            put_event(kv("a", "2", 1, 4, 2), kv("a", "1", 1, 1)),
-            put_event(kv("b", "3", 2, 5, 3), kv("b", "2", 2, 3, 2)),
-        ),
-    ),
-    row(
-        "watch.prev-kv-delete-range",
-        "Each event of a delete range has its own pair before.",
-        put("b", "2"),
-        put("a", "1"),
-        Watch("w", Name(""), PrefixEnd(""), prev_kv=True, id=1) >> Created(1),
-        delete_prefix(),
-        told("w", delete_event("a", 3, kv("a", "1", 2, 2)), delete_event("b", 3, kv("b", "2", 1, 1))),
-    ),
-    row(
-        "watch.fragment",
-        "With `fragment` a revision too large for one message comes in several, each but the last marked.",
-        Watch("w", Name(""), PrefixEnd(""), fragment=True, id=1) >> Created(1),
-        put("a", BIG),
-        put("b", BIG),
-        put("c", BIG),
-        put("d", BIG),
-        *(told("w", put_event(kv(key, BIG, n, n))) for n, key in enumerate("abcd", start=1)),
-        Watch("v", Name(""), PrefixEnd(""), prev_kv=True, fragment=True, id=1) >> Created(1),
-        delete_prefix(),
-        told(
-            "v",
-            *(delete_event(key, 5, kv(key, BIG, n, n)) for n, key in enumerate("abcd", start=1)),
-            fragmented=True,
-        ),
-    ),
-    row(
-        "watch.no-fragment",
-        "Without `fragment` a revision comes in one message, however large.",
-        put("a", BIG),
-        put("b", BIG),
-        put("c", BIG),
-        put("d", BIG),
-        Watch("v", Name(""), PrefixEnd(""), prev_kv=True, id=1) >> Created(1),
-        delete_prefix(),
-        told("v", *(delete_event(key, 5, kv(key, BIG, n, n)) for n, key in enumerate("abcd", start=1))),
-    ),
-)
-
 _CONTROL = section(
     "1.5 Watches",
     row(
@@ -576,4 +313,4 @@ _CONTROL = section(
     ),
 )
 
-ROWS = _CREATING + _STARTS + _EVENTS + _OPTIONS + _CONTROL
+ROWS = _CREATING + _STARTS + _CONTROL

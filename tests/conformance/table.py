@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from . import (
+    rows_alarms,
     rows_compaction,
     rows_compares,
     rows_leases,
     rows_ranges,
     rows_revisions,
     rows_txns,
+    rows_watch_events,
     rows_watches,
     rows_writes,
 )
@@ -22,4 +24,6 @@ ROWS = (
     *rows_compares.ROWS,
     *rows_leases.ROWS,
     *rows_watches.ROWS,
+    *rows_watch_events.ROWS,
+    *rows_alarms.ROWS,
 )

@@ -234,6 +234,15 @@ class Leases(Request):
 
 
 @frozen
+class Alarm(Request):
+    """etcd's AlarmRequest: `action` is GET, ACTIVATE or DEACTIVATE, `kind` NONE, NOSPACE or CORRUPT."""
+
+    action: str
+    kind: str = "NONE"
+    member: int = 0
+
+
+@frozen
 class Watch(Request):
     """etcd's WatchCreateRequest on the scenario's stream of that name; the first one opens the stream."""
 
@@ -379,6 +388,13 @@ class LeaseIds:
 
 
 @frozen
+class Alarms:
+    """etcd's AlarmResponse: `(member, kind)` of each alarm."""
+
+    alarms: tuple[tuple[int, str], ...]
+
+
+@frozen
 class Created:
     """A watch was made."""
 
@@ -437,7 +453,7 @@ class Progressed:
 class Row:
     """A scenario: a rule and the steps that show it.
 
-    `section` is the rule's place among the sections of docs/conformance.md. `differs` says why coord does it otherwise
+    `section` is the rule's place in the notes on etcd's semantics, number and title. `differs` says why coord does it otherwise
     on purpose, `newer` that etcd 3.4 predates the rule; such a row has a step that expects `Either`. A `fresh` row
     needs a server of its own; an `edge` row is judged before the state machine sees the request.
     """

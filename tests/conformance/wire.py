@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from coord.protocol.ops import Method, Op
-from coord.types import CompareResult, CompareTarget, SortOrder, SortTarget
+from coord.protocol.ops import AlarmAction, Method, Op
+from coord.types import AlarmType, CompareResult, CompareTarget, SortOrder, SortTarget
 
 from .vocabulary import (
+    Alarm,
+    Alarms,
     Alive,
     Compact,
     Compare,
@@ -50,6 +52,8 @@ def write_of(request: Request) -> tuple[Op, list[Any]] | None:
             return Op.LEASE_GRANT, [ttl, lease]
         case Revoke(lease):
             return Op.LEASE_REVOKE, [lease]
+        case Alarm(action, kind, member) if action != "GET":
+            return Op.ALARM, [int(AlarmAction[action]), member, int(AlarmType[kind])]
     return None
 
 
@@ -66,6 +70,8 @@ def read_of(request: Request) -> tuple[Method, list[Any]]:
             return Method.LEASE_KEEP_ALIVE, [[lease]]
         case Leases():
             return Method.LEASE_LEASES, []
+        case Alarm():
+            return Method.ALARM_LIST, []
     raise TypeError(f"no read: {request!r}")
 
 
@@ -140,6 +146,8 @@ def reply_of(request: Any, revision: int, result: Any) -> Any:
             return Alive(*result[0])
         case Leases():
             return LeaseIds(tuple(result))
+        case Alarm():
+            return Alarms(tuple((member, AlarmType(kind).name) for member, kind in result))
     raise TypeError(f"no call: {request!r}")
 
 
