@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from coord.client.blocking import BlockingClient, connect_sync
     from coord.client.client import Client, connect
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
-    from coord.types import Event, EventType, KeyValue
+    from coord.client.watch import Watch
+    from coord.types import Event, EventType, KeyValue, SortOrder, SortTarget
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,9 @@ _HOMES = {
     "Event": "coord.types",
     "EventType": "coord.types",
     "KeyValue": "coord.types",
+    "SortOrder": "coord.types",
+    "SortTarget": "coord.types",
+    "Watch": "coord.client.watch",
     "connect": "coord.client.client",
     "connect_sync": "coord.client.blocking",
     "create_revision": "coord.client.txn",
@@ -39,6 +43,9 @@ __all__ = [
     "Event",
     "EventType",
     "KeyValue",
+    "SortOrder",
+    "SortTarget",
+    "Watch",
     "connect",
     "connect_sync",
     "create_revision",
