@@ -271,6 +271,9 @@ def test_frames_are_spliced_and_carry_where_consensus_stands() -> None:
     assert SCHEMA.allows("server-message", wire)
     heads.renew(UINT64, 4, 9)
     assert decode(heads.replies(replies))[3:5] == [4, 9]
+    heads.renew(8, 4, 9)
+    assert decode(heads.replies(replies))[1] == 8
+    heads.renew(UINT64, 4, 9)
     notifications = [
         encode([0, [5, 6], 12, [[0, [b"k", 1, 2, 1, 0, b"v"], None]]]),
         encode([1, [5], 12]),

@@ -15,7 +15,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from coord.limits import HANDSHAKE_TIMEOUT_S, HTTP_HEAD_BYTES_MAX
 from coord.transport.http import Door, HttpRequest, HttpResponse
 
-from .helpers import cancelled_at, receive_all, run, socket_pair
+from .helpers import BINARY, cancelled_at, frame, receive_all, run, socket_pair
 
 KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
 UPGRADE = {
@@ -149,6 +149,8 @@ def test_handshakes_that_are_fine(data: bytes) -> None:
         (head(Sec_WebSocket_Version=None), 426, b"version 13"),
         (head(Sec_WebSocket_Key=None), 400, b"not a WebSocket handshake"),
         (head(Connection=b"close"), 400, b"not a WebSocket handshake"),
+        (head(Sec_WebSocket_Protocol=b"coord.v1, \xe9"), 400, b"not a WebSocket handshake"),
+        (head(Sec_WebSocket_Extensions=b"\xe9"), 400, b"not a WebSocket handshake"),
         (head(b"POST / HTTP/1.1"), 400, b"a GET without a body"),
         (head(Content_Length=b"5"), 400, b"a GET without a body"),
         (head(Transfer_Encoding=b"chunked"), 400, b"a GET without a body"),
@@ -171,6 +173,19 @@ def test_refusals_say_what_to_do(data: bytes, status: int, part: bytes) -> None:
     assert seen.status == status
     assert part in seen.reply
     assert [refused for refused, _ in seen.refused] == [status]
+
+
+def test_message_that_comes_with_the_handshake_is_not_lost() -> None:
+    async def main() -> None:
+        door = Door("coord.v1", answer, hosts=())
+        async with tcp_pair() as (server, client):
+            client.send(head() + frame(BINARY, b"early"))
+            link = await door.admit(server)
+            assert link is not None
+            assert await link.recv() == b"early"
+            link.abort()
+
+    run(main)
 
 
 def test_allowed_origins_and_any_host() -> None:
