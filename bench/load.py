@@ -53,8 +53,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def node(*flags: str) -> Iterator[tuple[str, int]]:
-    """Run a node and yield its endpoint and process id."""
+def node(*flags: str, ready_at: str = "") -> Iterator[tuple[str, int]]:
+    """Run a node and yield its endpoint and process id; `ready_at` is the endpoint that `flags` gives it, if they do."""
     with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
         client, peer = free_port(), free_port()
         command = [
@@ -65,8 +65,9 @@ def node(*flags: str) -> Iterator[tuple[str, int]]:
         ]  # fmt: skip
         process = subprocess.Popen(command)
         try:
-            wait_ready(f"127.0.0.1:{client}")
-            yield f"127.0.0.1:{client}", process.pid
+            endpoint = ready_at or f"127.0.0.1:{client}"
+            wait_ready(endpoint)
+            yield endpoint, process.pid
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=10)
