@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.lowlevel
@@ -236,6 +238,32 @@ def test_short_and_long_timeouts_live_side_by_side() -> None:
     run(test)
 
 
+def test_timeouts_hold_while_the_link_takes_nothing() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            network.wires[0][1].hold()
+
+            async def put_much() -> None:
+                with pytest.raises(OutcomeUnknown):
+                    await client.put("k", bytes(1_500_000), timeout=20)
+
+            async with trio.open_nursery() as callers:
+                for _ in range(3):
+                    callers.start_soon(put_much)
+                await settle()
+                started = trio.current_time()
+                with pytest.raises(DeadlineExceeded):
+                    await client.get("k", timeout=0.5)
+                assert trio.current_time() - started == pytest.approx(0.5)
+            # What waits for the link is bounded, whatever the callers want to send.
+            assert network.wires[0][1].client.buffered_bytes < 4_000_000
+            network.wires[0][1].release()
+            assert await client.get("k", timeout=5) is not None
+
+    run(test)
+
+
 @pytest.mark.parametrize("is_write", [False, True])
 def test_after_a_clear_refusal_the_call_is_sent_again(is_write: bool) -> None:
     async def test(nursery: trio.Nursery) -> None:
@@ -365,15 +393,16 @@ def test_closing_ends_what_is_open_and_refuses_what_comes() -> None:
         node.is_silent = True
         ended: list[str] = []
 
-        async def call() -> None:
+        async def end(call: Callable[[], Awaitable[object]], name: str) -> None:
             with pytest.raises(ClientClosed):
-                await client.get("k")
-            ended.append("call")
+                await call()
+            ended.append(name)
 
         async with trio.open_nursery() as callers, a_client(network) as client:
-            callers.start_soon(call)
+            callers.start_soon(end, lambda: client.get("k"), "read")
+            callers.start_soon(end, lambda: client.put("k", b"v"), "write")
             await settle()
-        assert ended == ["call"]
+        assert sorted(ended) == ["read", "write"]
         for late in (client.get("k"), client.watch("k").__aenter__()):
             with pytest.raises(ClientClosed):
                 await late

@@ -205,7 +205,6 @@ class ClientCore:
         for call in list(self._open_calls()):
             self._finish(call, error)
         for connection in self.connections:
-            connection.pending.clear()
             for subscription in tuple(connection.subscriptions.values()):
                 self.watches.fail(subscription, error)
         self.outbox.clear()
