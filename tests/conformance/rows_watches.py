@@ -300,6 +300,12 @@ _CONTROL = section(
         Progress("w") >> Progressed(At(1)),
     ),
     row(
+        "watch.progress-without-watches",
+        "A progress request on a stream without watches is answered.",
+        put("a", "1"),
+        Progress("w") >> Progressed(At(1)),
+    ),
+    row(
         "watch.progress-behind-events",
         "A progress answer comes behind the events that it vouches for.",
         Watch("w", Name("a"), id=1) >> Created(1),

@@ -453,9 +453,9 @@ class Progressed:
 class Row:
     """A scenario: a rule and the steps that show it.
 
-    `section` is the rule's place in the notes on etcd's semantics, number and title. `differs` says why coord does it otherwise
-    on purpose, `newer` that etcd 3.4 predates the rule; such a row has a step that expects `Either`. A `fresh` row
-    needs a server of its own; an `edge` row is judged before the state machine sees the request.
+    `section` is the rule's place in the notes on etcd's semantics, number and title. `differs` says why coord does it
+    otherwise on purpose, `newer` that etcd 3.4 predates the rule; such a row has a step that expects `Either`. A
+    `fresh` row needs a server of its own; an `edge` row is judged before the state machine sees the request.
     """
 
     name: str

@@ -139,9 +139,11 @@ def reply_of(request: Any, revision: int, result: Any) -> Any:
         case Compact() | Revoke():
             return Done(revision)
         case Grant():
-            return Granted(*result, revision)
+            lease, ttl_s = result
+            return Granted(lease, ttl_s, revision)
         case TimeToLive():
-            return Remaining(*result[:3], tuple(result[3]))
+            lease, ttl_s, granted_s, keys = result
+            return Remaining(lease, ttl_s, granted_s, tuple(keys))
         case KeepAlive():
             return Alive(*result[0])
         case Leases():

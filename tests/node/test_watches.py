@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import trio
+from tests.node.conftest import play
 
 from coord.errors import ApiError, Compacted
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost
-from tests.node.conftest import play
 
 
 async def watch(client: SimClient, key: bytes, range_end: bytes = b"", start: int = 0, *rest: Any) -> tuple[int, int]:
@@ -112,10 +112,25 @@ def test_filters_and_prev_kv() -> None:
         await client.write(Op.DELETE_RANGE, [b"k"])
         assert [kind for _, kind, *_ in events(client, no_put)] == [1]
         assert [kind for _, kind, *_ in events(client, no_delete)] == [0, 0]
-        before = [
-            event[2] and event[2][5] for note in client.notifications if previous in note[1] for event in note[3]
-        ]
+        before = [event[2] and event[2][5] for note in client.notifications if previous in note[1] for event in note[3]]
         assert before == [None, b"1", b"2"]
+
+    play(scenario)
+
+
+def test_the_pair_before_is_told_as_long_as_the_revision_before_can_be_read() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        previous, _ = await watch(client, b"k", b"", 0, 0, False, False, True)
+        await client.put(b"k", b"old")
+        await client.put(b"other", b"v")
+        await client.write(Op.COMPACT, [3])
+        await client.put(b"k", b"new")
+        # The compaction is applied before the events of its own frame are given out.
+        await client.write_many([[0, Op.PUT, None, [b"k", b"last"]], [0, Op.COMPACT, None, [5]]])
+        await trio.testing.wait_all_tasks_blocked()
+        before = [event[2] and event[2][5] for note in client.notifications if previous in note[1] for event in note[3]]
+        assert before == [None, b"old", None]
 
     play(scenario)
 
