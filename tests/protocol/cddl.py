@@ -56,9 +56,8 @@ class Schema:
     def _is(self, node: Any, value: Any) -> bool:
         match node:
             case ast.Array():
-                return type(value) is list and any(
-                    self._matches(choice.groupEntries, value) for choice in node.groupChoices
-                )
+                choices = [choice.groupEntries for choice in node.groupChoices] or [[]]
+                return type(value) is list and any(self._matches(entries, value) for entries in choices)
             case ast.Type():
                 return any(self._is(choice, value) for choice in node.types)
             case ast.GroupEntry():

@@ -85,9 +85,7 @@ def decode_message(data: bytes) -> Message:
         if kind == _HELLO:
             return _take_hello(message)
         return Refused([], Unimplemented(f"coord: this release knows no message of kind {kind}"))
-    return Refused(
-        [], InvalidArgument(f"coord: the kind of a message must be an integer, not {name_of(kind)}")
-    )
+    return Refused([], InvalidArgument(f"coord: the kind of a message must be an integer, not {name_of(kind)}"))
 
 
 def _take_writes(message: list[Any]) -> Message:
@@ -163,9 +161,7 @@ def _refuse_request(item: Any) -> tuple[int, ApiError]:
         )
     request_id = item[0]
     if type(request_id) is not int or not 0 <= request_id < _UINT64:
-        return 0, InvalidArgument(
-            f"coord: the id of a request must be an unsigned integer, not {name_of(request_id)}"
-        )
+        return 0, InvalidArgument(f"coord: the id of a request must be an unsigned integer, not {name_of(request_id)}")
     try:
         if len(item) != 4:
             _refuse_length("a request", 4, len(item))
@@ -206,9 +202,7 @@ def _refuse_length(what: str, known: int, length: int) -> None:
 # ---- what a node sends
 
 
-def hello(
-    cluster: int, member: int, name: str, server_version: str, max_request_bytes: int, max_txn_ops: int
-) -> bytes:
+def hello(cluster: int, member: int, name: str, server_version: str, max_request_bytes: int, max_txn_ops: int) -> bytes:
     """Return the first message of every connection."""
     return encode(
         [

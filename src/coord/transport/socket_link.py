@@ -191,9 +191,7 @@ class SocketLink(Link):
                 self._is_flushing = True
                 trio.lowlevel.spawn_system_task(self._flush_left_over, name="coord.transport.flusher")
         if len(self._out) > self._hard_bytes:
-            self._finish(
-                CLOSE_POLICY, f"{len(self._out)} bytes wait for a side that does not read", LinkEnd.SILENT
-            )
+            self._finish(CLOSE_POLICY, f"{len(self._out)} bytes wait for a side that does not read", LinkEnd.SILENT)
             self.abort()
 
     async def _flush_left_over(self) -> None:
