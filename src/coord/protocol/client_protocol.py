@@ -85,9 +85,7 @@ def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 
     Raises `InvalidArgument` if no node would take it.
     """
     body = encode(writes)
-    return _checked(
-        b"".join((_WRITES_HEAD, encode(client), encode(low), encode(ids), bytes_head(len(body)), body))
-    )
+    return _checked(b"".join((_WRITES_HEAD, encode(client), encode(low), encode(ids), bytes_head(len(body)), body)))
 
 
 def _checked(frame: bytes) -> bytes:
