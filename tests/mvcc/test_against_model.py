@@ -13,7 +13,7 @@ from coord.errors import ApiError
 from coord.testing import operations as ops
 from coord.testing.model import Answer, Model
 
-from .rig import ALL, Rig
+from .rig import ALL, COMPACT, GRANT, PUT, TXN, Rig
 
 
 class Comparison(RuleBasedStateMachine):
@@ -26,10 +26,24 @@ class Comparison(RuleBasedStateMachine):
         self.model.max_clients = 2
         self.clients: list[int] = []
         self.sent: list[tuple[int, int, list[Any]]] = []
+        for lease in ops.LEASES[:2]:
+            self.write([[0, GRANT, None, [60, lease]]])
 
     @rule(body=st.lists(ops.writes(), min_size=1, max_size=3))
     def write(self, body: list[list[Any]]) -> None:
         assert self.rig.entry(*body) == self.model.entry(0, 0, self.rig.last.index, body)
+
+    @rule(arguments=ops.txns())
+    def transact(self, arguments: list[Any]) -> None:
+        self.write([[0, TXN, None, arguments]])
+
+    @rule(key=ops.keys, lease=st.sampled_from(ops.LEASES))
+    def attach(self, key: bytes, lease: int) -> None:
+        self.write([[0, PUT, None, [key, b"", lease]]])
+
+    @rule(back=st.integers(0, 6))
+    def compact(self, back: int) -> None:
+        self.write([[0, COMPACT, None, [self.model.revision - back]]])
 
     @rule(op=ops.writes(), number=st.integers(1, 6), lag=st.integers(0, 4), which=st.integers(0, 3))
     @precondition(lambda self: self.clients)
@@ -109,7 +123,7 @@ def check_history(rig: Rig, model: Model) -> None:
 
 TestComparison = Comparison.TestCase
 TestComparison.settings = settings(
-    max_examples=60,
+    max_examples=80,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,

@@ -87,6 +87,16 @@ def test_planted_no_undo_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
         raising_write_changes_nothing()
 
 
+def test_a_put_that_fails_behind_a_delete_undoes_it() -> None:
+    """The one error that etcd meets in the middle of a transaction, and dies of."""
+    rig = filled()
+    before = snapshot(rig)
+    answer = rig.txn([], [[1, [b"0", b""]], [2, [b"k", b"\0"]], [1, [b"k1", b"", 0, False, True]]])
+    assert answer.result == ("InvalidArgument", "etcdserver: key not found")
+    assert rig.last.events == []
+    assert snapshot(rig) == before
+
+
 @pytest.mark.parametrize("method", ["replace", "packed"])
 def test_an_index_that_raises_undoes_what_came_before(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = filled()

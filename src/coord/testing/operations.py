@@ -48,7 +48,7 @@ def puts(draw: st.DrawFn) -> Arguments:
     ignore_value, ignore_lease = draw(st.booleans()), draw(st.booleans())
     value = b"" if ignore_value and draw(st.integers(0, 9)) else draw(values)
     lease = 0 if ignore_lease and draw(st.integers(0, 9)) else draw(leases)
-    key = draw(keys) if draw(st.integers(0, 19)) else b""
+    key = draw(keys) if draw(st.integers(0, 59)) else b""
     return [key, value, lease, draw(st.booleans()), ignore_value, ignore_lease]
 
 
@@ -65,7 +65,7 @@ def ranges(draw: st.DrawFn) -> Arguments:
     key, range_end = draw(intervals())
     off = st.just(0)
     plain = draw(st.booleans())
-    rank = off if plain else st.integers(-1, 30)
+    rank = off if plain or draw(st.booleans()) else st.one_of(off, st.integers(-1, 30))
     arguments = [
         key,
         range_end,
@@ -76,10 +76,10 @@ def ranges(draw: st.DrawFn) -> Arguments:
         False,
         draw(st.booleans()),
         draw(st.sampled_from((False, False, False, True))),
-        draw(st.one_of(off, rank)),
-        draw(st.one_of(off, rank)),
-        draw(st.one_of(off, rank)),
-        draw(st.one_of(off, rank)),
+        draw(rank),
+        draw(rank),
+        draw(rank),
+        draw(rank),
         0,
     ]
     return _trim(draw, arguments, [None, b"", 0, 0, 0, 0, False, False, False, 0, 0, 0, 0, 0])
