@@ -289,6 +289,6 @@ def test_any_bytes_end_the_visit(data: bytes, behind_a_start: bool) -> None:
     async def main() -> None:
         seen = await visit((b"GET / HTTP/1.1\r\n" if behind_a_start else b"") + data + b"\r\n\r\n")
         assert not seen.admitted
-        assert seen.status >= 200
+        assert seen.status >= 200 or seen.refused[0][0] == 505  # the preface of HTTP/2 is answered in HTTP/2
 
     run(main)
