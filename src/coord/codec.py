@@ -33,10 +33,7 @@ def _refuse_tag(*_: Any) -> Any:
     raise ValueError("tags are not part of the protocol")
 
 
-_TAGS: Final = {
-    number: _refuse_tag
-    for number in (*range(60), 100, 256, 258, 260, 261, 1004, 1040, 43000, 55799)
-}
+_TAGS: Final = dict.fromkeys((*range(60), 100, 256, 258, 260, 261, 1004, 1040, 43000, 55799), _refuse_tag)
 
 
 def decode(data: bytes, *, is_counted: bool = True) -> Any:

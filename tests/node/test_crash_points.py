@@ -16,6 +16,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import define, field
+from tests.node.conftest import play
 
 from coord.errors import ApiError
 from coord.mvcc.backend import Table
@@ -26,7 +27,6 @@ from coord.protocol.ranges import parse_range
 from coord.raft.types import Entry, HardState
 from coord.testing.memory_backend import MemoryBackend
 from coord.testing.sim_node import SimClient, SimHost
-from tests.node.conftest import play
 
 SEGMENT_BYTES = 16 * 1024
 IMAGES = 3
@@ -124,9 +124,7 @@ def state_of(machine: StateMachine) -> dict[str, object]:
         except StopIteration as stop:
             records = stop.value
     machine.flush_rows()
-    tables = {
-        str(table): [row for row in machine.backend.rows(table)] for table in Table if table is not Table.META
-    }
+    tables = {str(table): list(machine.backend.rows(table)) for table in Table if table is not Table.META}
     return {
         "revision": machine.revision,
         "compacted": machine.compact_revision,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import trio
+from tests.node.conftest import play
 
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost
-from tests.node.conftest import play
 
 
 async def grant(client: SimClient, ttl_s: int) -> int:

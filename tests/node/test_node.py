@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import trio
+from tests.node.conftest import play
 
 from coord.errors import ApiError, Compacted, OutcomeUnknown, ResourceExhausted
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost
-from tests.node.conftest import play
 
 
 def test_put_and_get() -> None:
@@ -183,7 +183,7 @@ def test_log_is_released_behind_the_synced_store() -> None:
         assert released
         assert all(index <= synced for index, synced in released)
         assert host.log.of("wal.segment.released")
-        assert len([name for name in host.disk.list(host.medium.directory.parent / "wal")]) < 8
+        assert len(host.disk.list(host.medium.directory.parent / "wal")) < 8
 
     play(scenario)
 

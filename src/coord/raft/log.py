@@ -52,16 +52,14 @@ class RaftLog:
 
     def slice(self, first: int, last: int) -> Sequence[Entry]:
         """Return the entries `first … last`."""
-        assert self.base_index < first and last <= self.last_index
+        assert self.base_index < first, (self.base_index, first)
+        assert last <= self.last_index, (last, self.last_index)
         return self._entries[first - self.base_index - 1 : last - self.base_index]
 
     def release(self, index: int) -> None:
         """Forget entries up to `index`, which must be applied and persisted; `index` becomes the base."""
-        assert index <= self.applied and index <= self.persisted_index, (
-            index,
-            self.applied,
-            self.persisted_index,
-        )
+        assert index <= self.applied, (index, self.applied)
+        assert index <= self.persisted_index, (index, self.persisted_index)
         if index <= self.base_index:
             return
         term = self.term_at(index)

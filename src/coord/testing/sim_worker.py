@@ -43,7 +43,7 @@ class SimWorker:
             error: BaseException | None = None
             try:
                 job()
-            except Exception as caught:  # noqa: BLE001 - the actor that gave the job judges it
+            except Exception as caught:  # the actor that gave the job judges it
                 error = caught
             await trio.sleep(self._chance.uniform(0, self._delay_s_max))
             self.finished += 1
