@@ -17,3 +17,22 @@ def test_slice_is_full_wherever_it_starts(start: int, count: int) -> None:
         keys.add(name)
 
     assert keys.slice(names[start], None, count) == names[start : start + count]
+
+
+@given(st.integers(0, 1_000), st.lists(st.binary(min_size=1, max_size=2), max_size=100))
+def test_keys_that_came_all_at_once_are_a_set_like_any_other(count: int, more: list[bytes]) -> None:
+    names = sorted({(number * 7919 % 65536).to_bytes(2, "big") for number in range(count)})
+    keys = OrderedKeys.of(names)
+    assert len(keys) == len(names)
+    assert keys.slice(b"", None, 2**40) == names
+
+    expected = set(names)
+    for name in more:
+        if name in expected:
+            keys.discard([name])
+        else:
+            keys.add(name)
+        expected ^= {name}
+    assert keys.slice(b"", None, 2**40) == sorted(expected)
+    for start in more:
+        assert keys.slice(start, None, 3) == [name for name in sorted(expected) if name >= start][:3]

@@ -8,7 +8,7 @@ whereas it would walk through lists and through each tuple that is new, and stop
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 BLOCK_KEYS_MAX: Final = 170
@@ -27,6 +27,18 @@ class OrderedKeys:
         """A lower bound of each block's keys, and above those of the block before."""
         self._blocks: list[Block] = [{}]
         self._is_sorted: list[bool] = [True]
+
+    @classmethod
+    def of(cls, names: Sequence[bytes]) -> OrderedKeys:
+        """Return a set of these keys, which are sorted and no two equal."""
+        keys = cls()
+        if names:
+            # Blocks with room for a third more, so that the next puts do not split them all.
+            starts = range(0, len(names), BLOCK_KEYS_MAX * 3 // 4)
+            keys._firsts = [b"", *[names[start] for start in starts[1:]]]
+            keys._blocks = [dict.fromkeys(names[start : start + starts.step]) for start in starts]
+            keys._is_sorted = [True] * len(starts)
+        return keys
 
     def __len__(self) -> int:
         return sum(map(len, self._blocks))
