@@ -124,6 +124,8 @@ class Contents:
     header: Header
     batches: list[Batch]
     end: int
+    dirty_end: int
+    """Where the bytes after the last batch turn to zero for good; `end` if they all are zero."""
     later: int | None
     """Where a valid batch of this segment follows an invalid one, if one does."""
     is_torn: bool
@@ -135,11 +137,6 @@ class Contents:
         if self.batches:
             return self.batches[-1].number, self.batches[-1].crc
         return self.header.previous_batch, self.header.previous_crc
-
-    @property
-    def dirty_end(self) -> int:
-        """Where the bytes after the last batch turn to zero for good; `end` if they all are zero."""
-        return max(len(self.data.rstrip(b"\0")), self.end)
 
 
 def read_segment(path: object, data: bytes) -> Contents:
@@ -161,7 +158,9 @@ def read_segment(path: object, data: bytes) -> Contents:
         batches.append(batch)
         end += batch.blocks_bytes
     is_torn = end < len(view) and names_segment(view, end, header.number)
-    return Contents(path, data, header, batches, end, _find_later(path, view, header, end), is_torn)
+    dirty_end = max(len(data.rstrip(b"\0")), end)
+    later = _find_later(path, view, header, end, dirty_end)
+    return Contents(path, data, header, batches, end, dirty_end, later, is_torn)
 
 
 def _batches(path: object, view: memoryview, header: Header) -> Iterator[Batch]:
@@ -178,8 +177,10 @@ def _read(path: object, view: memoryview, offset: int, header: Header) -> Batch 
         raise damage(path, offset, f"a batch with a right checksum is malformed: {error}") from error
 
 
-def _find_later(path: object, view: memoryview, header: Header, end: int) -> int | None:
-    for offset in range(end + WAL_BLOCK_BYTES, len(view) - WAL_BLOCK_BYTES + 1, WAL_BLOCK_BYTES):
+def _find_later(path: object, view: memoryview, header: Header, end: int, dirty_end: int) -> int | None:
+    # A batch begins with a length and a segment's number, so that none begins where all is zero: most of a segment.
+    last = min(dirty_end, len(view) - WAL_BLOCK_BYTES + 1)
+    for offset in range(end + WAL_BLOCK_BYTES, last, WAL_BLOCK_BYTES):
         if names_segment(view, offset, header.number) and _read(path, view, offset, header) is not None:
             return offset
     return None
