@@ -54,7 +54,7 @@ def free_port() -> int:
 
 @contextmanager
 def node(*flags: str, ready_at: str = "") -> Iterator[tuple[str, int]]:
-    """Run a node and yield its endpoint and process id; `ready_at` is the endpoint that `flags` gives it, if they do."""
+    """Run a node and yield its endpoint and process id; `ready_at` is the endpoint, where `flags` give it one."""
     with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
         client, peer = free_port(), free_port()
         command = [

@@ -26,12 +26,12 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from attrs import asdict, define
-from load import cpu_s, free_port, node
 
 from coord.codec import decode, encode
 from coord.disk import RealDisk
@@ -39,6 +39,7 @@ from coord.limits import MIB
 from coord.protocol.ops import SUBPROTOCOL, ClientMessage, Method, Op, ServerMessage
 from coord.store.store import open_store
 from coord.transport.blocking import BlockingLink
+from load import cpu_s, free_port, node
 
 FIGURES = ("idle", "load", "start", "compact", "snapshot", "watches")
 TIMEOUT_S = 60.0
@@ -108,9 +109,8 @@ class RawClient:
         chance = random.Random(1)
         unanswered = request_id = 0
         while True:
-            writes = [
-                [0, int(Op.PUT), None, [key, chance.randbytes(value_bytes)]] for key, _ in zip(keys, range(FRAME_PUTS))
-            ]
+            some = list(islice(keys, FRAME_PUTS))
+            writes = [[0, int(Op.PUT), None, [key, chance.randbytes(value_bytes)]] for key in some]
             while unanswered > (FRAMES_OPEN * FRAME_PUTS if writes else 0):
                 unanswered -= len(self.replies())
             if not writes:
