@@ -25,6 +25,8 @@ def test_keys_that_came_all_at_once_are_a_set_like_any_other(count: int, more: l
     keys = OrderedKeys.of(names)
     assert len(keys) == len(names)
     assert keys.slice(b"", None, 2**40) == names
+    for place, name in enumerate(names):
+        assert keys.slice(name, None, 2) == names[place : place + 2]
 
     expected = set(names)
     for name in more:
