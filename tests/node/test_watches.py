@@ -241,6 +241,24 @@ def test_refusals() -> None:
     play(scenario)
 
 
+def test_the_node_chooses_ids_upwards_on_each_connection_and_none_twice() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client, other = SimClient(node), SimClient(node)
+        assert (await watch(client, b"k", b"", 0, 2))[0] == 2
+        assert [(await watch(client, b"k"))[0] for _ in range(3)] == [0, 1, 3]
+        with pytest.raises(ApiError):
+            await watch(client, b"k", b"a")
+        for watch_id in (0, 3):
+            assert await client.request(Method.WATCH_CANCEL, [watch_id]) is True
+        assert (await watch(client, b"k"))[0] == 4
+        assert (await watch(other, b"k"))[0] == 0
+        await client.put(b"k", b"v")
+        assert [len(events(client, watch_id)) for watch_id in range(5)] == [0, 1, 1, 0, 1]
+        assert len(events(other, 0)) == 1
+
+    play(scenario)
+
+
 def test_a_connection_that_goes_takes_its_watches_with_it() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         gone, stays = SimClient(node), SimClient(node)

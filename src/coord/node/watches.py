@@ -74,6 +74,7 @@ class Broadcaster:
     events_sent: int = 0
     _index: WatchIndex[Watch] = field(factory=WatchIndex)
     _by_sink: dict[Sink, dict[int, Watch]] = field(factory=dict)
+    _next_ids: dict[Sink, int] = field(factory=dict)
     _late: dict[Watch, None] = field(factory=dict)
     _inbox: list[tuple[int, list[RawEvent]]] = field(factory=list)
     _asked: list[tuple[Sink, int, Callable[[int], None]]] = field(factory=list)
@@ -104,7 +105,7 @@ class Broadcaster:
         if start < 0 or 0 < start < self.machine.compact_revision:
             raise errors.compacted(max(self.machine.compact_revision, 0))
         if not watch.id:
-            watch.id = self._free_id(watches)
+            watch.id = self._choose_id(watch.sink, watches)
         watch.encoded_id = uint(watch.id)
         # What is queued here is not given out yet, so that a watch from now on starts behind it.
         current = self.machine.revision
@@ -129,6 +130,7 @@ class Broadcaster:
         """Remove all watches of a connection that has gone."""
         for watch in self._by_sink.pop(sink, {}).values():
             self._detach(watch)
+        self._next_ids.pop(sink, None)
         self._asked = [asked for asked in self._asked if asked[0] is not sink]
 
     def when_current(self, sink: Sink, answer: Callable[[int], None]) -> None:
@@ -287,13 +289,14 @@ class Broadcaster:
         else:
             self._index.remove(watch.key, watch.range_end, watch)
 
-    @staticmethod
-    def _free_id(watches: dict[int, Watch]) -> int:
-        # Ids are unique within a connection and handed out upwards; 0 asks for one, so that the first is 1.
-        candidate = len(watches) + 1
-        while candidate in watches:
-            candidate += 1
-        return candidate
+    def _choose_id(self, sink: Sink, watches: dict[int, Watch]) -> int:
+        # Upwards from 0 on each connection, and none twice: what is on its way to a watch that has ended must not be
+        # taken for a later one's.
+        chosen = self._next_ids.get(sink, 0)
+        while chosen in watches:
+            chosen += 1
+        self._next_ids[sink] = chosen + 1
+        return chosen
 
 
 def _ids(watches: Sequence[Watch]) -> bytes:
