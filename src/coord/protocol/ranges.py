@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define
 
 from coord import errors
 from coord.protocol.intervals import Interval, interval
@@ -31,9 +31,11 @@ _ORDERS: Final = frozenset(map(int, SortOrder))
 _TARGETS: Final = frozenset(map(int, SortTarget))
 
 
-@frozen
+@define
 class RangeRequest:
     """What to read: the fields of etcd's RangeRequest, and the client's `min_revision` (S29).
+
+    Nobody changes one; it is not frozen because that would cost as much as all other parsing.
 
     `revision` of 0 or less is the current one, `limit` of 0 or less is none, a filter of 0 is off.
     """
