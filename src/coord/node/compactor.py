@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from attrs import define, field
 
 from coord.codec import encode
-from coord.limits import TURN_BUDGET_S
+from coord.limits import OVERLAY_BYTES_MAX, TURN_BUDGET_S
 from coord.mvcc.backend import Position
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
@@ -20,6 +20,9 @@ from coord.store.port import StorePort
 
 REVISION_INTERVAL_S = 300.0
 """How often `revision` mode compacts, as etcd does."""
+PERIODIC_INTERVAL_S_MAX = 3600.0
+"""How often `periodic` mode compacts at least, however long the window is."""
+SAMPLES_PER_INTERVAL = 10
 
 
 @define
@@ -33,11 +36,18 @@ class Compactor:
     wake: Callable[[], None]
     flush: Callable[[Callable[[], None]], None]
     removed: int = 0
+    """Records removed by all compactions since the start."""
     _steps: Generator[Sequence[Position], None, None] | None = None
     _revision: int = 0
     _next: int = 0
     _started: float = 0.0
-    _waiting: list[Callable[[], None]] = field(factory=list)
+    _removed_before: int = 0
+    _waiting: list[tuple[int, Callable[[], None]]] = field(factory=list)
+    """`(revision, resume)`."""
+
+    def __attrs_post_init__(self) -> None:
+        # What a stop interrupted goes on; only keys with a history are looked at, so that nothing to do costs nothing.
+        self._next = max(self.machine.compact_revision, 0)
 
     def compacted(self, revision: int) -> None:
         """Learn that the store was compacted at `revision`: what lies below may go."""
@@ -46,7 +56,7 @@ class Compactor:
 
     def after_removal(self, resume: Callable[[], None]) -> None:
         """Call `resume` when everything compacted so far is gone and committed."""
-        self._waiting.append(resume)
+        self._waiting.append((self.machine.compact_revision, resume))
 
     @property
     def is_idle(self) -> bool:
@@ -54,42 +64,49 @@ class Compactor:
         return self._steps is None and not self._next
 
     def turn(self) -> bool:
-        """Take away what fits into the turn; True if more waits."""
+        """Take away what fits into the turn; True if more waits and can go on.
+
+        A removal takes memory until it is flushed, so this waits for the store as apply does, and before it.
+        """
         if self._steps is None:
             if not self._next:
                 return False
-            self._revision, self._next = self._next, 0
-            self._started = self.clock()
-            self.removed = 0
-            self._steps = self.machine.compaction_steps()
-            self.log("store.compaction.started", revision=self._revision)
+            self._start()
         ends = self.clock() + TURN_BUDGET_S
-        for positions in self._steps:
+        while self.store.overlay_bytes < OVERLAY_BYTES_MAX // 2:
+            positions = next(self._steps, None) if self._steps is not None else None
+            if positions is None:
+                self._finish()
+                return bool(self._next)
             if positions:
                 self.store.remove(positions)
                 self.removed += len(positions)
             if self.clock() >= ends:
                 return True
-        self._finish()
-        return bool(self._next)
+        return False
+
+    def _start(self) -> None:
+        self._revision, self._next = self.machine.compact_revision, 0
+        self._started = self.clock()
+        self._removed_before = self.removed
+        self._steps = self.machine.compaction_steps()
+        self.log("store.compaction.started", revision=self._revision)
 
     def _finish(self) -> None:
         self._steps = None
         took_ms = round((self.clock() - self._started) * 1000, 3)
-        self.log("store.compaction.finished", revision=self._revision, records=self.removed, ms=took_ms)
-        waiting, self._waiting = self._waiting, []
-
-        def resume_all() -> None:
-            for resume in waiting:
-                resume()
-
-        if waiting:
-            self.flush(resume_all)
+        records = self.removed - self._removed_before
+        self.log("store.compaction.finished", revision=self._revision, records=records, ms=took_ms)
+        # Who asked for a later compaction, while this one was under way, waits for that one.
+        waiting = [resume for revision, resume in self._waiting if revision <= self._revision]
+        self._waiting = [later for later in self._waiting if later[0] > self._revision]
+        for resume in waiting:
+            self.flush(resume)
 
 
 @define
 class AutoCompaction:
-    """Decides when to compact by itself, and at what revision.
+    """Decides when to compact by itself, and at what revision, in etcd's rhythm.
 
     `mode` is "periodic" (`retention` in seconds) or "revision" (`retention` in revisions); a retention of 0 is off.
     """
@@ -98,33 +115,41 @@ class AutoCompaction:
     retention: float
     revision: Callable[[], int]
     _samples: deque[tuple[float, int]] = field(factory=deque)
-    _next_at: float = 0.0
+    _next_at: float | None = None
+    _next_compaction_at: float = 0.0
     _last: int = 0
 
     def due(self, now: float) -> int:
         """Return the revision to compact at, or 0; call it about once a second."""
-        if not self.retention or now < self._next_at:
+        if not self.retention or (self._next_at is not None and now < self._next_at):
             return 0
-        if self.mode == "revision":
-            self._next_at = now + REVISION_INTERVAL_S
-            target = self.revision() - int(self.retention)
-        else:
-            target = self._periodic(now)
-        if target <= self._last or target <= 0:
+        target = self._by_revision(now) if self.mode == "revision" else self._periodic(now)
+        if target <= self._last:
             return 0
         self._last = target
         return target
 
-    def _periodic(self, now: float) -> int:
-        """Sample the revision ten times a period; compact at the newest sample that has left the window.
+    def _by_revision(self, now: float) -> int:
+        is_first = self._next_at is None
+        self._next_at = now + REVISION_INTERVAL_S
+        return 0 if is_first else self.revision() - int(self.retention)
 
-        A window above an hour moves hourly, as etcd's does, and a shorter one once per period.
+    def _periodic(self, now: float) -> int:
+        """Compact at the newest sample that has left the window.
+
+        The first time after the whole window, and then once per window; one above an hour moves hourly.
         """
-        self._next_at = now + self.retention / 10
+        interval_s = min(self.retention, PERIODIC_INTERVAL_S_MAX)
+        if self._next_at is None:
+            self._next_compaction_at = now + self.retention
+        self._next_at = now + interval_s / SAMPLES_PER_INTERVAL
         self._samples.append((now, self.revision()))
-        target = 0
-        while self._samples and self._samples[0][0] <= now - self.retention:
-            target = self._samples.popleft()[1]
+        while len(self._samples) > 1 and self._samples[1][0] <= now - self.retention:
+            self._samples.popleft()
+        sampled_at, target = self._samples[0]
+        if now < self._next_compaction_at or sampled_at > now - self.retention or target <= self._last:
+            return 0
+        self._next_compaction_at = now + interval_s
         return target
 
 

@@ -1,0 +1,145 @@
+"""Compaction's promises: rows really go, replies wait for them, and the automatic kind keeps etcd's rhythm."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from coord.node.compactor import AutoCompaction, Compactor
+from coord.node.node import Node
+from coord.protocol.ops import Op
+from coord.store.store import Store
+from coord.testing.sim_node import SimClient, SimHost
+from tests.node.conftest import play
+
+MINUTE_S = 60
+HOUR_S = 3600
+
+
+def test_a_physical_compaction_does_not_share_the_end_of_an_earlier_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coord.mvcc.compaction.COMPACTION_SLICE_KEYS", 10)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(2):
+            await client.write_many([[0, int(Op.PUT), None, [b"k%03d" % key, b"v"]] for key in range(200)])
+        # Every slice takes a whole turn, so that the second compaction arrives during the first; a node with work
+        # left lets no virtual time pass, so the disk must not need any.
+        node.compactor.clock = Steps(node.compactor.clock(), 0.01)
+        node.log_writer.worker._delay_s_max = 0.0  # type: ignore[attr-defined]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.write, Op.COMPACT, [201])
+            while node.compactor.is_idle:
+                await trio.lowlevel.checkpoint()
+            await client.write(Op.COMPACT, [401, True])
+            assert len(host.medium.state.records) == 200
+
+    play(scenario)
+
+
+class Steps:
+    """A clock that goes on by `step_s` at every look."""
+
+    def __init__(self, now: float, step_s: float) -> None:
+        self.now = now
+        self.step_s = step_s
+
+    def __call__(self) -> float:
+        self.now += self.step_s
+        return self.now
+
+
+def test_a_compaction_that_a_stop_interrupted_goes_on_after_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def interrupted(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(50):
+            await client.put(b"a", b"x")
+        await client.write(Op.COMPACT, [51])
+        await node.stop()
+        assert len(host.medium.state.records) == 50
+
+    async def resumed(host: SimHost, node: Node) -> None:
+        await trio.sleep(1)
+        assert len(host.medium.state.records) == 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Compactor, "turn", lambda self: False)
+        host = play(interrupted)
+    play(resumed, host)
+
+
+def test_removed_records_are_counted_over_all_compactions() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(10):
+            await client.put(b"a", b"x")
+        await client.write(Op.COMPACT, [6, True])
+        assert node.compactor.removed == 4
+        await client.write(Op.COMPACT, [11, True])
+        assert node.compactor.removed == 9
+
+    play(scenario)
+
+
+def test_removal_waits_for_the_store_like_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 4: what is to be removed takes memory until it is flushed."""
+    monkeypatch.setattr("coord.mvcc.compaction.COMPACTION_SLICE_KEYS", 10)
+    monkeypatch.setattr("coord.node.compactor.OVERLAY_BYTES_MAX", 2_000)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(2):
+            await client.write_many([[0, int(Op.PUT), None, [b"k%03d" % key, b"v"]] for key in range(200)])
+        await trio.sleep(1)
+        most = 0
+        remove = node.store.remove
+
+        def watch(positions: list[tuple[int, int]]) -> None:
+            nonlocal most
+            remove(positions)
+            most = max(most, node.store.overlay_bytes)
+
+        monkeypatch.setattr(Store, "remove", lambda store, positions: watch(positions))
+        await client.write(Op.COMPACT, [401, True])
+        assert len(host.medium.state.records) == 200
+        assert most < 2_000
+
+    play(scenario)
+
+
+def compactions(mode: str, retention: float, hours: float, revisions_per_minute: int = 1) -> list[tuple[float, int]]:
+    """`(minute, revision)` of each compaction that would be proposed."""
+    revision = 100
+    auto = AutoCompaction(mode, retention, lambda: revision)
+    found = []
+    for second in range(int(hours * HOUR_S)):
+        if second % MINUTE_S == 0:
+            revision += revisions_per_minute
+        if target := auto.due(1000.0 + second):
+            found.append((second / MINUTE_S, target))
+    return found
+
+
+def test_a_window_of_minutes_is_compacted_once_a_period_and_first_after_one() -> None:
+    found = compactions("periodic", 10 * MINUTE_S, 1)
+    assert [round(minute) for minute, _ in found] == [10, 20, 30, 40, 50]
+    # What is kept is the window, at least, and no more than a sample more.
+    assert all(9 <= minute + 101 - revision <= 12 for minute, revision in found), found
+
+
+def test_a_window_of_hours_moves_hourly_and_first_after_the_whole_of_it() -> None:
+    found = compactions("periodic", 5 * HOUR_S, 8)
+    assert [round(minute) for minute, _ in found] == [300, 360, 420]
+    assert all(299 <= minute + 101 - revision <= 307 for minute, revision in found), found
+
+
+def test_a_window_without_changes_is_not_compacted_again() -> None:
+    revision = 7
+    auto = AutoCompaction("periodic", 10.0 * MINUTE_S, lambda: revision)
+    assert [target for second in range(2 * HOUR_S) if (target := auto.due(float(second)))] == [7]
+
+
+def test_revision_mode_looks_every_five_minutes_and_not_at_the_start() -> None:
+    found = compactions("revision", 3, 0.6, revisions_per_minute=2)
+    assert [round(minute) for minute, _ in found] == [5, 10, 15, 20, 25, 30, 35]
+    assert [revision for _, revision in found] == [109, 119, 129, 139, 149, 159, 169]
