@@ -21,6 +21,7 @@ from coord.limits import (
     PROPOSALS_PENDING_MAX,
     REQUEST_TIMEOUT_MS_MAX,
 )
+from coord.mvcc.txn import has_put
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_error
@@ -31,7 +32,11 @@ from coord.raft.core import Raft
 from coord.raft.types import Entry, HardState
 
 _TIMED_OUT = "etcdserver: request timed out: the write may still be applied"
-_GROWS = frozenset((Op.PUT, Op.TXN, Op.LEASE_GRANT))
+
+
+def _grows(write: list[Any]) -> bool:
+    op = write[1]
+    return op in (Op.PUT, Op.LEASE_GRANT) or (op == Op.TXN and has_put(write[3]))
 
 
 class Log(Protocol):
@@ -80,6 +85,7 @@ class Consensus:
     wants_round: Callable[[], int]
     """Returns the id of a new round if reads wait for one, else 0."""
     has_space: Callable[[int], bool]
+    """Tells whether a frame that grows the store by so many bytes fits; asked only for one that does."""
     outbox: Outbox
     waiters: dict[int, Waiter] = field(factory=dict)
     pending_bytes: int = 0
@@ -175,12 +181,12 @@ class Consensus:
     def _take(
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
     ) -> None:
-        refusal = self._refusal(len(body), decoded)
+        refusal = self._refusal(len(body))
         if refusal is not None:
             self.refused += len(ids)
             self.outbox.refuse(sink, ids, refusal)
             return
-        settled = self._settle(decoded)
+        settled = self._settle(decoded, len(body) + 256 * len(decoded))
         if len(settled) == len(decoded) and all(what[0] == Settled.REFUSED for what in settled.values()):
             # Nothing to propose: what the pure check refuses once, it refuses always.
             for position, (request_id, _) in enumerate(ids):
@@ -205,22 +211,28 @@ class Consensus:
         ]
         self.waiters[index] = Waiter(term, sink, deadlines, len(body), (int(EntryKind.WRITES), header, decoded))
 
-    def _refusal(self, size: int, decoded: list[Any]) -> ApiError | None:
+    def _refusal(self, size: int) -> ApiError | None:
         """Return why nothing at all of a frame can be proposed now, or None."""
         if self.is_stopping:
             return errors.server_stopped()
         if self.pending_bytes + size > PROPOSAL_BYTES_PENDING_MAX or len(self.waiters) >= PROPOSALS_PENDING_MAX:
             return errors.too_many_requests()
-        if not self.has_space(size + 256 * len(decoded)) and any(write[1] in _GROWS for write in decoded):
-            return errors.no_space()
         return None
 
-    def _settle(self, decoded: list[Any]) -> dict[int, tuple[Any, ...]]:
-        """Check each write and settle what depends on this node, by position (S15)."""
+    def _settle(self, decoded: list[Any], growth_bytes: int) -> dict[int, tuple[Any, ...]]:
+        """Check each write and settle what depends on this node, by position (S15).
+
+        S16: without space only what grows the store is refused, also beside a delete in the same frame.
+        """
         settled: dict[int, tuple[Any, ...]] = {}
+        has_space: bool | None = None
         max_txn_ops = self.settings.max_txn_ops
         for position, write in enumerate(decoded):
             error = check_write(write, max_txn_ops)
+            if error is None and _grows(write):
+                if has_space is None:
+                    has_space = self.has_space(growth_bytes)
+                error = None if has_space else errors.no_space()
             if error is not None:
                 settled[position] = (Settled.REFUSED, error.to_wire())
             elif write[1] == Op.LEASE_GRANT:

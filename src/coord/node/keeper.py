@@ -35,6 +35,10 @@ class StoreKeeper:
     wake: Callable[[], None]
     release_wal: Callable[[int], None]
     observe_commit: Callable[[float], None]
+    is_log_full: Callable[[], bool]
+    """Tells whether the log waits for space."""
+    on_flushed: Callable[[], None]
+    """Called when what was flushed has left the overlay."""
     sync_every_entries: int
     flushes: int = 0
     is_disk_full: bool = False
@@ -71,20 +75,27 @@ class StoreKeeper:
             raise self._failure
         if self._is_working:
             return False
-        is_due = (
-            bool(self._waiting)
-            or bool(self._waiting_sync)
-            or self.store.overlay_bytes >= FLUSH_BYTES
-            or self.clock() >= self._next_flush_at
-        )
-        if not is_due:
+        if not self._is_due():
             return False
         job = self._pending or self._next_job()
         if job is not None:
             self._run_flush(job)
-        elif self._waiting_sync or self.store.applied_index - self.store.synced_index >= self.sync_every_entries:
+        elif self._waiting_sync or self.store.applied_index - self.store.synced_index >= self._sync_distance():
             self._run_sync()
         return False
+
+    def _is_due(self) -> bool:
+        if self.clock() >= self._next_flush_at:
+            return True
+        # A job that met a full disk waits its time out, whoever waits for it: tried at once, and again, it would keep
+        # a processor and the disk busy without end.
+        is_wanted = bool(self._waiting or self._waiting_sync) or self.store.overlay_bytes >= FLUSH_BYTES
+        return self._pending is None and is_wanted
+
+    def _sync_distance(self) -> int:
+        # S16: a log that waits for space gets no more entries, and so would wait for ever for the sync that lets it
+        # use its old segments again.
+        return 1 if self.is_log_full() else self.sync_every_entries
 
     def _next_job(self) -> FlushJobPort | None:
         # Rows are sealed together with the records of the same entries: a part of one without the other would be a
@@ -126,6 +137,7 @@ class StoreKeeper:
         self.store.flushed(job)
         self._pending = None
         self.is_disk_full = False
+        self.on_flushed()
         self.flushes += 1
         self.observe_commit(took_s)
         if took_s >= _SLOW_S:

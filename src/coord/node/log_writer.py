@@ -33,7 +33,8 @@ class LogWriter:
     persisted: Callable[[int, int, HardState], None]
     observe_sync: Callable[[float], None]
     syncs: int = 0
-    is_disk_full: bool = False
+    _is_write_full: bool = False
+    _is_prepare_full: bool = False
     _last: tuple[int, int] = (0, 0)
     """(term, index) of the last entry handed in."""
     _entries: list[Entry] = field(factory=list)
@@ -59,6 +60,11 @@ class LogWriter:
     def writing_for_s(self, now: float) -> float:
         """Return how long the write on the disk has taken so far; 0 if there is none."""
         return now - self._started if self._is_writing else 0.0
+
+    @property
+    def is_disk_full(self) -> bool:
+        """True while a write, or the segment that will be needed next, waits for space."""
+        return self._is_write_full or self._is_prepare_full
 
     @property
     def is_idle(self) -> bool:
@@ -92,7 +98,7 @@ class LogWriter:
         def done(error: BaseException | None) -> None:
             if isinstance(error, DiskFullError):
                 # S16: nothing of the job is acknowledged; it goes on where it stopped when there is space again.
-                self.is_disk_full = True
+                self._is_write_full = True
                 self._retry = lambda: self._write(job, count, term, index, state)
                 self._retry_at = self.clock() + _RETRY_FULL_S
                 self.log("wal.disk.full", error=error)
@@ -102,7 +108,7 @@ class LogWriter:
                 self.log("wal.sync.failed", error=error)
                 self.wake()
                 return
-            self.is_disk_full = False
+            self._is_write_full = False
             self._is_writing = False
             self._written(job, count, index, self.clock() - started)
             self.persisted(term, index, state)
@@ -119,21 +125,22 @@ class LogWriter:
 
     def _prepare(self) -> None:
         """Make the next segment ready, or recycle released ones, beside the writes."""
-        job = self.wal.prepare_job() or self._release_job()
+        # S16: what is released comes first. On a full disk no new file can be made, and its own old ones are the only
+        # room that the log can get.
+        job = self._release_job() or self.wal.prepare_job()
         if job is None:
             return
         self._is_preparing = True
 
         def done(error: BaseException | None) -> None:
             self._is_preparing = False
-            if isinstance(error, DiskFullError):
-                self.is_disk_full = True
+            self._is_prepare_full = isinstance(error, DiskFullError)
+            if self._is_prepare_full:
                 self._prepare_at = self.clock() + _RETRY_FULL_S
                 self.log("wal.disk.full", error=error)
             elif error is not None:
                 self._failure = error
-            else:
-                self.is_disk_full = False
+                self.log("wal.sync.failed", error=error)
             self.wake()
 
         self.preparer.submit(job.run, done)

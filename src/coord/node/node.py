@@ -324,6 +324,8 @@ class Node:
             wake=wake,
             release_wal=self.log_writer.release,
             observe_commit=seams.observe_commit,
+            is_log_full=lambda: self.log_writer.is_disk_full,
+            on_flushed=lambda: self.space.measure(),
             sync_every_entries=min(options.snapshot_count, CATCH_UP_ENTRIES),
         )
         self.compactor = Compactor(self.machine, self.store, seams.clock, seams.log, wake, self.keeper.flush)

@@ -12,7 +12,7 @@ from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
 from coord.protocol.entries import encode_entry
 from coord.protocol.ops import AlarmAction, EntryKind
-from coord.store.port import StorePort
+from coord.store.port import Space, StorePort
 from coord.types import AlarmType
 
 
@@ -33,19 +33,25 @@ class SpaceWatch:
     _pending: AlarmAction | None = None
 
     def has_space(self, growth_bytes: int) -> bool:
-        """Tell whether a write that grows the store by `growth_bytes` still fits under the quota."""
+        """Tell whether a write may grow the store by `growth_bytes`: disk and quota have room, and no alarm is on."""
+        # S16: at once, not at the next look, so that what is applied until the alarm is on stays within the reserve.
+        if self.is_disk_full():
+            return False
+        # What apply would refuse must not take room in the log: on a full disk the deletes will need it.
+        if any(kind == AlarmType.NOSPACE for _, kind in self.machine.alarms):
+            return False
         if self.quota_bytes <= 0:
             return True
         return self.in_use_bytes + self.store.overlay_bytes + growth_bytes <= self.quota_bytes
 
     def refused(self) -> None:
         """Learn that a write was refused for lack of space: the alarm is raised for all members."""
-        self._act(AlarmAction.ACTIVATE)
+        if not self.is_raised():
+            self._act(AlarmAction.ACTIVATE)
 
     def check(self) -> None:
         """Read the sizes and raise or clear the alarm; call it about once a second."""
-        space = self.store.space()
-        self.size_bytes, self.in_use_bytes = space.size_bytes, space.in_use_bytes
+        space = self.measure()
         if not self.is_leader():
             return
         is_raised = self.is_raised()
@@ -57,6 +63,12 @@ class SpaceWatch:
             self._act(AlarmAction.ACTIVATE)
         elif is_raised and not is_full and self.in_use_bytes < quota * QUOTA_CLEAR_RATIO:
             self._act(AlarmAction.DEACTIVATE)
+
+    def measure(self) -> Space:
+        """Read the sizes; at each flush too, since what leaves the overlay must be counted in the store at once."""
+        space = self.store.space()
+        self.size_bytes, self.in_use_bytes = space.size_bytes, space.in_use_bytes
+        return space
 
     def is_raised(self) -> bool:
         """Tell whether this member's NOSPACE alarm is on."""
