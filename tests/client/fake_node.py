@@ -237,7 +237,8 @@ class Session:
 
     def create(self, key: bytes, end: bytes, start: int, watch_id: int, *filters: bool) -> Any:
         if 0 < start < self.node.compact_revision:
-            raise compacted(self.node.compact_revision)
+            self.due.append([2, [watch_id], self.node.compact_revision, ""])
+            return [watch_id, start]
         self.watches[watch_id] = [key, end, *filters]
         start = start or self.node.revision + 1
         for revision, events in self.node.history:

@@ -245,8 +245,11 @@ def test_a_watch_raises_compacted() -> None:
     with listening(FakeNode()) as (listener,), a_client(listener) as client:
         client.put("k", b"0")
         listener.node.compact_revision = 2
-        with pytest.raises(Compacted):
-            client.watch("k", since=1)
+        with client.watch("k", since=1) as watch:
+            for _ in range(2):
+                with pytest.raises(Compacted) as caught:
+                    watch.next(timeout=5)
+                assert caught.value.compact_revision == 2
         with client.watch("k") as watch:
             session = next(session for session in listener.node.sessions if session.watches)
             session.send_notifications([[2, list(session.watches), 9, ""]])

@@ -127,8 +127,9 @@ def test_compacted_names_the_lowest_revision_left(node: RealNode) -> None:
             await client.compact(revision + 1, physical=True)
             with pytest.raises(Compacted):
                 await client.get("c", revision=revision)
-            with pytest.raises(Compacted) as caught:
-                await client.watch("c", since=revision).__aenter__()
+            async with client.watch("c", since=revision) as watch:
+                with pytest.raises(Compacted) as caught:
+                    await watch.__anext__()
             assert caught.value.compact_revision == revision + 1
 
     trio.run(main)

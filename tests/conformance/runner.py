@@ -29,8 +29,6 @@ def run(row: Row, driver: Driver, *, is_etcd: bool) -> None:
     scope = Scope(row.name.encode() + b"/", driver.revision(), lease_base)
     try:
         for number, step in enumerate(row.steps, start=1):
-            if step.of_etcd and not is_etcd:
-                continue
             request = scope.bind(step.request)
             reply = without_others(driver.call(request), lease_base)
             expected = step.expected

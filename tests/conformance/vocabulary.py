@@ -103,14 +103,10 @@ class Scope:
 
 @frozen
 class Step:
-    """A request and the reply that it must get; None where any reply but an error will do.
-
-    A step `of_etcd` is taken with etcd alone, after a reply on which the two differ.
-    """
+    """A request and the reply that it must get; None where any reply but an error will do."""
 
     request: Request
     expected: Any = None
-    of_etcd: bool = False
 
 
 @frozen

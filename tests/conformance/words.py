@@ -17,7 +17,6 @@ from .vocabulary import (
     At,
     Canceled,
     Compare,
-    Created,
     Deleted,
     DeleteRange,
     Done,
@@ -39,7 +38,6 @@ from .vocabulary import (
     Step,
     Txn,
     TxnDone,
-    Watch,
     WatchRefused,
 )
 
@@ -174,7 +172,6 @@ def told(stream: str, *events: Happened, watch: int = 1, fragmented: bool = Fals
     return NextEvents(stream, watch, len(events)) >> Events(events, fragmented)
 
 
-def refused_since_compacted(watch: Watch, compacted: int) -> tuple[Step, Step]:
-    """Return the steps of a watch that wants what is compacted: coord says so at once, etcd makes it and ends it."""
-    ended = NextCancel(watch.stream, watch.id) >> Canceled(At(compacted))
-    return watch >> either(coord=COMPACTED_WATCH, etcd=Created(watch.id)), evolve(ended, of_etcd=True)
+def canceled_since_compacted(stream: str, compacted: int, watch: int = 1) -> Step:
+    """Return the step that waits until a watch is ended because what it wants is compacted."""
+    return NextCancel(stream, watch) >> Canceled(At(compacted))

@@ -135,15 +135,20 @@ def test_the_pair_before_is_told_as_long_as_the_revision_before_can_be_read() ->
     play(scenario)
 
 
-def test_compacted_start_is_refused_with_the_revision() -> None:
+def test_a_watch_from_a_compacted_start_is_made_and_then_ended_with_the_revision() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
         for _ in range(10):
             await client.put(b"k", b"v")
         await client.write(Op.COMPACT, [8])
-        with pytest.raises(Compacted) as caught:
-            await watch(client, b"k", b"", 7)
-        assert caught.value.compact_revision == 8
+        for slow in (False, True):
+            client.slow = slow
+            assert await watch(client, b"k", b"", 7, 5) == (5, 7)
+            await trio.testing.wait_all_tasks_blocked()
+            assert client.notifications == [[2, [5], 8, ""]]
+            client.notifications.clear()
+            assert node.watches.watch_count == node.watches.late_count == 0
+            assert await client.request(Method.WATCH_CANCEL, [5]) is False
         _, start = await watch(client, b"k", b"", 8)
         assert start == 8
 

@@ -109,10 +109,9 @@ class Driver:
             with trio.move_on_after(timeout):
                 while not subscription.is_created and subscription.error is None:
                     await self.wait_news(subscription)
-            if subscription.error is not None:
-                raise subscription.error
+            # What ends a watch that was created is told by its iteration, be it as near behind as a compacted start.
             if not subscription.is_created:
-                raise self._late(subscription, timeout)
+                raise subscription.error or self._late(subscription, timeout)
         except BaseException:
             self.unsubscribe(subscription)
             raise

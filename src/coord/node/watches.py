@@ -92,6 +92,7 @@ class Broadcaster:
     def create(self, watch: Watch) -> int:
         """Add a watch and return its start revision. Raises `ApiError`.
 
+        One that starts below the compacted revision is made and then ended, as in etcd: the notification says why.
         `watch.next_revision` is the start revision asked for, 0 for the next; `watch.id` 0 lets the node choose.
         """
         watches = self._by_sink.setdefault(watch.sink, {})
@@ -102,7 +103,7 @@ class Broadcaster:
         if len(watches) >= WATCHES_PER_CONNECTION:
             raise errors.ResourceExhausted(f"more than {WATCHES_PER_CONNECTION} watches on one connection")
         start = watch.next_revision
-        if start < 0 or 0 < start < self.machine.compact_revision:
+        if start < 0:
             raise errors.compacted(max(self.machine.compact_revision, 0))
         if not watch.id:
             watch.id = self._choose_id(watch.sink, watches)
@@ -235,7 +236,7 @@ class Broadcaster:
         """Feed late watches by shared scans; True if more can be fed at once."""
         floor, current = self.machine.compact_revision, self.machine.revision
         for watch in [watch for watch in self._late if watch.next_revision < floor]:
-            # The start was legal when it was asked for; now its history is gone, and the client must know.
+            # What it wants next is gone, from the start on or by now, and the client must know.
             self.log("watch.stream.canceled", watch=watch.id, compact_revision=floor)
             self._notify(watch.sink, _canceled([watch], floor, ""))
             self._remove(watch)
