@@ -63,6 +63,8 @@ OVERLAY_BYTES_MAX: Final = 128 * MIB
 FLUSH_BYTES: Final = 8 * MIB
 FLUSH_INTERVAL_S: Final = 0.1
 VALUE_CACHE_BYTES: Final = 32 * MIB
+STORE_MAPPED_BYTES_MAX: Final = 96 * MIB
+"""How much of the store's file, and of code, may stay mapped in memory."""
 LOG_BYTES_IN_MEMORY_MAX: Final = 64 * MIB
 CATCH_UP_ENTRIES: Final = 5_000
 

@@ -34,6 +34,7 @@ from coord.server.collect import collect
 from coord.server.gateway import Gateway
 from coord.server.health import Watchdog
 from coord.store.identity import DataDirectory, open_data_directory
+from coord.store.mapped import StoreMap
 from coord.store.store import open_store
 from coord.wal.recovery import recover
 
@@ -42,6 +43,7 @@ SHUTDOWN_S = 8.0
 _SWITCH_INTERVAL_S = 0.0005
 """How long a thread keeps the interpreter while another wants it: with Python's 5 ms the log's thread would wait that
 long after each sync, behind a busy loop."""
+_TRIM_INTERVAL_S = 1.0
 
 
 def run(config: ServeConfig) -> int:
@@ -77,6 +79,7 @@ class Process:
     log: Log
     notifier: Notifier
     make_node: Callable[[Seams], Node]
+    store_map: StoreMap
     started: float
     metrics: Metrics = field(factory=Metrics)
 
@@ -104,6 +107,7 @@ class Process:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(node.run)
                 nursery.start_soon(Watchdog(node, self.notifier, log).run)
+                nursery.start_soon(self._trim_memory)
                 await node.ready.wait()
                 await nursery.start(gateway.serve)
                 status = f"leader term={node.raft_term} revision={node.revision}"
@@ -120,6 +124,11 @@ class Process:
         finally:
             for worker in workers:
                 worker.close()
+
+    async def _trim_memory(self) -> None:
+        while True:
+            await trio.sleep(_TRIM_INTERVAL_S)
+            self.store_map.trim()
 
     async def _until_stopped(self, node: Node, gateway: Gateway) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -193,13 +202,14 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
             ms=round((time.monotonic() - opening) * 1000, 1),
         )
         machine = StateMachine(store)
-        _load(machine, log, notifier)
+        store_map = StoreMap(directory.store)
+        _load(machine, store_map, log, notifier)
         options = _options(config, member)
 
         def make_node(seams: Seams) -> Node:
             return Node.recover(options, seams, store, machine, wal, recovery)
 
-        yield Process(config, log, notifier, make_node, started)
+        yield Process(config, log, notifier, make_node, store_map, started)
 
 
 def _tell_identity(directory: DataDirectory, log: Log) -> None:
@@ -209,7 +219,7 @@ def _tell_identity(directory: DataDirectory, log: Log) -> None:
     log("node.identity.loaded", member=identity.member, incarnation=identity.incarnation, boot=identity.boot)
 
 
-def _load(machine: StateMachine, log: Log, notifier: Notifier) -> None:
+def _load(machine: StateMachine, store_map: StoreMap, log: Log, notifier: Notifier) -> None:
     """Rebuild the index, without the collector, which would walk over it again and again while it grows."""
     started = time.monotonic()
     gc.disable()
@@ -217,8 +227,10 @@ def _load(machine: StateMachine, log: Log, notifier: Notifier) -> None:
         for number, _ in enumerate(machine.load()):
             if number % 100 == 0:
                 notifier.extend_timeout(30)
+                store_map.trim()
     finally:
         gc.enable()
+    store_map.trim()
     # A full collection over a large index stalls the loop for tenths of a second, and none of it is garbage.
     gc.collect()
     gc.freeze()

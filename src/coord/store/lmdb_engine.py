@@ -64,7 +64,7 @@ _SLICE_RECORDS: Final = 1_000
 _PAGE_OVERHEAD_RATIO: Final = 1.25
 """Appended pages are nearly full; rows, rewritten in place, are not."""
 
-_DATA: Final = "data.mdb"
+DATA_FILE: Final = "data.mdb"
 _STAGED: Final = "data.new"
 _COPY: Final = "data.copy"
 
@@ -134,7 +134,7 @@ class LmdbEngine:
 
     def open(self) -> None:
         """Open the files, and make them where there are none."""
-        path = self.directory / _DATA
+        path = self.directory / DATA_FILE
         is_new = not self.disk.exists(path)
         with translated("open"):
             self._env = open_env(self.directory, self.map_bytes)
@@ -364,7 +364,7 @@ def open_engine(
 
 def switch_files(disk: Disk, directory: Path) -> None:
     """Rename the staged file over the store's, neither being open."""
-    disk.rename(directory / _STAGED, directory / _DATA)
+    disk.rename(directory / _STAGED, directory / DATA_FILE)
     disk.sync_directory(directory)
     _discard(directory, _STAGED)
 
