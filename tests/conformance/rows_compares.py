@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from coord.errors import Code
-
-from .vocabulary import At, Grant, Lease, PrefixEnd, Refused, Row, TxnDone
-from .words import EVERYTHING, delete, either, failed, put, row, section, succeeded, txn, when
+from .vocabulary import At, Grant, Lease, PrefixEnd, Row, TxnDone
+from .words import EVERYTHING, delete, failed, put, row, section, succeeded, txn, when
 
 _RELATIONS = {
     "=": (False, True, False),
@@ -110,11 +108,14 @@ _ABSENT = section(
     ),
     row(
         "compare.unknown-relation",
-        "An unknown relation is refused.",
+        "An unknown relation holds, except for the value of an absent key.",
         put("a"),
-        txn(when("version", "a", 7, 5))
-        >> either(coord=Refused(Code.INVALID_ARGUMENT, "coord: unknown compare result 7"), etcd=succeeded()),
-        differs="coord refuses what it does not know; etcd takes any unknown relation to hold.",
+        txn(when("version", "a", 7, 5)) >> succeeded(),
+        txn(when("value", "a", 4, "1")) >> succeeded(),
+        txn(when("lease", "a", 7, 5, end="b")) >> succeeded(),
+        txn(when("mod", "b", 2**31 - 1, 5)) >> succeeded(),
+        txn(when("value", "b", 7, "1")) >> failed(),
+        txn(when("version", "a", 7, 5), when("version", "a", "=", 2)) >> failed(),
     ),
 )
 

@@ -43,6 +43,10 @@ _TXN: Final = int(Op.TXN)
 _RANGE: Final = int(Op.RANGE)
 
 
+def _holds_always(_left: Any, _right: Any) -> bool:
+    return True
+
+
 @frozen
 class Plan:
     """A transaction whose compares are judged: the branch that runs, and the plans of its nested transactions."""
@@ -109,7 +113,8 @@ class Transactions:
 
     def _holds(self, compare: list[Any]) -> bool:
         target, result, key, operand = compare[:4]
-        place, relation = _FIELD_OF[target], _RELATION[result]
+        # As in etcd, a relation that is none holds.
+        place, relation = _FIELD_OF[target], _RELATION.get(result, _holds_always)
         found = False
         for fields in self._compared(key, compare[4] if len(compare) > 4 else b"", target):
             found = True

@@ -255,7 +255,7 @@ class Model:
         return holds, [[op, self._judge(inner) if op == 3 else inner] for op, inner in branch]
 
     def _holds(self, target: int, result: int, key: bytes, operand: Any, range_end: bytes = b"") -> bool:
-        relation = (eq, gt, lt, ne)[result]
+        relation = (eq, gt, lt, ne)[result] if result < 4 else lambda *_: True
         place = (3, 1, 2, 5, 4)[target]
         pairs = [pair for name, pair in self.now.items() if _is_in(name, key, range_end)]
         if not pairs:

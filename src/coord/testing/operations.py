@@ -91,7 +91,7 @@ def compares(draw: st.DrawFn) -> Arguments:
     target = draw(st.integers(0, 4))
     operand: Any = draw(values) if target == 3 else draw(st.one_of(st.integers(-1, 20), st.sampled_from(LEASES)))
     key, range_end = draw(intervals())
-    return _trim(draw, [target, draw(st.integers(0, 3)), key, operand, range_end], [None, None, None, None, b""])
+    return _trim(draw, [target, draw(st.integers(0, 4)), key, operand, range_end], [None, None, None, None, b""])
 
 
 @st.composite
