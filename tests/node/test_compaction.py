@@ -10,7 +10,8 @@ from coord.node.node import Node
 from coord.protocol.ops import Op
 from coord.store.store import Store
 from coord.testing.sim_node import SimClient, SimHost
-from tests.node.conftest import play
+
+from .conftest import play
 
 MINUTE_S = 60
 HOUR_S = 3600

@@ -47,7 +47,6 @@ class LeaseReaper:
     _stalled_s: float = 0.0
     _last_tick: float = 0.0
     _is_leader: bool = False
-    _waiting_revoke: dict[int, list[Callable[[], None]]] = field(factory=dict)
 
     def lead(self) -> None:
         """Begin to count: every lease gets its full TTL from now (S23)."""
@@ -71,8 +70,6 @@ class LeaseReaper:
         for lease in applied.leases_revoked:
             self._deadlines.pop(lease, None)
             self._expiring.discard(lease)
-            for resume in self._waiting_revoke.pop(lease, ()):
-                resume()
 
     def tick(self) -> None:
         """Look for leases past their deadline; call every `interval_s`."""
@@ -97,10 +94,6 @@ class LeaseReaper:
     def is_expiring(self, leases: Sequence[int]) -> int:
         """Return the first of `leases` whose expiry is proposed, or 0."""
         return next((lease for lease in leases if lease in self._expiring), 0)
-
-    def after_revoke(self, lease: int, resume: Callable[[], None]) -> None:
-        """Call `resume` when the proposed expiry of `lease` has been applied."""
-        self._waiting_revoke.setdefault(lease, []).append(resume)
 
     def renew(self, leases: Sequence[int]) -> list[list[int]]:
         """Renew and return `[lease, ttl_s]` for each; a TTL of 0 says that there is no such lease."""

@@ -23,7 +23,7 @@ from coord.node.log_writer import LogWriter
 from coord.node.loop import Loop
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
-from coord.node.reads import Read, Reader
+from coord.node.reads import Reader
 from coord.node.requests import Requests
 from coord.node.space import SpaceWatch
 from coord.node.watches import Broadcaster
@@ -73,23 +73,6 @@ class Seams:
     prepare_worker: Worker
     observe_sync: Callable[[float], None] = lambda took_s: None
     observe_commit: Callable[[float], None] = lambda took_s: None
-
-
-class _Nobody:
-    """The sink of reads that the node makes for itself."""
-
-    def reply(self, reply: bytes) -> None:
-        """Drop it."""
-
-    def notify(self, notification: bytes) -> None:
-        """Drop it."""
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-    def is_slow(self) -> bool:
-        """Never."""
-        return False
 
 
 @define(eq=False)
@@ -453,10 +436,7 @@ class Node:
         return self._rounds
 
     def _after_round(self, resume: Callable[[], None]) -> None:
-        def serve() -> None:
-            resume()
-
-        self.reader.linearizable(Read(_NOBODY, 0, self.seams.clock() + self.options.request_timeout_s, serve))
+        self.reader.after_round(resume, self.seams.clock() + self.options.request_timeout_s)
 
     def _new_lease_id(self) -> int:
         while self.machine.lease_ttl(lease := self.seams.new_id()):
@@ -468,6 +448,3 @@ class Node:
         names = {1: "NOSPACE", 2: "CORRUPT"}
         found.extend(f"memberID:{member} alarm:{names[kind]} " for member, kind in sorted(self.machine.alarms))
         return found
-
-
-_NOBODY = _Nobody()

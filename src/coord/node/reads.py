@@ -13,7 +13,7 @@ from attrs import define, field
 
 from coord import errors
 from coord.errors import ApiError, Behind
-from coord.limits import READS_PENDING_MAX, REPLY_BYTES_MAX, TURN_BUDGET_S
+from coord.limits import READS_PENDING_MAX, TURN_BUDGET_S
 from coord.mvcc.machine import StateMachine
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
@@ -24,6 +24,27 @@ Serve = Callable[[], bytes | Generator[None, None, bytes] | None]
 """Makes the reply: at once, in slices, or by itself later (None)."""
 
 _BEHIND_S = 1.0
+_SERVED_PER_LOOK = 64
+
+
+class _Nobody:
+    """The sink of reads that the node makes for itself."""
+
+    def reply(self, reply: bytes) -> None:
+        """Drop it."""
+
+    def notify(self, notification: bytes) -> None:
+        """Drop it."""
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def is_slow(self) -> bool:
+        """Never."""
+        return False
+
+
+NOBODY = _Nobody()
 
 
 @define(eq=False)
@@ -51,31 +72,59 @@ class Reader:
     is_stopping: bool = False
     _rounds: dict[int, list[Read]] = field(factory=dict)
     _confirmed: deque[tuple[int, int]] = field(factory=deque)
+    _serving: deque[Read] = field(factory=deque)
+    """May be served now; what does not fit into a turn waits for the next."""
     _slices: deque[tuple[Read, Generator[None, None, bytes]]] = field(factory=deque)
     _behind: list[Read] = field(factory=list)
+    _parked: list[tuple[Read, Callable[[], bool]]] = field(factory=list)
+    _retried_index: int = 0
+    _gone: set[Sink] = field(factory=set)
+    _canceled: set[tuple[Sink, int]] = field(factory=set)
+
+    @property
+    def open_count(self) -> int:
+        """How many reads have not been answered."""
+        in_rounds = sum(map(len, self._rounds.values()))
+        held = len(self._behind) + len(self._parked)
+        return len(self.waiting) + in_rounds + len(self._serving) + len(self._slices) + held
 
     def linearizable(self, read: Read) -> None:
         """Queue a read for the next round."""
+        if self._canceled:
+            self._canceled.discard((read.sink, read.request_id))
         if self.is_stopping:
             self._fail(read, errors.server_stopped())
-        elif len(self.waiting) >= READS_PENDING_MAX:
+        elif len(self.waiting) + len(self._slices) >= READS_PENDING_MAX and read.sink is not NOBODY:
+            # S11: the rounds that the node needs for itself find room in any crowd.
             self._fail(read, errors.too_many_requests())
         else:
             self.waiting.append(read)
             self.wake()
 
     def serializable(self, read: Read) -> None:
-        """Serve a read from local state, once it has reached the revision that the client has seen (S29)."""
-        if read.min_revision > self.machine.revision:
+        """Queue a read of local state, as soon as it has reached the revision that the client has seen (S29)."""
+        if self._canceled:
+            self._canceled.discard((read.sink, read.request_id))
+        if len(self._behind) + len(self._serving) + len(self._slices) >= READS_PENDING_MAX:
+            self._fail(read, errors.too_many_requests())
+        elif read.min_revision > self.machine.revision:
             read.deadline = min(read.deadline, self.clock() + _BEHIND_S)
             self._behind.append(read)
         else:
-            self._serve(read)
+            self._serving.append(read)
         self.wake()
+
+    def park(self, read: Read, is_over: Callable[[], bool]) -> None:
+        """Keep a read until an entry is applied that makes `is_over` true; then it needs a round of its own."""
+        self._parked.append((read, is_over))
+
+    def after_round(self, resume: Callable[[], None], deadline: float) -> None:
+        """Call `resume` when a round that starts from now on is confirmed."""
+        self.linearizable(Read(NOBODY, 0, deadline, resume))
 
     def wants_round(self) -> int:
         """Start a round for what waits, unless one is open; return its id, or 0."""
-        if not self.waiting or self._rounds:
+        if not self.waiting or self._rounds or self._serving:
             return 0
         round_id = self.new_round()
         self._rounds[round_id] = self.waiting
@@ -87,38 +136,38 @@ class Reader:
         self._confirmed.extend(reads)
 
     def turn(self) -> bool:
-        """Serve what may be served; True if more can go on at once."""
+        """Serve what may be served and fits into the turn; True if more can go on at once."""
+        if self._gone or self._canceled:
+            self._drop_unwanted()
         while self._confirmed and self._confirmed[0][1] <= self.machine.applied_index:
             round_id, _ = self._confirmed.popleft()
-            for read in self._rounds.pop(round_id, ()):
-                self._serve(read)
-        if self._behind:
-            self._retry_behind()
-        if self._slices:
-            self._run_slices()
-        return bool(self._slices) or bool(self.waiting and not self._rounds)
+            self._serving.extend(self._rounds.pop(round_id, ()))
+        if (self._behind or self._parked) and self._retried_index != self.machine.applied_index:
+            self._retry()
+        if self._serving or self._slices:
+            ends = self.clock() + TURN_BUDGET_S
+            self._serve_until(ends)
+            self._run_slices(ends)
+        return bool(self._serving or self._slices or (self.waiting and not self._rounds))
 
     def expire(self, now: float) -> None:
         """Answer reads past their deadline."""
-        for reads in (self.waiting, *self._rounds.values()):
-            for read in [read for read in reads if read.deadline <= now]:
-                reads.remove(read)
+        for read in self._drop(lambda read: read.deadline <= now):
+            if read.min_revision > self.machine.revision:
+                text = f"this node is at revision {self.machine.revision}, the client has seen {read.min_revision}"
+                self._fail(read, Behind(text))
+            else:
                 self._fail(read, errors.request_timed_out())
-        for read in [read for read in self._behind if read.deadline <= now]:
-            self._behind.remove(read)
-            text = f"this node is at revision {self.machine.revision}, the client has seen {read.min_revision}"
-            self._fail(read, Behind(text))
 
-    def cancel(self, sink: Sink, request_id: int) -> bool:
-        """Answer a read that still waits with Canceled; False if there is none."""
-        canceled = self._drop(lambda read: read.sink is sink and read.request_id == request_id)
-        for read in canceled:
-            self._fail(read, ApiError("request canceled", code=errors.Code.CANCELED))
-        return bool(canceled)
+    def cancel(self, sink: Sink, request_id: int) -> None:
+        """Answer a read, if it still waits when the turn comes, with Canceled."""
+        self._canceled.add((sink, request_id))
+        self.wake()
 
     def forget(self, sink: Sink) -> None:
         """Drop all reads of a connection that has gone."""
-        self._drop(lambda read: read.sink is sink)
+        self._gone.add(sink)
+        self.wake()
 
     def fail_all(self, error: ApiError) -> None:
         """Answer everything that waits with `error`."""
@@ -129,11 +178,16 @@ class Reader:
         """Return the slices of a range; the encoded result is their return value."""
         self.ranges_served += 1
         records, more, count = yield from self.machine.range(request)
-        if sum(map(len, records)) > REPLY_BYTES_MAX:
-            raise errors.ResourceExhausted(
-                f"the range holds more than {REPLY_BYTES_MAX} bytes: page it with limit", len(records)
-            )
         return range_result(records, more, count)
+
+    def _serve_until(self, ends: float) -> None:
+        serving = self._serving
+        while serving:
+            # The clock is looked at once for many, since most reads cost little more than a look.
+            for _ in range(min(len(serving), _SERVED_PER_LOOK)):
+                self._serve(serving.popleft())
+            if self.clock() >= ends:
+                return
 
     def _serve(self, read: Read) -> None:
         try:
@@ -144,48 +198,66 @@ class Reader:
         if isinstance(served, bytes):
             self._succeed(read, served)
         elif served is not None:
-            self._step(read, served, self.clock() + TURN_BUDGET_S)
+            self._slices.append((read, served))
 
-    def _run_slices(self) -> None:
-        ends = self.clock() + TURN_BUDGET_S
-        for _ in range(len(self._slices)):
-            self._step(*self._slices.popleft(), ends)
+    def _run_slices(self, ends: float) -> None:
+        """Run slices until the turn's time is up; a range that is not done then waits behind the others."""
+        while self._slices:
+            read, slices = self._slices.popleft()
+            try:
+                while True:
+                    next(slices)
+                    if self.clock() >= ends:
+                        self._slices.append((read, slices))
+                        return
+            except StopIteration as stop:
+                self._succeed(read, stop.value)
+            except ApiError as error:
+                self._fail(read, error)
             if self.clock() >= ends:
                 return
 
-    def _step(self, read: Read, slices: Generator[None, None, bytes], ends: float) -> None:
-        """Run slices until the turn's time is up; what is left waits behind the others."""
-        try:
-            while True:
-                next(slices)
-                if self.clock() >= ends:
-                    self._slices.append((read, slices))
-                    self.wake()
-                    return
-        except StopIteration as stop:
-            self._succeed(read, stop.value)
-        except ApiError as error:
-            self._fail(read, error)
-
-    def _retry_behind(self) -> None:
+    def _retry(self) -> None:
+        """See which of the reads that wait for entries can go on, now that some were applied."""
+        self._retried_index = self.machine.applied_index
         revision = self.machine.revision
-        ready = [read for read in self._behind if read.min_revision <= revision]
-        if ready:
-            self._behind = [read for read in self._behind if read.min_revision > revision]
-            for read in ready:
-                self._serve(read)
+        self._serving.extend(read for read in self._behind if read.min_revision <= revision)
+        self._behind = [read for read in self._behind if read.min_revision > revision]
+        parked, self._parked = self._parked, []
+        for read, is_over in parked:
+            if is_over():
+                self.linearizable(read)
+            else:
+                self._parked.append((read, is_over))
+
+    def _drop_unwanted(self) -> None:
+        """Drop the reads of lost connections and answer the canceled, in one look at all that wait."""
+        gone, canceled = self._gone, self._canceled
+        self._gone, self._canceled = set(), set()
+        for read in self._drop(lambda read: read.sink in gone or (read.sink, read.request_id) in canceled):
+            if read.sink not in gone:
+                self._fail(read, ApiError("request canceled", code=errors.Code.CANCELED))
 
     def _drop(self, chosen: Callable[[Read], bool]) -> list[Read]:
-        dropped = []
+        """Remove and return the chosen reads, in time proportional to all of them."""
+        dropped: list[Read] = []
+
+        def stays(read: Read) -> bool:
+            if not chosen(read):
+                return True
+            dropped.append(read)
+            return False
+
         for reads in (self.waiting, self._behind, *self._rounds.values()):
-            found = [read for read in reads if chosen(read)]
-            for read in found:
-                reads.remove(read)
-            dropped.extend(found)
-        for item in [item for item in self._slices if chosen(item[0])]:
-            self._slices.remove(item)
-            item[1].close()
-            dropped.append(item[0])
+            reads[:] = filter(stays, reads)
+        self._serving = deque(filter(stays, self._serving))
+        self._parked = [parked for parked in self._parked if stays(parked[0])]
+        slices, self._slices = self._slices, deque()
+        for item in slices:
+            if stays(item[0]):
+                self._slices.append(item)
+            else:
+                item[1].close()
         return dropped
 
     def _succeed(self, read: Read, result: bytes) -> None:

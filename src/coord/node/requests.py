@@ -96,6 +96,8 @@ class Requests:
         serve, is_serializable = self.machine.read_txn(arguments, self.max_txn_ops)
         read = Read(sink, request_id, deadline, serve)
         if is_serializable:
+            ranges = [inner for branch in arguments[1:] for _, inner in branch]
+            read.min_revision = max(inner[13] if len(inner) > 13 else 0 for inner in ranges)
             self.reader.serializable(read)
         else:
             self.reader.linearizable(read)
@@ -131,7 +133,7 @@ class Requests:
         if not expiring:
             return encode(self.leases.renew(ids))
         # The expiry is in the log: what it does decides the answer, and that is known soon.
-        self.leases.after_revoke(expiring, partial(self.reader.linearizable, read))
+        self.reader.park(read, lambda: not self.leases.is_expiring([expiring]))
         return None
 
     def _watch_create(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
