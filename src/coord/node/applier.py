@@ -15,7 +15,7 @@ from coord.errors import OutcomeUnknown
 from coord.limits import OVERLAY_BYTES_MAX, TURN_BUDGET_S
 from coord.mvcc.applied import Applied
 from coord.mvcc.machine import StateMachine
-from coord.node.consensus import Consensus
+from coord.node.consensus import ANSWERED, Consensus
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_answer, reply_error
@@ -74,7 +74,7 @@ class Applier:
             if not is_own:
                 # S13: another leader's entry took the place of this one.
                 for request_id, _ in waiter.ids:
-                    if request_id:
+                    if request_id != ANSWERED:
                         self.outbox.reply(sink, reply_error(request_id, 0, _LOST))
             else:
                 self._answer(applied, waiter.ids, sink)
@@ -86,14 +86,14 @@ class Applier:
             return
         reply = sink.reply
         for (request_id, _), answer in zip(ids, applied.answers, strict=True):
-            if request_id:
+            if request_id != ANSWERED:
                 reply(reply_answer(request_id, answer))
         self.outbox.touch(sink)
 
     def _answer_later(self, applied: Applied, ids: Sequence[tuple[int, float]], sink: Sink) -> None:
         """Answer a frame with a physical compaction in it; that one is answered when the rows are gone."""
         for position, ((request_id, _), answer) in enumerate(zip(ids, applied.answers, strict=True)):
-            if not request_id:
+            if request_id == ANSWERED:
                 continue
             reply = reply_answer(request_id, answer)
             if position in applied.physical and answer[1]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import define, field
 
@@ -31,6 +31,8 @@ from coord.protocol.ops import EntryKind, Op, Settled
 from coord.raft.core import Raft
 from coord.raft.types import Entry, HardState
 
+ANSWERED: Final = -1
+"""In a request id's place; every other integer may be a client's."""
 _TIMED_OUT = "etcdserver: request timed out: the write may still be applied"
 
 
@@ -53,7 +55,7 @@ class Waiter:
     term: int
     sink: Sink | None
     ids: list[tuple[int, float]]
-    """`(request id, deadline)` by position in the entry; a request id of 0 is answered already."""
+    """`(request id, deadline)` by position in the entry; `ANSWERED` for an id that is answered already."""
     size: int
     entry: tuple[int, WritesHeader, list[Any]]
     """The entry as decoded here already; it stands for exactly the bytes that were proposed."""
@@ -161,9 +163,9 @@ class Consensus:
             if waiter.sink is None:
                 continue
             for position, (request_id, deadline) in enumerate(waiter.ids):
-                if request_id and deadline <= now:
+                if deadline <= now and request_id != ANSWERED:
                     self.outbox.reply(waiter.sink, reply_error(request_id, 0, OutcomeUnknown(_TIMED_OUT)))
-                    waiter.ids[position] = (0, deadline)
+                    waiter.ids[position] = (ANSWERED, deadline)
 
     def take_waiter(self, index: int) -> Waiter | None:
         """Remove and return who waits for the entry at `index`."""

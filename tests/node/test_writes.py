@@ -1,0 +1,42 @@
+"""Every write gets exactly one answer, and nothing of a connection that went is kept."""
+
+from __future__ import annotations
+
+import trio
+
+from coord.codec import encode
+from coord.node.node import Node
+from coord.protocol.ops import Op
+from coord.testing.sim_node import SimClient, SimHost
+
+from .conftest import play
+
+
+def test_a_request_id_of_zero_is_answered_like_any_other() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        answers: list[list[object]] = []
+        client.answered = answers.append
+        writes = [[0, int(Op.PUT), None, [b"a", b"1"]]]
+        node.writes(client, 0, 0, [(0, 0)], encode(writes), writes)
+        await trio.sleep(1)
+        assert answers == [[0, 2, None]]
+
+    play(scenario)
+
+
+def test_a_frame_that_timed_out_is_not_answered_again() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        answers: list[list[object]] = []
+        client.answered = answers.append
+        writes = [[0, int(Op.PUT), None, [b"a", b"1"]], [0, int(Op.PUT), None, [b"b", b"1"]]]
+        node.writes(client, 0, 0, [(0, 1), (7, 0)], encode(writes), writes)
+        await trio.testing.wait_all_tasks_blocked()
+        node.consensus.expire(node.consensus.clock() + 1)
+        await trio.sleep(1)
+        assert [answer[0] for answer in answers] == [0, 7]
+        assert len(answers[0]) == 4
+        assert answers[1] == [7, 3, None]
+
+    play(scenario)
