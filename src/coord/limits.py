@@ -23,14 +23,16 @@ REQUEST_TIMEOUT_MS_MAX: Final = 600_000
 FRAME_BYTES_MAX: Final = MAX_REQUEST_BYTES_DEFAULT + 512 * KIB
 FRAME_BYTES_BEFORE_HELLO: Final = 64 * KIB
 FRAGMENTS_PER_MESSAGE: Final = 64
-CBOR_DEPTH_MAX: Final = 32
+CBOR_DEPTH_MAX: Final = 400
 CBOR_ITEMS_MAX: Final = 256 * KIB
 CBOR_SCAN_FROM_BYTES: Final = 64 * KIB
 """Frames below this cannot hold enough items to hurt; above it, items are counted before decoding."""
 REPLY_BYTES_MAX: Final = 64 * MIB
 """One reply; a range that would be larger is refused and has to be paged with `limit`."""
 WATCH_FRAGMENT_BYTES: Final = MAX_REQUEST_BYTES_DEFAULT + 512 * KIB
-TXN_DEPTH_MAX: Final = 8
+TXN_DEPTH_MAX: Final = MAX_TXN_OPS_DEFAULT + 1
+"""What the default number of operations allows: one a level, around an empty transaction. It holds where that number
+is set higher too, so that no walk of a transaction comes near Python's bound on recursion."""
 
 # A connection.
 REQUESTS_OPEN_PER_CONNECTION: Final = 16_384
@@ -80,6 +82,8 @@ SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 LEASES_EXPIRED_PER_ENTRY: Final = 500
 WATCH_PROGRESS_INTERVAL_S_DEFAULT: Final = 600.0
 WATCH_CATCH_UP_REVISIONS: Final = 1_000
+WATCH_CATCH_UP_WATCHES: Final = 512
+"""One scan of history feeds no more watches, and no more revisions."""
 WATCH_CATCH_UP_INTERVAL_S: Final = 0.1
 
 # Exactly once.
@@ -105,4 +109,7 @@ assert FLUSH_BYTES < OVERLAY_BYTES_MAX
 assert SEND_BUFFER_HARD_BYTES > REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 assert INTERNAL_RESERVE < PROPOSALS_PENDING_MAX
 assert PING_IDLE_S < PING_GIVE_UP_S
+# A level takes three arrays: the transaction, a branch, an operation; the reply of a range stands deepest.
 assert TXN_DEPTH_MAX * 3 + 6 < CBOR_DEPTH_MAX
+# The deepest walk takes two frames a level, and a server's own stack is below 200 of the 1000 that Python allows.
+assert TXN_DEPTH_MAX * 2 < 500

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from coord.errors import Code
-
-from .vocabulary import ANY, At, Grant, Lease, Put, Refused, Txn
+from .vocabulary import At, Grant, Lease, Put, Txn, TxnDone
 from .words import (
     DUPLICATE_KEY,
     EMPTY_KEY,
@@ -18,7 +16,6 @@ from .words import (
     delete,
     delete_prefix,
     deleted,
-    either,
     failed,
     found,
     get,
@@ -41,11 +38,19 @@ def puts(count: int) -> tuple[Put, ...]:
     return tuple(put(f"k{number}") for number in range(count))
 
 
-def deep(levels: int) -> Txn:
-    """Return a transaction that holds `levels` others, each in the one before; the innermost puts."""
-    tree = txn(then=(put("a"),))
+def deep(levels: int, innermost: Txn | None = None) -> Txn:
+    """Return a transaction that holds `levels` others, each in the one before; the innermost puts unless given."""
+    tree = innermost or txn(then=(put("a"),))
     for _ in range(levels):
         tree = txn(then=(tree,))
+    return tree
+
+
+def done_deep(levels: int, innermost: TxnDone | None = None, rev: int | None = None) -> TxnDone:
+    """Return the reply to `deep`."""
+    tree = innermost or succeeded(wrote(1))
+    for level in range(levels):
+        tree = succeeded(tree, rev=rev if level == levels - 1 else None)
     return tree
 
 
@@ -266,17 +271,24 @@ _NESTED = section(
     ),
     row(
         "txn.nested-deep",
-        "Transactions nest.",
-        deep(7) >> ANY,
+        "Transactions nest as deep as the number of operations allows.",
+        deep(MANY - 1) >> done_deep(MANY - 1),
         get("a") >> found(kv("a", "", 1, 1)),
+        deep(MANY) >> TOO_MANY_OPS,
     ),
     row(
-        "txn.nested-too-deep",
-        "Transactions nest 8 deep.",
-        deep(8)
-        >> either(coord=Refused(Code.INVALID_ARGUMENT, "coord: transactions nest deeper than 8 levels"), etcd=ANY),
-        get("a") >> either(coord=found(), etcd=found(kv("a", "", 1, 1))),
-        differs="coord bounds what a node must walk; etcd bounds the number of operations alone.",
+        "txn.nested-deepest",
+        "The innermost transaction may be empty, which costs nothing, and compares count like operations.",
+        deep(MANY, txn()) >> done_deep(MANY, succeeded()),
+        deep(MANY, txn(when("version", "a", "=", 0))) >> TOO_MANY_OPS,
+        deep(MANY + 1, txn()) >> TOO_MANY_OPS,
+    ),
+    row(
+        "txn.nested-deep-reads",
+        "A deep transaction may read alone.",
+        put("a", "1"),
+        deep(MANY - 1, txn(then=(get("a"),)))
+        >> done_deep(MANY - 1, succeeded(found(kv("a", "1", 1, 1), rev=1)), rev=1),
     ),
     row(
         "txn.nested-not-taken",

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coord.errors import ApiError, Code
-from coord.limits import TXN_DEPTH_MAX
 from coord.protocol.check import check_body, check_write
 from coord.protocol.ranges import RangeRequest, parse_range
 from coord.testing import operations as ops
@@ -42,7 +41,7 @@ ACCEPTED = [
     (3, [[], [], []]),
     (3, [[[0, 4, K, 1], [3, 2**64 - 1, K, V]], [], []]),
     (3, [[[3, 3, K, V, b"\0"], [4, 1, K, 2**63 - 1]], [[20, [K]]], []]),
-    (3, nested(TXN_DEPTH_MAX)),
+    (3, nested(128)),
     (4, [-1]),
     (5, [-5]),
     (5, [9_000_000_000, 2**63 - 1]),
@@ -95,7 +94,7 @@ REFUSED = [
     (3, txn([1, [K, V], 1]), ("Unimplemented", "coord: this release knows no item 3 of an operation")),
     (3, [[], []], ("InvalidArgument", "coord: a txn must be an array [compares, success, failure]")),
     (3, [[], [], [], 1], ("Unimplemented", "coord: this release knows no item 4 of txn")),
-    (3, nested(TXN_DEPTH_MAX + 1), ("InvalidArgument", "coord: transactions nest deeper than 8 levels")),
+    (3, nested(129), TOO_MANY),
     (3, [[[5, 0, K, 1]], [], []], ("InvalidArgument", "coord: unknown compare target 5")),
     (
         3,

@@ -35,5 +35,8 @@ def delete(key: Key, *, prefix: bool = False, range_end: Key | None = None, prev
 
 
 def txn(*, when: Sequence[Compare] = (), then: Sequence[Operation] = (), orelse: Sequence[Operation] = ()) -> Operation:
-    """A transaction inside a transaction; its compares too are judged before any operation runs."""
-    return Operation(Op.TXN, transactions.txn_arguments(when, then, orelse))
+    """A transaction inside a transaction; its compares too are judged before any operation runs.
+
+    Raises `ValueError` if it is nested deeper than any node takes.
+    """
+    return transactions.nested(when, then, orelse)

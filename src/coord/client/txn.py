@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import frozen
 
+from coord.limits import TXN_DEPTH_MAX
 from coord.protocol.ops import Op
 from coord.types import CompareResult, CompareTarget, prefix_end
 
@@ -140,6 +141,18 @@ class Operation:
 
     code: Op
     arguments: list[Any]
+    depth: int = 0
+    """How many levels of transactions it is."""
+
+
+def nested(when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]) -> Operation:
+    """Return a transaction as an operation. Raises `ValueError` if it is nested deeper than any node takes."""
+    depth = 1 + max((operation.depth for operation in (*then, *orelse)), default=0)
+    # The transaction that it will be in is a level too. Deeper ones a node cannot even decode, and would refuse with
+    # all that shares the frame.
+    if depth >= TXN_DEPTH_MAX:
+        raise ValueError(f"transactions nest at most {TXN_DEPTH_MAX} deep")
+    return Operation(Op.TXN, txn_arguments(when, then, orelse), depth)
 
 
 def txn_arguments(when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]) -> list[Any]:

@@ -57,11 +57,16 @@ class Plan:
 
     def leaves(self, op: int) -> Iterator[list[Any]]:
         """Yield the arguments of all operations of one kind that will run, in order."""
-        for code, arguments in self.steps:
-            if code == _TXN:
-                yield from arguments.leaves(op)
-            elif code == op:
-                yield arguments
+        open_steps = [iter(self.steps)]
+        while open_steps:
+            for code, arguments in open_steps[-1]:
+                if code == _TXN:
+                    open_steps.append(iter(arguments.steps))
+                    break
+                if code == op:
+                    yield arguments
+            else:
+                open_steps.pop()
 
 
 def has_put(arguments: list[Any]) -> bool:
@@ -103,7 +108,9 @@ class Transactions:
             self._check_put(put)
         for request in plan.leaves(_RANGE):
             self._check_revision(request)
-        return self._run(plan)
+        parts: list[bytes] = []
+        self._run(plan, parts)
+        return b"".join(parts)
 
     def _plan(self, arguments: list[Any]) -> Plan:
         compares, success, failure = arguments
@@ -166,14 +173,18 @@ class Transactions:
         if revision < self._floor():
             raise errors.compacted(self._floor())
 
-    def _run(self, plan: Plan) -> bytes:
-        head = b"\x82" + (b"\xf5" if plan.succeeded else b"\xf4") + array_head(len(plan.steps))
-        return b"".join((head, *(self._step(op, arguments) for op, arguments in plan.steps)))
+    def _run(self, plan: Plan, parts: list[bytes]) -> None:
+        # Joined once at the end: joined level by level, what stands deepest would be copied at each.
+        parts.append(b"\x82" + (b"\xf5" if plan.succeeded else b"\xf4") + array_head(len(plan.steps)))
+        for op, arguments in plan.steps:
+            if op == _TXN:
+                # As in etcd, a nested transaction's header has no revision.
+                parts.append(b"\x83\x03\x00")
+                self._run(arguments, parts)
+            else:
+                parts.append(self._step(op, arguments))
 
-    def _step(self, op: int, arguments: Any) -> bytes:
-        if op == _TXN:
-            # As in etcd, a nested transaction's header has no revision.
-            return b"\x83\x03\x00" + self._run(arguments)
+    def _step(self, op: int, arguments: list[Any]) -> bytes:
         if op == _PUT:
             result = self.put(arguments)
         elif op == _DELETE:
