@@ -37,7 +37,7 @@ class StoreKeeper:
     observe_commit: Callable[[float], None]
     is_log_full: Callable[[], bool]
     """Tells whether the log waits for space."""
-    on_flushed: Callable[[], None]
+    on_flushed: Callable[[], object]
     """Called when what was flushed has left the overlay."""
     sync_every_entries: int
     flushes: int = 0
