@@ -154,10 +154,14 @@ class Requests:
     def _watch_progress(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
         _at_most(arguments, 0)
 
-        def answer(revision: int) -> None:
-            self.outbox.reply(sink, reply_value(request_id, self.machine.revision, revision))
+        def answer(revision: int | None) -> None:
+            if revision is None:
+                reply = reply_error(request_id, self.machine.revision, errors.request_timed_out())
+            else:
+                reply = reply_value(request_id, self.machine.revision, revision)
+            self.outbox.reply(sink, reply)
 
-        self.watches.when_current(sink, answer)
+        self.watches.when_current(sink, deadline, answer)
 
     def _cancel(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
         # No reply of its own; a write cannot be called back and answers as if nothing had been said.

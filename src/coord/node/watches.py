@@ -9,14 +9,16 @@ dropped silently; only compaction ends one, and says so (S30).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import islice
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from coord import errors
 from coord.codec import NULL, array_head, encode, uint
 from coord.limits import (
     TURN_BUDGET_S,
     WATCH_CATCH_UP_REVISIONS,
+    WATCH_CATCH_UP_WATCHES,
     WATCH_FRAGMENT_BYTES,
     WATCHES_PER_CONNECTION,
 )
@@ -32,6 +34,7 @@ from coord.types import EventType
 _EVENTS_HEAD = b"\x84" + uint(int(Notification.EVENTS))
 _EVENTS_HEAD_FRAGMENT = b"\x85" + uint(int(Notification.EVENTS))
 _TRUE = b"\xf5"
+_DETACHED_PER_LOOK = 256
 
 
 @define(eq=False)
@@ -52,11 +55,15 @@ class Watch:
     spoke_at: float = 0.0
     encoded_id: bytes = b""
 
-    def covers(self, key: bytes) -> bool:
-        """Tell whether `key` lies in the watched interval."""
-        if not self.range_end:
-            return key == self.key
-        return key >= self.key and (self.range_end == b"\0" or key < self.range_end)
+
+@frozen
+class Asked:
+    """Who wants to know when all watches of `sink` have been given everything up to `revision`."""
+
+    sink: Sink
+    revision: int
+    deadline: float
+    answer: Callable[[int | None], None]
 
 
 @define
@@ -75,15 +82,18 @@ class Broadcaster:
     _index: WatchIndex[Watch] = field(factory=WatchIndex)
     _by_sink: dict[Sink, dict[int, Watch]] = field(factory=dict)
     _next_ids: dict[Sink, int] = field(factory=dict)
-    _late: dict[Watch, None] = field(factory=dict)
+    _late: dict[Sink, dict[Watch, None]] = field(factory=dict)
+    _leaving: list[dict[int, Watch]] = field(factory=list)
+    """Watches of connections that have gone, still in the index."""
     _inbox: list[tuple[int, list[RawEvent]]] = field(factory=list)
-    _asked: list[tuple[Sink, int, Callable[[int], None]]] = field(factory=list)
-    _next_sweep_at: float = 0.0
+    _stillborn: list[Watch] = field(factory=list)
+    """Start below the compacted revision: they end in the turn, behind the reply that makes them."""
+    _asked: list[Asked] = field(factory=list)
 
     @property
     def late_count(self) -> int:
         """How many watches are fed from history."""
-        return len(self._late)
+        return sum(map(len, self._late.values()))
 
     def on_events(self, events: Sequence[tuple[int, list[RawEvent]]]) -> None:
         """Queue what the applier changed."""
@@ -116,6 +126,8 @@ class Broadcaster:
         self.watch_count += 1
         if watch.next_revision <= current:
             self._fall_back(watch)
+            if watch.next_revision < self.machine.compact_revision:
+                self._stillborn.append(watch)
         else:
             self._index.add(watch.key, watch.range_end, watch)
         return watch.next_revision
@@ -129,26 +141,34 @@ class Broadcaster:
 
     def forget(self, sink: Sink) -> None:
         """Remove all watches of a connection that has gone."""
-        for watch in self._by_sink.pop(sink, {}).values():
-            self._detach(watch)
+        self._leave(sink)
         self._next_ids.pop(sink, None)
-        self._asked = [asked for asked in self._asked if asked[0] is not sink]
+        self._asked = [asked for asked in self._asked if asked.sink is not sink]
 
-    def when_current(self, sink: Sink, answer: Callable[[int], None]) -> None:
-        """Call `answer(revision)` behind every event up to `revision` on all watches of `sink` (S30)."""
-        self._asked.append((sink, self.machine.revision, answer))
+    def when_current(self, sink: Sink, deadline: float, answer: Callable[[int | None], None]) -> None:
+        """Call `answer(revision)` behind every event up to `revision` on all watches of `sink` (S30).
+
+        If a watch still lags at the deadline, `answer(None)`.
+        """
+        self._asked.append(Asked(sink, self.machine.revision, deadline, answer))
         self.wake()
 
     def turn(self) -> bool:
         """Give out what was applied, then feed late watches; True if more can go on at once."""
+        if self._leaving:
+            self._detach_leaving()
         if self._inbox:
             events, self._inbox = self._inbox, []
             for revision, changes in events:
                 self._broadcast(revision, changes)
+        for watch in self._stillborn:
+            if self._by_sink.get(watch.sink, {}).get(watch.id) is watch:
+                self._end_compacted(watch)
+        self._stillborn.clear()
         goes_on = bool(self._late) and self._feed_late()
         if self._asked:
             self._answer_asked()
-        return goes_on
+        return goes_on or bool(self._leaving)
 
     def sweep(self) -> None:
         """Tell idle watches that asked for it how far they are; call it about once a second."""
@@ -172,7 +192,8 @@ class Broadcaster:
         for sink, watches in list(self._by_sink.items()):
             if watches:
                 self._notify(sink, _canceled(list(watches.values()), 0, reason))
-            self.forget(sink)
+            self._leave(sink)
+        self.wake()
 
     def _broadcast(self, revision: int, changes: Sequence[RawEvent]) -> None:
         """Give one revision's events to the current watches, and make late those of slow connections."""
@@ -182,6 +203,8 @@ class Broadcaster:
             for watch in match(change[0]):
                 by_sink.setdefault(watch.sink, {}).setdefault(watch, []).append(change)
         for sink, wanted in by_sink.items():
+            if sink not in self._by_sink:
+                continue  # it has gone, and its watches are on their way out of the index
             if sink.is_slow():
                 self.log("watch.client.lagging", watches=len(wanted), revision=revision)
                 for watch in wanted:
@@ -229,50 +252,106 @@ class Broadcaster:
 
     def _fall_back(self, watch: Watch) -> None:
         watch.is_late = True
-        self._late[watch] = None
+        self._late.setdefault(watch.sink, {})[watch] = None
         self.wake()
+
+    def _catch_up(self, watch: Watch) -> None:
+        self._drop_late(watch)
+        watch.is_late = False
+        self._index.add(watch.key, watch.range_end, watch)
+
+    def _drop_late(self, watch: Watch) -> None:
+        watches = self._late[watch.sink]
+        del watches[watch]
+        if not watches:
+            del self._late[watch.sink]
 
     def _feed_late(self) -> bool:
         """Feed late watches by shared scans; True if more can be fed at once."""
-        floor, current = self.machine.compact_revision, self.machine.revision
-        for watch in [watch for watch in self._late if watch.next_revision < floor]:
-            # What it wants next is gone, from the start on or by now, and the client must know.
-            self.log("watch.stream.canceled", watch=watch.id, compact_revision=floor)
-            self._notify(watch.sink, _canceled([watch], floor, ""))
-            self._remove(watch)
+        current = self.machine.revision
         ends = self.clock() + TURN_BUDGET_S
-        while ready := [watch for watch in self._late if not watch.sink.is_slow()]:
+        while ready := self._pick_late():
             first = min(watch.next_revision for watch in ready)
             last = min(current, first + WATCH_CATCH_UP_REVISIONS - 1)
             share = [watch for watch in ready if watch.next_revision <= last + 1]
-            self._feed(share, first, last)
+            held = self._feed(share, first, last)
             for watch in share:
+                if watch in held:
+                    continue
                 watch.next_revision = max(watch.next_revision, last + 1)
                 if watch.next_revision > current:
-                    watch.is_late = False
-                    del self._late[watch]
-                    self._index.add(watch.key, watch.range_end, watch)
+                    self._catch_up(watch)
             if self.clock() >= ends:
                 return bool(self._late)
         return False
 
-    def _feed(self, share: Sequence[Watch], first: int, last: int) -> None:
+    def _pick_late(self) -> list[Watch]:
+        """Return the late watches that the next scan feeds: as many as a scan may, of clients that read.
+
+        Those whose history is gone end here. Slow clients are passed by, and those that were taken go to the end.
+        """
+        floor = self.machine.compact_revision
+        picked: list[Watch] = []
+        for sink in list(self._late):
+            if sink.is_slow():
+                continue
+            for watch in list(islice(self._late[sink], WATCH_CATCH_UP_WATCHES - len(picked))):
+                if watch.next_revision >= floor:
+                    picked.append(watch)
+                    continue
+                self._end_compacted(watch)
+            if sink in self._late:
+                self._late[sink] = self._late.pop(sink)
+            if len(picked) >= WATCH_CATCH_UP_WATCHES:
+                break
+        return picked
+
+    def _end_compacted(self, watch: Watch) -> None:
+        """Tell the client that what a watch wants next is gone, from the start on or by now, and remove it."""
+        floor = self.machine.compact_revision
+        self.log("watch.stream.canceled", watch=watch.id, compact_revision=floor)
+        self._notify(watch.sink, _canceled([watch], floor, ""))
+        self._remove(watch)
+
+    def _feed(self, share: Sequence[Watch], first: int, last: int) -> set[Watch]:
+        """Give the events of `first … last` to late watches; return those that stopped, since their client has enough.
+
+        Large revisions would else go over the hard bound of its link, and again after each reconnect.
+        """
+        index: WatchIndex[Watch] = WatchIndex()
+        for watch in share:
+            index.add(watch.key, watch.range_end, watch)
+        held: set[Watch] = set()
         for revision, changes in self.machine.history(first, last):
             by_sink: dict[Sink, dict[Watch, list[RawEvent]]] = {}
             for change in changes:
-                for watch in share:
-                    if watch.next_revision <= revision and watch.covers(change[0]):
+                for watch in index.match(change[0]):
+                    if watch.next_revision <= revision and watch not in held:
                         by_sink.setdefault(watch.sink, {}).setdefault(watch, []).append(change)
             for sink, wanted in by_sink.items():
-                self._deliver(sink, revision, wanted)
+                if not sink.is_slow():
+                    self._deliver(sink, revision, wanted)
+                    continue
+                held.update(wanted)
+                for watch in wanted:
+                    watch.next_revision = revision
+        return held
 
     def _answer_asked(self) -> None:
+        now = self.clock()
+        lowest: dict[Sink, int] = {}
         waiting = []
-        for sink, revision, answer in self._asked:
-            if any(watch.sink is sink and watch.next_revision <= revision for watch in self._late):
-                waiting.append((sink, revision, answer))
+        for asked in self._asked:
+            sink = asked.sink
+            if sink not in lowest:
+                late = self._late.get(sink, ())
+                lowest[sink] = min((watch.next_revision for watch in late), default=asked.revision + 1)
+            if sink not in self._late or lowest[sink] > asked.revision:
+                asked.answer(asked.revision)
+            elif asked.deadline <= now:
+                asked.answer(None)
             else:
-                answer(revision)
+                waiting.append(asked)
         self._asked = waiting
 
     def _notify(self, sink: Sink, notification: bytes) -> None:
@@ -281,14 +360,33 @@ class Broadcaster:
 
     def _remove(self, watch: Watch) -> None:
         self._by_sink.get(watch.sink, {}).pop(watch.id, None)
-        self._detach(watch)
-
-    def _detach(self, watch: Watch) -> None:
         self.watch_count -= 1
         if watch.is_late:
-            del self._late[watch]
+            self._drop_late(watch)
         else:
             self._index.remove(watch.key, watch.range_end, watch)
+
+    def _leave(self, sink: Sink) -> None:
+        """Take a connection's watches out; many leave the index in slices, so that nothing waits for them."""
+        watches = self._by_sink.pop(sink, {})
+        self._late.pop(sink, None)
+        self.watch_count -= len(watches)
+        if watches:
+            self._leaving.append(watches)
+            self.wake()
+
+    def _detach_leaving(self) -> None:
+        ends = self.clock() + TURN_BUDGET_S
+        while self._leaving:
+            watches = self._leaving[-1]
+            for _ in range(min(len(watches), _DETACHED_PER_LOOK)):
+                _, watch = watches.popitem()
+                if not watch.is_late:
+                    self._index.remove(watch.key, watch.range_end, watch)
+            if not watches:
+                self._leaving.pop()
+            if self.clock() >= ends:
+                return
 
     def _choose_id(self, sink: Sink, watches: dict[int, Watch]) -> int:
         # Upwards from 0 on each connection, and none twice: what is on its way to a watch that has ended must not be
