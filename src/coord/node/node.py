@@ -399,6 +399,8 @@ class Node:
             self.leases.on_applied(applied)
         if applied.compacted:
             self.compactor.compacted(applied.compacted)
+        if applied.alarms_changed:
+            self.space.alarms_changed()
         for name, fields in applied.notes:
             self.seams.log(name, **fields)
 

@@ -53,10 +53,9 @@ class SpaceWatch:
         """Read the sizes and raise or clear the alarm; call it about once a second."""
         space = self.measure()
         if not self.is_leader():
+            self._pending = None
             return
         is_raised = self.is_raised()
-        if is_raised == (self._pending is AlarmAction.ACTIVATE):
-            self._pending = None
         is_full = self.is_disk_full() or space.free_disk_bytes <= 0
         quota = self.quota_bytes if self.quota_bytes > 0 else space.limit_bytes
         if not is_raised and (is_full or self.in_use_bytes >= quota):
@@ -69,6 +68,10 @@ class SpaceWatch:
         space = self.store.space()
         self.size_bytes, self.in_use_bytes = space.size_bytes, space.in_use_bytes
         return space
+
+    def alarms_changed(self) -> None:
+        """Learn that an alarm entry was applied, of this node or of a client: what is so is judged anew."""
+        self._pending = None
 
     def is_raised(self) -> bool:
         """Tell whether this member's NOSPACE alarm is on."""
