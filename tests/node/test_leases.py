@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import trio
-from tests.node.conftest import play
 
+from coord.mvcc.machine import StateMachine
+from coord.node.leases import LeaseReaper
 from coord.node.node import Node
+from coord.observe.log import RecordingLog
 from coord.protocol.ops import Method, Op
+from coord.testing.memory_backend import MemoryBackend
 from coord.testing.sim_node import SimClient, SimHost
+
+from .conftest import play
 
 
 async def grant(client: SimClient, ttl_s: int) -> int:
@@ -153,3 +158,51 @@ def test_leases_are_listed_by_expiry() -> None:
         assert await client.request(Method.LEASE_LEASES, []) == [short, middle, long]
 
     play(scenario)
+
+
+def test_leases_that_come_and_go_leave_nothing_behind() -> None:
+    """A lock for each job, on a lease of a day: what was revoked must not wait for its day."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        stays = await grant(client, 5)
+        for _ in range(40):
+            await client.write_many([[0, int(Op.LEASE_GRANT), None, [86_400, lease]] for lease in range(1, 101)])
+            await client.write_many([[0, int(Op.LEASE_REVOKE), None, [lease]] for lease in range(1, 101)])
+        assert len(node.leases._heap) < 3000
+        assert node.leases.active == 1
+        await trio.sleep(6)
+        assert await client.request(Method.LEASE_LEASES, []) == []
+        assert node.machine.lease_ttl(stays) == 0
+
+    play(scenario)
+
+
+def test_a_lease_granted_anew_expires_once_and_at_its_new_deadline() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for ttl_s in (10, 3, 6):
+            await client.write(Op.LEASE_GRANT, [ttl_s, 7])
+            await client.write(Op.LEASE_REVOKE, [7])
+        await client.write(Op.LEASE_GRANT, [10, 7])
+        await trio.sleep(9.5)
+        assert await client.request(Method.LEASE_LEASES, []) == [7]
+        await trio.sleep(1)
+        assert await client.request(Method.LEASE_LEASES, []) == []
+        assert node.leases.expired == 1
+
+    play(scenario)
+
+
+def test_a_node_that_starts_late_in_its_machines_life_tells_of_no_stall() -> None:
+    reaper = LeaseReaper(
+        machine=StateMachine(MemoryBackend()),
+        clock=lambda: 5_000_000.0,
+        log=(log := RecordingLog()),
+        propose=lambda entry: True,
+        start_round=lambda resume: None,
+        term=lambda: 1,
+        interval_s=0.1,
+    )
+    reaper.tick()
+    assert not log.of("lease.clock.delayed")

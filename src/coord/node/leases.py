@@ -22,6 +22,8 @@ from coord.protocol.ops import EntryKind
 
 _STALL_S = 0.05
 """A tick later than this was a stall of the process: its clients could not renew meanwhile."""
+_STALE_MAX = 1_024
+"""So many items of the heap may be of leases that are gone or counted elsewhere, beside as many as there are leases."""
 _CONFIRM_S = 5.0
 """A round that is not confirmed by then is asked for again."""
 
@@ -45,8 +47,11 @@ class LeaseReaper:
     _expiring: set[int] = field(factory=set)
     _confirming_until: float = 0.0
     _stalled_s: float = 0.0
-    _last_tick: float = 0.0
+    _last_tick: float = field(init=False)
     _is_leader: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        self._last_tick = self.clock()
 
     def lead(self) -> None:
         """Begin to count: every lease gets its full TTL from now (S23)."""
@@ -70,6 +75,10 @@ class LeaseReaper:
         for lease in applied.leases_revoked:
             self._deadlines.pop(lease, None)
             self._expiring.discard(lease)
+        if len(self._heap) > 2 * len(self._deadlines) + _STALE_MAX:
+            # Leases that are revoked before their time would wait in it for that time, which may be years.
+            self._heap = [(deadline, lease) for lease, deadline in self._deadlines.items()]
+            heapq.heapify(self._heap)
 
     def tick(self) -> None:
         """Look for leases past their deadline; call every `interval_s`."""
@@ -127,20 +136,20 @@ class LeaseReaper:
     def _expire(self) -> None:
         self._confirming_until = 0.0
         now = self._now()
-        due: list[int] = []
+        due: dict[int, None] = {}
         while self._heap and self._heap[0][0] <= now and len(due) < LEASES_EXPIRED_PER_ENTRY:
             _, lease = heapq.heappop(self._heap)
             deadline = self._deadlines.get(lease)
             if deadline is None or lease in self._expiring:
-                continue
+                continue  # revoked, or granted anew since
             if deadline > now:
                 # It was renewed since it was queued: only now does it move, so that a renewal costs no heap work.
                 heapq.heappush(self._heap, (deadline, lease))
             else:
-                due.append(lease)
+                due[lease] = None
         if not due:
             return
-        entry: list[Any] = [self.term(), due]
+        entry: list[Any] = [self.term(), list(due)]
         if self.propose(encode_entry(EntryKind.EXPIRY, None, encode(entry))):
             self._expiring.update(due)
             self.expired += len(due)
