@@ -201,3 +201,18 @@ def test_every_batch_carries_the_newest_commit() -> None:
     raft.persisted(1, 1, raft.state_to_save())
 
     assert raft.state_to_save() == HardState(1, 7, 1)
+
+
+def test_a_disk_slower_than_the_election_timeout_still_elects() -> None:
+    """A new term at each timeout would make every vote that reaches the disk one of an older term."""
+    raft = make()
+    raft.campaign("test")
+    state = take(raft).hard_state
+    assert state is not None
+
+    for _ in range(50):
+        raft.tick()
+    raft.persisted(0, 0, state)
+
+    assert raft.role is Role.LEADER
+    assert raft.term == 1

@@ -80,7 +80,9 @@ class Raft:
 
     def tick(self) -> None:
         """Count one tick. A voter that hears no leader for `election_ticks` campaigns (thesis §3.4)."""
-        if self.role is Role.LEADER:
+        # A lone candidate waits for its own disk and nobody else. A new term at each timeout would make every vote
+        # that a slow disk brings home one of an older term.
+        if self.role is not Role.FOLLOWER:
             return
         self._elapsed_ticks += 1
         if self._elapsed_ticks >= self.election_ticks:
