@@ -40,7 +40,8 @@ you believe, run it against etcd first, then against coord.
 
 DIFFERENCES = """## Where coord differs on purpose
 
-Each of these rows carries both expectations, and both are tested.
+Each of these rows carries both expectations, and both are tested. Nothing else in the table differs; what follows
+from coord's promises beyond the table is in [divergence.md](internals/divergence.md).
 """
 
 NEWER = """## Where etcd 3.4 is older than the rule

@@ -97,7 +97,7 @@ ROWS = section(
             ),
             etcd=Granted(-77, 60),
         ),
-        differs="a negative id has no place in the name of a contender's key; etcd grants it.",
+        differs="a contender's key is named by its lease, in one form that is never negative (S25); etcd grants it.",
         fresh=True,
     ),
     row(
