@@ -47,11 +47,8 @@ class LeaseReaper:
     _expiring: set[int] = field(factory=set)
     _confirming_until: float = 0.0
     _stalled_s: float = 0.0
-    _last_tick: float = field(init=False)
+    _last_tick: float | None = None
     _is_leader: bool = False
-
-    def __attrs_post_init__(self) -> None:
-        self._last_tick = self.clock()
 
     def lead(self) -> None:
         """Begin to count: every lease gets its full TTL from now (S23)."""
@@ -83,7 +80,7 @@ class LeaseReaper:
     def tick(self) -> None:
         """Look for leases past their deadline; call every `interval_s`."""
         now = self.clock()
-        late_s = now - self._last_tick - self.interval_s
+        late_s = now - self._last_tick - self.interval_s if self._last_tick is not None else 0.0
         self._last_tick = now
         if late_s > _STALL_S:
             # S22: what the clients could not renew while this process stood still does not count against them.
