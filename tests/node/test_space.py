@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import trio
 
 from coord.errors import ApiError
 from coord.node.node import Node
+from coord.node.space import SpaceWatch
 from coord.protocol.ops import AlarmAction, Method, Op
 from coord.testing.sim_node import SimClient, SimHost
 from coord.types import AlarmType
@@ -13,13 +15,19 @@ from coord.types import AlarmType
 from .conftest import play
 
 
-def test_an_alarm_that_is_disarmed_at_once_is_raised_again() -> None:
+def test_an_alarm_that_is_disarmed_at_once_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
         node.space.quota_bytes = 1
-        await trio.sleep(0.9)
-        while not node.space.is_raised():
-            await trio.sleep(0.01)
+        raised = trio.Event()
+        changed = node.space.alarms_changed
+
+        def tell() -> None:
+            changed()
+            raised.set()
+
+        monkeypatch.setattr(SpaceWatch, "alarms_changed", lambda space: tell())
+        await raised.wait()
         node.log_writer.worker._delay_s_max = 0.0  # type: ignore[attr-defined]
         await client.write(Op.ALARM, [int(AlarmAction.DEACTIVATE), node.member_id, int(AlarmType.NOSPACE)])
         assert not node.space.is_raised()
