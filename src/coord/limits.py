@@ -94,6 +94,8 @@ CLIENT_RECORDS_MAX: Final = 10_000
 # Ranges and compaction, in slices that do not stall the loop.
 RANGE_SLICE_KEYS: Final = 2_000
 COMPACTION_SLICE_KEYS: Final = 2_000
+COMPACTION_FLUSH_RECORDS: Final = 50_000
+"""Removed records that may wait to be flushed."""
 
 # Space.
 QUOTA_BACKEND_BYTES_DEFAULT: Final = 2 * GIB

@@ -108,7 +108,20 @@ def test_slices_are_bounded() -> None:
     rig.write(COMPACT, rig.machine.revision)
     sizes = [len(positions) for positions in rig.machine.compaction_steps()]
     assert sum(sizes) == 2 * count
-    assert max(sizes) <= 2 * COMPACTION_SLICE_KEYS
+    assert max(sizes) <= COMPACTION_SLICE_KEYS
+
+
+def test_what_goes_goes_in_the_order_in_which_it_lies() -> None:
+    rig = Rig()
+    for _ in range(3):
+        for start in range(0, 6_000, 100):
+            rig.entry(*([0, 1, None, [b"%d" % number, b""]] for number in range(start, start + 100)))
+    rig.write(DELETE, *ALL)
+    rig.put(b"z")
+    rig.write(COMPACT, rig.machine.revision)
+    dead = [position for positions in rig.machine.compaction_steps() for position in positions]
+    assert len(dead) == 4 * 6_000
+    assert dead == sorted(dead)
 
 
 @pytest.mark.parametrize(

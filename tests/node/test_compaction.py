@@ -108,6 +108,32 @@ def test_removal_waits_for_the_store_like_apply(monkeypatch: pytest.MonkeyPatch)
     play(scenario)
 
 
+def test_few_removals_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every scan looks at those that wait."""
+    monkeypatch.setattr("coord.mvcc.compaction.COMPACTION_SLICE_KEYS", 10)
+    monkeypatch.setattr("coord.node.compactor.COMPACTION_FLUSH_RECORDS", 30)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(3):
+            await client.write_many([[0, int(Op.PUT), None, [b"k%03d" % key, b"v"]] for key in range(200)])
+        most = 0
+        remove = Store.remove
+
+        def watch(store: Store, positions: list[tuple[int, int]]) -> None:
+            nonlocal most
+            remove(store, positions)
+            most = max(most, len(store._overlay.removed()))
+
+        monkeypatch.setattr(Store, "remove", watch)
+        await client.write(Op.COMPACT, [601, True])
+        assert len(host.medium.state.records) == 200
+        assert most <= 30
+        assert node.compactor.removed == 400
+
+    play(scenario)
+
+
 def compactions(mode: str, retention: float, hours: float, revisions_per_minute: int = 1) -> list[tuple[float, int]]:
     """`(minute, revision)` of each compaction that would be proposed."""
     revision = 100

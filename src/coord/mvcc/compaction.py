@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Generator
+from typing import Final
 
 from crc32c import crc32c
 
@@ -14,27 +16,39 @@ from coord.mvcc.index import KeyIndex
 from coord.mvcc.records import decode_record
 
 HASH_SLICE_RECORDS = 2_000
+_SPAN_BITS: Final = 12
+_SPAN_MASK: Final = (1 << _SPAN_BITS) - 1
+_SUB_SPAN_BITS: Final = 14
+"""Positions are gathered by spans of so many revisions, and of changes within one: few enough to be sorted at once."""
 
 
 def dead_positions(index: KeyIndex, revision: int) -> Generator[list[Position], None, None]:
-    """Prune the index up to a compacted revision and yield the positions that are dead now, slice by slice.
+    """Prune the index up to a compacted revision, then yield the positions that are dead now, slice by slice.
 
     Reads at or above `revision` see no difference, so entries may be applied between two slices. The caller passes
     each slice to `Backend.remove`. A node that stopped halfway runs this again when it starts.
     """
+    found: dict[tuple[int, int], array[int]] = {}
     for keys in index.keys_with_history():
         for begin in range(0, len(keys), COMPACTION_SLICE_KEYS):
-            dead: list[Position] = []
             gone: list[bytes] = []
             for key in keys[begin : begin + COMPACTION_SLICE_KEYS]:
                 positions, is_gone = index.prune(key, revision)
-                dead += positions
+                for mod, sub in positions:
+                    near = found.setdefault((mod >> _SPAN_BITS, sub >> _SUB_SPAN_BITS), array("Q"))
+                    near.append((mod & _SPAN_MASK) << 32 | sub)
                 if is_gone:
                     gone.append(key)
             if gone:
                 index.keys.discard(gone)
-            dead.sort()
-            yield dead
+            yield []
+    # Keys have no order in time. Removed as they come, each slice would rewrite pages all over the store; and all of
+    # them sorted at once would hold everything up.
+    for span in sorted(found):
+        packed = sorted(found.pop(span))
+        base = span[0] << _SPAN_BITS
+        for begin in range(0, len(packed), COMPACTION_SLICE_KEYS):
+            yield [(base + (one >> 32), one & 0xFFFFFFFF) for one in packed[begin : begin + COMPACTION_SLICE_KEYS]]
 
 
 def hash_steps(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from attrs import define, field
 
 from coord.codec import encode
-from coord.limits import OVERLAY_BYTES_MAX, TURN_BUDGET_S
+from coord.limits import COMPACTION_FLUSH_RECORDS, OVERLAY_BYTES_MAX, TURN_BUDGET_S
 from coord.mvcc.backend import Position
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
@@ -42,6 +42,7 @@ class Compactor:
     _next: int = 0
     _started: float = 0.0
     _removed_before: int = 0
+    _unflushed: int = 0
     _waiting: list[tuple[int, Callable[[], None]]] = field(factory=list)
     """`(revision, resume)`."""
 
@@ -66,14 +67,15 @@ class Compactor:
     def turn(self) -> bool:
         """Take away what fits into the turn; True if more waits and can go on.
 
-        A removal takes memory until it is flushed, so this waits for the store as apply does, and before it.
+        A removal takes memory until it is flushed, and every scan of the store looks at those that are not. So only
+        some are on their way at a time, and this waits for the store as apply does, and before it.
         """
         if self._steps is None:
             if not self._next:
                 return False
             self._start()
         ends = self.clock() + TURN_BUDGET_S
-        while self.store.overlay_bytes < OVERLAY_BYTES_MAX // 2:
+        while self._unflushed < COMPACTION_FLUSH_RECORDS and self.store.overlay_bytes < OVERLAY_BYTES_MAX // 2:
             positions = next(self._steps, None) if self._steps is not None else None
             if positions is None:
                 self._finish()
@@ -81,9 +83,16 @@ class Compactor:
             if positions:
                 self.store.remove(positions)
                 self.removed += len(positions)
+                self._unflushed += len(positions)
+                if self._unflushed >= COMPACTION_FLUSH_RECORDS:
+                    self.flush(self._on_flushed)
             if self.clock() >= ends:
                 return True
         return False
+
+    def _on_flushed(self) -> None:
+        self._unflushed = 0
+        self.wake()
 
     def _start(self) -> None:
         self._revision, self._next = self.machine.compact_revision, 0
