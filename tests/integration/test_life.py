@@ -86,9 +86,11 @@ def test_systemd_hears_ready_watchdog_and_stopping(node: NodeProcess) -> None:
         with service_manager(path) as manager:
             node.start(environ={"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "1000000"})
             told: list[str] = []
+            deadline = time.monotonic() + READ_TIMEOUT_S
             while told.count("WATCHDOG=1") < 3:
+                assert time.monotonic() < deadline, told
                 told += manager.recv(4096).decode().splitlines()
-            node.terminate()
+            assert node.terminate() == 0
             while "STOPPING=1" not in told:
                 told += manager.recv(4096).decode().splitlines()
     finally:

@@ -265,17 +265,10 @@ class Node:
         options, seams = self.options, self.seams
         self.loop = Loop(seams.clock, self._on_stall)
         wake = self.loop.wake
-        settings = Settings(
-            options.member_id,
-            options.max_txn_ops,
-            # etcd's floor: a lease must outlive one election, or every leader change would end it.
-            -int(-1.5 * options.election_s // 1),
-            options.request_timeout_s,
-        )
         self.reader = Reader(self.machine, self.outbox, seams.clock, wake, self._new_round)
         self.consensus = Consensus(
             raft=self.raft,
-            settings=settings,
+            settings=self._settings(),
             clock=seams.clock,
             new_lease_id=self._new_lease_id,
             log=seams.log,
@@ -322,6 +315,16 @@ class Node:
             self.outbox,
         )
         self._connect_observers()
+
+    def _settings(self) -> Settings:
+        options = self.options
+        return Settings(
+            options.member_id,
+            options.max_txn_ops,
+            # etcd's floor: a lease must outlive one election, or every leader change would end it.
+            -int(-1.5 * options.election_s // 1),
+            options.request_timeout_s,
+        )
 
     def _connect_observers(self) -> None:
         options, seams = self.options, self.seams
