@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from coord.codec import decode, encode
 from coord.errors import ApiError, Code, FenceLost
-from coord.limits import FRAME_BYTES_MAX
+from coord.limits import CBOR_DEPTH_MAX, FRAME_BYTES_MAX
 from coord.node.replies import reply_error, reply_ok, reply_value
 from coord.protocol.server_protocol import (
     ClientHello,
@@ -80,7 +80,7 @@ def test_hello(wire: list[Any], message: ClientHello) -> None:
         (encode([1, []]) + b"\0", Code.INVALID_ARGUMENT, "bytes follow"),
         (b"\x9f\x01\xff", Code.INVALID_ARGUMENT, "malformed CBOR"),
         (b"\xc1\x01", Code.INVALID_ARGUMENT, "malformed CBOR"),
-        (b"\x81" * 40 + b"\x01", Code.INVALID_ARGUMENT, "malformed CBOR"),
+        (b"\x81" * (CBOR_DEPTH_MAX + 1) + b"\x01", Code.INVALID_ARGUMENT, "malformed CBOR"),
         (encode(7), Code.INVALID_ARGUMENT, "must be an array, not the integer 7"),
         (encode([]), Code.INVALID_ARGUMENT, "must be an array"),
         (cbor2.dumps({"a": 1}), Code.INVALID_ARGUMENT, "must be an array, not a dict"),
