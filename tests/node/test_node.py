@@ -188,6 +188,20 @@ def test_log_is_released_behind_the_synced_store() -> None:
     play(scenario)
 
 
+def test_log_is_released_under_load_that_never_pauses() -> None:
+    """A sync that waited for a moment without anything to flush would wait for ever, and the log fill the disk."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        with trio.move_on_after(20):
+            while True:
+                await client.put(b"k", bytes(1000))
+        assert len(host.log.of("wal.segment.rolled")) > 50
+        assert len(host.disk.list(host.medium.directory.parent / "wal")) < 20
+
+    play(scenario)
+
+
 def test_physical_compaction_is_answered_when_the_rows_are_gone() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

@@ -77,12 +77,17 @@ class StoreKeeper:
             return False
         if not self._is_due():
             return False
-        job = self._pending or self._next_job()
-        if job is not None:
-            self._run_flush(job)
-        elif self._waiting_sync or self.store.applied_index - self.store.synced_index >= self._sync_distance():
+        # Before the next flush: under load there is always one more, and a sync that stood back for it would never
+        # come, nor would the log be released. A flush that met a full disk goes first, since no sync can pass it.
+        if self._pending is None and self._is_sync_due():
             self._run_sync()
+        elif (job := self._pending or self._next_job()) is not None:
+            self._run_flush(job)
         return False
+
+    def _is_sync_due(self) -> bool:
+        distance = self.store.applied_index - self.store.synced_index
+        return bool(self._waiting_sync) or distance >= self._sync_distance()
 
     def _is_due(self) -> bool:
         if self.clock() >= self._next_flush_at:
@@ -158,6 +163,7 @@ class StoreKeeper:
             self._is_working = False
             if error is not None:
                 self._failure = error
+                self.log("store.flush.failed", error=error)
             else:
                 self.store.synced(job)
                 # S4: only what an explicit sync has covered may leave the log.
