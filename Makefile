@@ -23,9 +23,10 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## measure throughput, latency and memory (some minutes)
+bench: $(VENV)/.dev ## measure throughput, latency, memory and stalls (some minutes)
 	$(BIN)/python bench/load.py --conns 1 --clients 1 --total 5000
 	$(BIN)/python bench/load.py --conns 10 --clients 1000
+	$(BIN)/python bench/size.py
 
 sim: $(VENV)/.dev ## run the simulators long; SEED=n replays one run
 	SEED=$(SEED) $(BIN)/python -m pytest -q -m sim --hypothesis-seed=$(SEED)

@@ -143,39 +143,42 @@ def stalled_turns(endpoint: str) -> int:
     return int(next(float(line.split()[1]) for line in lines if line.startswith("coord_loop_stalls_total ")))
 
 
-def probe(endpoint: str, control: Connection) -> None:
-    """Read a key every 5 ms until told to end; send the latencies back, in milliseconds."""
+def probe(endpoint: str, pid: int, control: Connection) -> None:
+    """Read a key every 5 ms until told to end; send back what each read took, and without the loop's own waits.
+
+    Both in milliseconds; a wait is the time in which the machine had no processor for the node's loop.
+    """
     client = RawClient(endpoint)
-    latencies: list[float] = []
+    took: list[tuple[float, float]] = []
     control.send(None)
-    due = time.perf_counter()
     while not control.poll():
+        waited, began = waited_ms(pid), time.perf_counter()
         client.call(Method.RANGE, b"probe", b"", 0, 0, 0, 0, True)
-        now = time.perf_counter()
-        # Counted from when it was due to be sent only if the node held the last one up; our own sleep is no stall.
-        latencies.append((now - due) * 1e3)
-        time.sleep(max(0.0, due + PROBE_EVERY_S - now))
-        due = time.perf_counter()
-    control.send(latencies)
+        read_ms = (time.perf_counter() - began) * 1e3
+        took.append((read_ms, max(0.0, read_ms - (waited_ms(pid) - waited))))
+        time.sleep(max(0.0, began + PROBE_EVERY_S - time.perf_counter()))
+    control.send(took)
 
 
 @contextmanager
 def probing(name: str, endpoint: str, pid: int, figures: list[Figure]) -> Iterator[None]:
     """Watch the loop from outside while the body runs, and append what was seen to `figures`."""
     ours, theirs = multiprocessing.Pipe()
-    process = multiprocessing.get_context("fork").Process(target=probe, args=(endpoint, theirs))
+    process = multiprocessing.get_context("fork").Process(target=probe, args=(endpoint, pid, theirs))
     process.start()
     ours.recv()
     turns, waited, started, cpu = stalled_turns(endpoint), waited_ms(pid), time.perf_counter(), cpu_s(pid)
     yield
     took, cpu = time.perf_counter() - started, cpu_s(pid) - cpu
     ours.send(None)
-    latencies = sorted(ours.recv())
+    reads = ours.recv()
     process.join()
+    latencies = sorted(read_ms for read_ms, _ in reads)
     figures += [
         Figure(f"{name}: wall time", took, "s"),
         Figure(f"{name}: CPU of the node", cpu, "s"),
         Figure(f"{name}: longest read beside it", latencies[-1], "ms", 50.0),
+        Figure(f"{name}: and without its waits for a processor", max(own_ms for _, own_ms in reads), "ms"),
         Figure(f"{name}: p99 read beside it", latencies[len(latencies) * 99 // 100], "ms"),
         Figure(f"{name}: reads above 50 ms", sum(latency > 50 for latency in latencies), ""),
         Figure(f"{name}: turns that stalled", stalled_turns(endpoint) - turns, "", 0),
