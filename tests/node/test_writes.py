@@ -6,6 +6,7 @@ import trio
 
 from coord.codec import encode
 from coord.node.node import Node
+from coord.node.worker import Done, Job
 from coord.protocol.ops import Op
 from coord.testing.sim_node import SimClient, SimHost
 
@@ -40,3 +41,43 @@ def test_a_frame_that_timed_out_is_not_answered_again() -> None:
         assert answers[1] == [7, 3, None]
 
     play(scenario)
+
+
+def test_a_node_whose_disk_stands_still_is_not_ready() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        assert node.health()["linearizable_read"] is None
+        held = Held()
+        node.log_writer.worker = held
+        writes = [[0, int(Op.PUT), None, [b"a", b"1"]]]
+        node.writes(client, 0, 0, [(99, 0)], encode(writes), writes)
+        await trio.sleep(6)
+        assert str(node.health()["linearizable_read"]) == "etcdserver: request timed out"
+        held.release()
+        assert await client.get(b"a") == b"1"
+        assert node.health()["linearizable_read"] is None
+
+    play(scenario)
+
+
+class Held:
+    """A worker that does nothing until it is released."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Job, Done]] = []
+        self.is_held = True
+
+    def submit(self, job: Job, done: Done) -> None:
+        self.jobs.append((job, done))
+        if not self.is_held:
+            self.release()
+
+    def release(self) -> None:
+        self.is_held = False
+        while self.jobs:
+            job, done = self.jobs.pop(0)
+            job()
+            done(None)
+
+    def close(self) -> None:
+        pass

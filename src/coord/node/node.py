@@ -221,9 +221,16 @@ class Node:
         return {
             "data_corruption": errors.corrupt() if corrupt else None,
             "serializable_read": None,
-            "linearizable_read": None if self.raft.is_ready_to_read else errors.no_leader(),
+            "linearizable_read": self._why_not_ready(),
             "non_learner": None,
         }
+
+    def _why_not_ready(self) -> ApiError | None:
+        if not self.raft.is_ready_to_read:
+            return errors.no_leader()
+        # A write that has been on the disk for so long has kept every client waiting beyond its timeout.
+        is_stuck = self.log_writer.writing_for_s(self.seams.clock()) > self.options.request_timeout_s
+        return errors.request_timed_out() if is_stuck else None
 
     # Life.
 
@@ -302,7 +309,7 @@ class Node:
             observe_commit=seams.observe_commit,
             is_log_full=lambda: self.log_writer.is_disk_full,
             on_flushed=lambda: self.space.measure(),
-            sync_every_entries=min(options.snapshot_count, CATCH_UP_ENTRIES),
+            sync_every_entries=max(1, min(options.snapshot_count, CATCH_UP_ENTRIES)),
         )
         self.compactor = Compactor(self.machine, self.store, seams.clock, seams.log, wake, self.keeper.flush)
         self.applier = Applier(
