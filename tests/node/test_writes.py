@@ -81,3 +81,23 @@ class Held:
 
     def close(self) -> None:
         pass
+
+
+def test_a_write_that_is_too_large_is_refused_also_beside_others() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        answers: list[list[object]] = []
+        client.answered = answers.append
+        large = [0, int(Op.PUT), None, [b"a", bytes(1100)]]
+        small = [0, int(Op.PUT), None, [b"b", bytes(600)]]
+        for writes in ([large], [small, large, small]):
+            ids = [(90 + position, 0) for position in range(len(writes))]
+            node.writes(client, 0, 0, ids, encode(writes), writes)
+            await trio.sleep(1)
+            assert [answer[3][1] if len(answer) > 3 else None for answer in answers] == [  # type: ignore[index]
+                "etcdserver: request is too large" if write is large else None for write in writes
+            ]
+            answers.clear()
+        assert await client.get(b"a") is None
+
+    play(scenario, SimHost(1, options={"max_request_bytes": 1000}))

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from attrs import define, field
 
 from coord import errors
+from coord.codec import encode
 from coord.errors import ApiError, OutcomeUnknown
 from coord.limits import (
     INTERNAL_RESERVE,
@@ -66,6 +67,7 @@ class Settings:
     """What the node settles for its clients' writes (S15)."""
 
     member_id: int
+    max_request_bytes: int
     max_txn_ops: int
     lease_ttl_s_min: int
     request_timeout_s: float
@@ -188,7 +190,7 @@ class Consensus:
             self.refused += len(ids)
             self.outbox.refuse(sink, ids, refusal)
             return
-        settled = self._settle(decoded, len(body) + 256 * len(decoded))
+        settled = self._settle(decoded, len(body))
         if len(settled) == len(decoded) and all(what[0] == Settled.REFUSED for what in settled.values()):
             # Nothing to propose: what the pure check refuses once, it refuses always.
             for position, (request_id, _) in enumerate(ids):
@@ -221,7 +223,7 @@ class Consensus:
             return errors.too_many_requests()
         return None
 
-    def _settle(self, decoded: list[Any], growth_bytes: int) -> dict[int, tuple[Any, ...]]:
+    def _settle(self, decoded: list[Any], size: int) -> dict[int, tuple[Any, ...]]:
         """Check each write and settle what depends on this node, by position (S15).
 
         S16: without space only what grows the store is refused, also beside a delete in the same frame.
@@ -229,11 +231,15 @@ class Consensus:
         settled: dict[int, tuple[Any, ...]] = {}
         has_space: bool | None = None
         max_txn_ops = self.settings.max_txn_ops
+        # Only a frame above the limit can hold a write above it, so that no other is measured.
+        size_max = self.settings.max_request_bytes if size > self.settings.max_request_bytes else None
         for position, write in enumerate(decoded):
             error = check_write(write, max_txn_ops)
+            if size_max is not None and len(encode(write)) > size_max:
+                error = errors.request_too_large()
             if error is None and _grows(write):
                 if has_space is None:
-                    has_space = self.has_space(growth_bytes)
+                    has_space = self.has_space(size + 256 * len(decoded))
                 error = None if has_space else errors.no_space()
             if error is not None:
                 settled[position] = (Settled.REFUSED, error.to_wire())

@@ -183,10 +183,6 @@ class Node:
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
     ) -> None:
         """See `NodePort.writes`."""
-        if len(body) > self.options.max_request_bytes and len(decoded) == 1:
-            self.outbox.refuse(sink, ids, errors.request_too_large())
-            self.loop.wake()
-            return
         self.consensus.writes(sink, client, low, ids, body, decoded)
 
     def request(self, sink: Sink, request_id: int, method: int, timeout_ms: int, arguments: list[Any]) -> None:
@@ -327,6 +323,7 @@ class Node:
         options = self.options
         return Settings(
             options.member_id,
+            options.max_request_bytes,
             options.max_txn_ops,
             # etcd's floor: a lease must outlive one election, or every leader change would end it.
             -int(-1.5 * options.election_s // 1),
