@@ -93,9 +93,10 @@ class Rig:
         client: int = answer.result
         return client
 
-    def expire(self, *leases: int, term: int | None = None) -> Applied:
-        """Apply an expiry, proposed in this term unless said otherwise."""
-        body = encode([self.term if term is None else term, list(leases)])
+    def expire(self, *leases: int, term: int | None = None, seen: int | None = None) -> Applied:
+        """Apply an expiry, proposed in this term and with all applied that is, unless said otherwise."""
+        seen = self.machine.applied_index if seen is None else seen
+        body = encode([self.term if term is None else term, seen, list(leases)])
         return self.apply(encode_entry(EntryKind.EXPIRY, None, body))
 
     def range(self, *arguments: Any) -> list[Any]:

@@ -341,9 +341,23 @@ def test_expiry_of_another_term_is_void() -> None:
     expiry_of_another_term_is_void()
 
 
+def test_expiry_spares_a_lease_granted_anew_since_it_was_proposed() -> None:
+    """S22: a lease is never expired early, though its id was another's whose time was over."""
+    rig = Rig()
+    rig.write(GRANT, 10, 7)
+    seen = rig.machine.applied_index
+    rig.write(REVOKE, 7)
+    rig.write(GRANT, 10, 7)
+
+    assert rig.expire(7, seen=seen).leases_revoked == []
+    rig.reload()
+    assert rig.expire(7, seen=seen).leases_revoked == []
+    assert rig.expire(7).leases_revoked == [7]
+
+
 def test_planted_expiry_without_its_term_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     def apply_expiry(self: StateMachine, applied: Any, term: int, header: Any, body: Any) -> None:
-        self._writes.expire(applied, decode(body)[1])
+        self._writes.expire(applied, *decode(body)[1:])
 
     monkeypatch.setattr(StateMachine, "_apply_expiry", apply_expiry)
     with pytest.raises(AssertionError):

@@ -68,7 +68,7 @@ def test_leases_outlive_a_restart() -> None:
 
 def test_moving_a_key_leaves_no_empty_lists() -> None:
     table = LeaseTable()
-    table.grant(1, 10)
+    table.grant(1, 10, 1)
     table.move(b"a", 0, 1)
     table.move(b"a", 1, 0)
     assert not table._keys

@@ -84,11 +84,16 @@ class WriteApplier:
             else:
                 answers.append(self._apply_write(frame, write))
 
-    def expire(self, applied: Applied, leases: list[int]) -> None:
-        """Revoke the leases of an expiry entry, each in its own revision; those that are gone do not matter."""
+    def expire(self, applied: Applied, seen_index: int, leases: list[int]) -> None:
+        """Revoke the leases of an expiry entry, each in its own revision; those that are gone do not matter.
+
+        S22: the proposer judged what it had applied at `seen_index`. A lease that was revoked and granted anew since,
+        under the same id, is another one, whose time has not come.
+        """
         frame = Frame(applied, _NO_HEADER)
         for lease in leases:
-            self._apply_write(frame, [0, _REVOKE, None, [lease]])
+            if self.writer.leases.existed_at(lease, seen_index):
+                self._apply_write(frame, [0, _REVOKE, None, [lease]])
 
     def _apply_once(self, frame: Frame, write: list[Any], record: ClientRecord) -> Answer:
         """Apply a numbered write, or answer what its number got before (S18)."""
@@ -191,8 +196,9 @@ class WriteApplier:
             raise errors.lease_not_found()
         if lease in leases:
             raise errors.lease_exists()
-        leases.grant(lease, ttl_s)
-        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode([ttl_s]))
+        index = frame.applied.index
+        leases.grant(lease, ttl_s, index)
+        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode([ttl_s, index]))
         frame.applied.leases_granted.append((lease, ttl_s))
         return encode([lease, ttl_s])
 

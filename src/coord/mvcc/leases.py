@@ -11,9 +11,10 @@ from collections.abc import Iterator
 class LeaseTable:
     """All leases. The keys of a lease follow from the records and are not stored again."""
 
-    __slots__ = ("_keys", "_ttl")
+    __slots__ = ("_granted", "_keys", "_ttl")
 
     def __init__(self) -> None:
+        self._granted: dict[int, int] = {}
         self._ttl: dict[int, int] = {}
         self._keys: dict[int, dict[bytes, None]] = {}
 
@@ -26,9 +27,15 @@ class LeaseTable:
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self._ttl))
 
-    def grant(self, lease: int, ttl_s: int) -> None:
-        """Add a lease that does not exist yet."""
+    def grant(self, lease: int, ttl_s: int, index: int) -> None:
+        """Add a lease that does not exist yet; `index` is that of the entry that grants it."""
         self._ttl[lease] = ttl_s
+        self._granted[lease] = index
+
+    def existed_at(self, lease: int, index: int) -> bool:
+        """Tell whether this very lease, not one of the same id before it, was there when `index` was applied."""
+        granted = self._granted.get(lease)
+        return granted is not None and granted <= index
 
     def ttl_s(self, lease: int) -> int | None:
         """Return the granted TTL, or None if there is no such lease."""
@@ -53,4 +60,4 @@ class LeaseTable:
 
     def revoke(self, lease: int) -> None:
         """Drop a lease whose keys have been deleted."""
-        del self._ttl[lease]
+        del self._ttl[lease], self._granted[lease]

@@ -120,7 +120,7 @@ class StateMachine:
             self._load_meta(*decode_trusted(row))
         self._cluster.load(self.backend)
         for key, row in self.backend.rows(Table.LEASES):
-            self._leases.grant(ID_KEY.unpack(key)[0], decode_trusted(row)[0])
+            self._leases.grant(ID_KEY.unpack(key)[0], *decode_trusted(row)[:2])
         self._clients.load([(ID_KEY.unpack(key)[0], row) for key, row in self.backend.rows(Table.CLIENTS)])
         yield from load_records(self.backend, self.index, self._leases, self.revision)
 
@@ -229,10 +229,10 @@ class StateMachine:
         self._writes.apply(applied, header, body)
 
     def _apply_expiry(self, applied: Applied, term: int, header: Any, body: Any) -> None:
-        proposed_in, leases = decode_trusted(body)
+        proposed_in, seen_index, leases = decode_trusted(body)
         # S22: an expiry is void in another term, in which the lease may have been renewed.
         if proposed_in == term:
-            self._writes.expire(applied, leases)
+            self._writes.expire(applied, seen_index, leases)
 
     def _apply_alarm(self, applied: Applied, term: int, header: Any, body: Any) -> None:
         self._cluster.change_alarm(self.backend, *decode_trusted(body))

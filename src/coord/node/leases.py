@@ -146,7 +146,7 @@ class LeaseReaper:
                 due[lease] = None
         if not due:
             return
-        entry: list[Any] = [self.term(), list(due)]
+        entry: list[Any] = [self.term(), self.machine.applied_index, list(due)]
         if self.propose(encode_entry(EntryKind.EXPIRY, None, encode(entry))):
             self._expiring.update(due)
             self.expired += len(due)
