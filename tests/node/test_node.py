@@ -91,8 +91,8 @@ class HeldWorker:
     def submit(self, job: object, done: object) -> None:
         self.held.append((job, done))
 
-    def close(self) -> None:
-        pass
+    def close(self) -> bool:
+        return True
 
 
 def test_nothing_is_answered_before_the_disk_has_it() -> None:

@@ -228,8 +228,8 @@ class Stuck:
     def submit(self, job: object, done: object) -> None:
         pass
 
-    def close(self) -> None:
-        pass
+    def close(self) -> bool:
+        return True
 
 
 def test_a_scan_past_its_deadline_ends(monkeypatch: pytest.MonkeyPatch) -> None:

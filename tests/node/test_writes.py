@@ -79,8 +79,8 @@ class Held:
             job()
             done(None)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> bool:
+        return True
 
 
 def test_a_write_that_is_too_large_is_refused_also_beside_others() -> None:

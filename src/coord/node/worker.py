@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 import trio
 
+CLOSE_TIMEOUT_S = 1.0
+
 Job = Callable[[], Any]
 Done = Callable[[BaseException | None], None]
 
@@ -23,8 +25,8 @@ class Worker(Protocol):
     def submit(self, job: Job, done: Done) -> None:
         """Run `job` on the worker, then `done` on the loop with the job's exception or None."""
 
-    def close(self) -> None:
-        """Finish what was submitted and end."""
+    def close(self) -> bool:
+        """Finish what was submitted and end; False if a job hangs, on a disk that does not answer."""
 
 
 class ThreadWorker:
@@ -44,10 +46,11 @@ class ThreadWorker:
         """See `Worker`."""
         self._jobs.put((job, done))
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Worker`."""
         self._jobs.put(None)
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:

@@ -122,8 +122,13 @@ class Process:
                 await self._until_stopped(node, gateway)
                 nursery.cancel_scope.cancel()
         finally:
-            for worker in workers:
-                worker.close()
+            are_closed = [worker.close() for worker in workers]
+            if not all(are_closed):
+                # A thread hangs in the kernel, on a disk that does not answer, and holds the files open. All that was
+                # acknowledged is in the log; waiting for systemd's SIGKILL would change nothing.
+                log("node.shutdown.forced", reason="a worker hangs on the disk")
+                log.pump(1.0)
+                os._exit(1)
 
     async def _trim_memory(self) -> None:
         while True:

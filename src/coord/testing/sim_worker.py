@@ -29,8 +29,9 @@ class SimWorker:
         self._jobs.append((job, done))
         self._arrived.set()
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Worker`; the task ends with its nursery."""
+        return True
 
     async def run(self) -> None:
         """Do the jobs, one after the other."""
