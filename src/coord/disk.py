@@ -112,9 +112,7 @@ class Disk(Protocol):
 def disk_error(operation: str, path: Path, error: OSError) -> DiskError:
     """Return the `DiskError` that tells of an `OSError`."""
     if error.errno in _FULL:
-        return DiskFullError(
-            f"{operation} {path}: {error.strerror}; free space on this file system or raise its quota"
-        )
+        return DiskFullError(f"{operation} {path}: {error.strerror}; free space on this file system or raise its quota")
     return DiskError(f"{operation} {path}: {error.strerror or error}")
 
 

@@ -53,4 +53,3 @@ def _only(position: int, version: int, *, others_newest: bool) -> Callable[[int,
         return states - 1 if others_newest else 0
 
     return decide
-

@@ -19,7 +19,7 @@ MAX_OPS = 128
 MAX_TTL_S = 9_000_000_000
 
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault of the program
+class Refused(Exception):
     """The request is refused; `args` are the error's code and text, and its details if they count."""
 
 

@@ -287,9 +287,7 @@ class SimBackend:
 
     def image(self, disk: Disk) -> SimBackend:
         """Return a medium like this one at this moment, beside an image of its disk; this one goes on."""
-        medium = SimBackend(
-            disk, self.directory, self._random.getrandbits(64), self.capacity_bytes, self.reserve_bytes
-        )
+        medium = SimBackend(disk, self.directory, self._random.getrandbits(64), self.capacity_bytes, self.reserve_bytes)
         medium.state = self.state.copy()
         medium.staged = None if self.staged is None else self.staged.copy()
         medium.unsynced = [list(undos) for undos in self.unsynced]

@@ -34,7 +34,7 @@ _SNAPSHOT: Final = 2
 _SNAPSHOT_IN_LOG: Final = 3
 
 
-class MalformedBatch(ValueError):  # noqa: N818 - named for what it is, as the other errors are
+class MalformedBatch(ValueError):
     """The CRC of a batch is right but its records are not: no torn write looks like this."""
 
 
