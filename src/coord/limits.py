@@ -74,6 +74,8 @@ CATCH_UP_ENTRIES: Final = 5_000
 WAL_BLOCK_BYTES: Final = 512
 WAL_SEGMENT_BYTES: Final = 64 * MIB
 WAL_BATCH_BYTES_MAX: Final = 16 * MIB
+WAL_BYTES_BEFORE_SYNC: Final = 2 * WAL_SEGMENT_BYTES
+"""After this much of log the store is synced, however few entries that was, so that segments can be released."""
 
 # Snapshot files.
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB

@@ -8,6 +8,7 @@ until it serves, crashed again and recovered again.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -166,7 +167,13 @@ def check(moment: Moment, entries: dict[int, Entry], states: list[dict[str, obje
     assert state_again == states[again], f"another state at {moment.where}, recovered twice"
 
 
-@pytest.mark.parametrize("seed", range(2))
+def long_run() -> list[int]:
+    """The seeds of `make sim`: the one that SEED names, or ten."""
+    seed = int(os.environ.get("SEED", "0"))
+    return [seed] if seed else list(range(2, 12))
+
+
+@pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.sim) for seed in long_run())])
 def test_every_crash_point_recovers(seed: int) -> None:
     host = SimHost(seed, segment_bytes=SEGMENT_BYTES)
     recorder = Recorder(host)

@@ -202,6 +202,21 @@ def test_log_is_released_under_load_that_never_pauses() -> None:
     play(scenario)
 
 
+def test_log_is_released_by_its_size_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few entries of a megabyte each fill a disk as well as many small ones."""
+    monkeypatch.setattr("coord.node.keeper.WAL_BYTES_BEFORE_SYNC", 64 * 1024)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        for _ in range(100):
+            await client.put(b"k", bytes(20_000))
+            await trio.sleep(0.05)
+        assert len(host.log.of("wal.segment.rolled")) > 50
+        assert len(host.disk.list(host.medium.directory.parent / "wal")) < 20
+
+    play(scenario, SimHost(1, snapshot_count=1_000_000))
+
+
 def test_physical_compaction_is_answered_when_the_rows_are_gone() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

@@ -11,7 +11,13 @@ from collections.abc import Callable
 from attrs import define, field
 
 from coord.errors import DiskFullError
-from coord.limits import CATCH_UP_ENTRIES, FLUSH_BYTES, FLUSH_INTERVAL_S, LOG_BYTES_IN_MEMORY_MAX
+from coord.limits import (
+    CATCH_UP_ENTRIES,
+    FLUSH_BYTES,
+    FLUSH_INTERVAL_S,
+    LOG_BYTES_IN_MEMORY_MAX,
+    WAL_BYTES_BEFORE_SYNC,
+)
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
 from coord.node.worker import Worker
@@ -36,6 +42,8 @@ class StoreKeeper:
     release_wal: Callable[[int], None]
     observe_commit: Callable[[float], None]
     is_log_full: Callable[[], bool]
+    log_bytes: Callable[[], int]
+    """All that was ever written to the log."""
     """Tells whether the log waits for space."""
     on_flushed: Callable[[], object]
     """Called when what was flushed has left the overlay."""
@@ -46,6 +54,7 @@ class StoreKeeper:
     _next_flush_at: float = 0.0
     _failure: BaseException | None = None
     _sealed_index: int = 0
+    _log_bytes_at_sync: int = 0
     _waiting: list[Callable[[], None]] = field(factory=list)
     _covered: list[Callable[[], None]] = field(factory=list)
     _waiting_sync: list[Callable[[], None]] = field(factory=list)
@@ -89,6 +98,10 @@ class StoreKeeper:
         distance = self.store.applied_index - self.store.synced_index
         return bool(self._waiting_sync) or distance >= self._sync_distance()
 
+    @property
+    def _is_log_long(self) -> bool:
+        return self.log_bytes() - self._log_bytes_at_sync >= WAL_BYTES_BEFORE_SYNC
+
     def _is_due(self) -> bool:
         if self.clock() >= self._next_flush_at:
             return True
@@ -100,7 +113,7 @@ class StoreKeeper:
     def _sync_distance(self) -> int:
         # S16: a log that waits for space gets no more entries, and so would wait for ever for the sync that lets it
         # use its old segments again.
-        return 1 if self.is_log_full() else self.sync_every_entries
+        return 1 if self.is_log_full() or self._is_log_long else self.sync_every_entries
 
     def _next_job(self) -> FlushJobPort | None:
         # Rows are sealed together with the records of the same entries: a part of one without the other would be a
@@ -156,6 +169,7 @@ class StoreKeeper:
 
     def _run_sync(self) -> None:
         self._is_working = True
+        self._log_bytes_at_sync = self.log_bytes()
         waiting, self._waiting_sync = self._waiting_sync, []
         job = self.store.sync_job()
 

@@ -304,6 +304,7 @@ class Node:
             release_wal=self.log_writer.release,
             observe_commit=seams.observe_commit,
             is_log_full=lambda: self.log_writer.is_disk_full,
+            log_bytes=lambda: self.log_writer.written_bytes,
             on_flushed=lambda: self.space.measure(),
             sync_every_entries=max(1, min(options.snapshot_count, CATCH_UP_ENTRIES)),
         )
