@@ -318,11 +318,6 @@ def request_timed_out() -> ApiError:
     return _etcd(Unavailable, "request timed out")
 
 
-def member_not_found() -> ApiError:
-    """No such member."""
-    return _etcd(NotFound, "member not found")
-
-
 class ClientError(CoordError):
     """Something the client library found out by itself."""
 

@@ -21,7 +21,6 @@ REQUEST_TIMEOUT_MS_MAX: Final = 600_000
 
 # Frames on a client link. A frame is larger than a request by what surrounds it, as gRPC's receive limit is.
 FRAME_BYTES_MAX: Final = MAX_REQUEST_BYTES_DEFAULT + 512 * KIB
-FRAME_BYTES_BEFORE_HELLO: Final = 64 * KIB
 FRAGMENTS_PER_MESSAGE: Final = 64
 CBOR_DEPTH_MAX: Final = 400
 CBOR_ITEMS_MAX: Final = 256 * KIB
@@ -59,7 +58,6 @@ INTERNAL_RESERVE: Final = 1_024
 """The share of the proposal queue that only internal entries may use (S11)."""
 READS_PENDING_MAX: Final = 65_536
 TURN_BUDGET_S: Final = 0.005
-APPLY_BATCH_ENTRIES: Final = 64
 OVERLAY_BYTES_MAX: Final = 128 * MIB
 """Applied but not yet flushed records; above it apply waits for the store."""
 FLUSH_BYTES: Final = 8 * MIB
@@ -86,7 +84,6 @@ WATCH_PROGRESS_INTERVAL_S_DEFAULT: Final = 600.0
 WATCH_CATCH_UP_REVISIONS: Final = 1_000
 WATCH_CATCH_UP_WATCHES: Final = 512
 """One scan of history feeds no more watches, and no more revisions."""
-WATCH_CATCH_UP_INTERVAL_S: Final = 0.1
 
 # Exactly once.
 CLIENT_WINDOW: Final = 1_024
@@ -105,7 +102,6 @@ QUOTA_CLEAR_RATIO: Final = 0.9
 SPACE_RESERVE_BYTES: Final = 64 * MIB
 
 assert FRAME_BYTES_MAX > MAX_REQUEST_BYTES_DEFAULT
-assert FRAME_BYTES_BEFORE_HELLO < FRAME_BYTES_MAX
 assert CBOR_SCAN_FROM_BYTES <= CBOR_ITEMS_MAX
 assert WAL_BATCH_BYTES_MAX < WAL_SEGMENT_BYTES
 assert WAL_BATCH_BYTES_MAX > 2 * FRAME_BYTES_MAX
