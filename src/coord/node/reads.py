@@ -15,9 +15,10 @@ from coord import errors
 from coord.errors import ApiError, Behind
 from coord.limits import READS_PENDING_MAX, TURN_BUDGET_S
 from coord.mvcc.machine import StateMachine
+from coord.mvcc.ranges import encode_range
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
-from coord.node.replies import range_result, reply_error, reply_ok
+from coord.node.replies import reply_error, reply_ok
 from coord.protocol.ranges import RangeRequest
 
 Serve = Callable[[], bytes | Generator[None, None, bytes] | None]
@@ -177,8 +178,7 @@ class Reader:
     def range(self, request: RangeRequest) -> Generator[None, None, bytes]:
         """Return the slices of a range; the encoded result is their return value."""
         self.ranges_served += 1
-        records, more, count = yield from self.machine.range(request)
-        return range_result(records, more, count)
+        return encode_range((yield from self.machine.range(request)))
 
     def _serve_until(self, ends: float) -> None:
         serving = self._serving

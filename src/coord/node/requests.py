@@ -18,11 +18,12 @@ from coord.codec import encode
 from coord.errors import ApiError, InvalidArgument, Unimplemented
 from coord.limits import REQUEST_TIMEOUT_MS_MAX
 from coord.mvcc.machine import StateMachine
+from coord.mvcc.ranges import encode_range
 from coord.node.leases import LeaseReaper
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.reads import Read, Reader
-from coord.node.replies import range_result, reply_error, reply_value
+from coord.node.replies import reply_error, reply_value
 from coord.node.watches import Broadcaster, Watch
 from coord.protocol.ops import Method
 from coord.protocol.ranges import RangeRequest, parse_range
@@ -87,7 +88,7 @@ class Requests:
     def _get(self, key: bytes) -> bytes:
         self.reader.ranges_served += 1
         record = self.machine.get(key)
-        return range_result((), False, 0) if record is None else range_result((record,), False, 1)
+        return encode_range(([], False, 0) if record is None else ([record], False, 1))
 
     def _serve_range(self, request: RangeRequest) -> bytes | Generator[None, None, bytes]:
         return self._get(request.key) if request.is_plain_get else self.reader.range(request)
