@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from attrs import frozen
 
 Entry = tuple[int, int, bytes]
@@ -19,3 +21,37 @@ class HardState:
     term: int = 0
     vote: int = 0
     commit: int = 0
+
+
+@frozen
+class Configuration:
+    """Who votes (thesis §4). `outgoing` holds the old voters while two configurations are joint (§4.3), else nothing.
+
+    `blank` members have not had their incarnation published (S1): a blank voter is counted in the size of a quorum
+    but never towards one, and a member that is blank itself neither votes nor campaigns.
+    """
+
+    voters: frozenset[int] = frozenset()
+    learners: frozenset[int] = frozenset()
+    outgoing: frozenset[int] = frozenset()
+    blank: frozenset[int] = frozenset()
+
+    @property
+    def is_joint(self) -> bool:
+        """True while a majority of the old and of the new voters is needed."""
+        return bool(self.outgoing)
+
+    @property
+    def all_voters(self) -> frozenset[int]:
+        """The voters of both configurations."""
+        return self.voters | self.outgoing
+
+    def has_quorum(self, members: frozenset[int] | set[int]) -> bool:
+        """Tell whether `members` are a majority of the voters, and of the old ones while joint."""
+        counted = members - self.blank
+        return all(2 * len(counted & side) > len(side) for side in self._sides())
+
+    def _sides(self) -> Iterator[frozenset[int]]:
+        yield self.voters
+        if self.outgoing:
+            yield self.outgoing
