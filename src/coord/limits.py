@@ -68,6 +68,14 @@ STORE_MAPPED_BYTES_MAX: Final = 96 * MIB
 LOG_BYTES_IN_MEMORY_MAX: Final = 64 * MIB
 CATCH_UP_ENTRIES: Final = 5_000
 
+# Replication to one follower.
+INFLIGHT_MESSAGES_MAX: Final = 64
+"""Appends with entries that were sent to a follower and not answered."""
+INFLIGHT_BYTES_MAX: Final = 16 * MIB
+"""Their entries' bytes; at least one append is always in flight, however large."""
+APPEND_BYTES_MAX: Final = 1 * MIB
+"""Entries of one append; one entry always goes, however large."""
+
 # WAL.
 WAL_BLOCK_BYTES: Final = 512
 WAL_SEGMENT_BYTES: Final = 64 * MIB
@@ -105,6 +113,7 @@ assert FRAME_BYTES_MAX > MAX_REQUEST_BYTES_DEFAULT
 assert CBOR_SCAN_FROM_BYTES <= CBOR_ITEMS_MAX
 assert WAL_BATCH_BYTES_MAX < WAL_SEGMENT_BYTES
 assert WAL_BATCH_BYTES_MAX > 2 * FRAME_BYTES_MAX
+assert APPEND_BYTES_MAX < INFLIGHT_BYTES_MAX
 assert FLUSH_BYTES < OVERLAY_BYTES_MAX
 assert SEND_BUFFER_HARD_BYTES > REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 assert INTERNAL_RESERVE < PROPOSALS_PENDING_MAX

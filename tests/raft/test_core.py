@@ -6,14 +6,17 @@ import pytest
 
 from coord.raft.core import Raft, Ready
 from coord.raft.log import RaftLog
-from coord.raft.types import HardState
+from coord.raft.options import RaftOptions
+from coord.raft.types import Configuration, HardState
 from coord.types import Role
 
 NOOP = b"noop"
+OPTIONS = RaftOptions(heartbeat_ticks=2, election_ticks=10)
 
 
 def make(log: RaftLog | None = None, state: HardState | None = None) -> Raft:
-    return Raft(7, 10, log or RaftLog(), state or HardState(), NOOP)
+    lone = Configuration(frozenset((7,)))
+    return Raft(7, OPTIONS, log or RaftLog(), state or HardState(), lone, NOOP, lambda limit: 0)
 
 
 def take(raft: Raft) -> Ready:

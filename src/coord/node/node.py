@@ -32,6 +32,8 @@ from coord.protocol.entries import Member, WritesHeader, encode_entry, encode_wr
 from coord.protocol.ops import EntryKind
 from coord.raft.core import Raft
 from coord.raft.log import RaftLog
+from coord.raft.options import RaftOptions
+from coord.raft.types import Configuration
 from coord.store.port import StorePort
 from coord.types import Role
 from coord.wal.log import Wal
@@ -132,7 +134,15 @@ class Node:
                 log.append(entry)
         noop = encode_entry(EntryKind.NOOP, None, b"")
         ticks = max(2, round(options.election_s / options.heartbeat_s))
-        raft = Raft(options.member_id, ticks, log, recovery.hard_state, noop)
+        raft = Raft(
+            options.member_id,
+            RaftOptions(heartbeat_ticks=1, election_ticks=ticks),
+            log,
+            recovery.hard_state,
+            Configuration(frozenset((options.member_id,))),
+            noop,
+            lambda limit: seams.new_id() % limit,
+        )
         node = cls(options, seams, machine, store, raft)
         node._connect(wal)
         return node

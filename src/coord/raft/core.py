@@ -5,18 +5,19 @@ stands. The disk is asynchronous: `ready()` says what to write, `persisted(term,
 nothing counts before. This is why a vote for oneself is a write like any other, and why a single voter commits an
 entry only after its own disk has it: etcd lost acknowledged writes by treating the lone member as a special case.
 
-The configuration has one voter, this member.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
 
+from coord.protocol.messages import RaftMessage, SnapshotReceived
 from coord.raft.log import RaftLog
-from coord.raft.types import Entry, HardState
+from coord.raft.options import RaftOptions
+from coord.raft.types import Configuration, Entry, HardState
 from coord.types import Role
 
 Note = tuple[str, dict[str, Any]]
@@ -28,14 +29,23 @@ class Ready:
     """What the outside must do now, in one batch.
 
     `hard_state` (None if unchanged) and `entries` go to the log in one write, after which `persisted` is called.
+    `messages` may leave at once, `durable_messages` only when that write is durable; without a write they follow the
+    one that is out, or leave at once if all is durable. The first of `entries` may lie below entries of an earlier
+    `Ready`, which it and its followers replace.
+
     `committed` goes to the state machine in order. `reads` are read rounds that are confirmed: `(round, index)`;
-    what shares the round may be served once `index` is applied.
+    what shares the round may be served once `index` is applied. `lost_reads` are rounds that nobody will confirm any
+    more: what shares them needs a new round. `snapshots_wanted` are members whose next entry has left this log.
     """
 
     hard_state: HardState | None = None
     entries: Sequence[Entry] = ()
+    messages: Sequence[RaftMessage] = ()
+    durable_messages: Sequence[RaftMessage] = ()
     committed: Sequence[Entry] = ()
     reads: Sequence[tuple[int, int]] = ()
+    lost_reads: Sequence[int] = ()
+    snapshots_wanted: Sequence[int] = ()
     notes: Sequence[Note] = ()
 
 
@@ -44,11 +54,14 @@ class Raft:
     """One member's consensus state. All changes of role go through the `_become` functions."""
 
     member_id: int
-    election_ticks: int
+    options: RaftOptions
     log: RaftLog
     hard_state: HardState
+    configuration: Configuration
     noop: bytes
     """The entry that a new leader appends, so that it can commit in its own term (thesis §6.4)."""
+    draw: Callable[[int], int]
+    """Chance: `draw(n)` returns one of 0 … n−1."""
     role: Role = Role.FOLLOWER
     leader_id: int = 0
     _saved_state: HardState = field(init=False)
@@ -85,7 +98,7 @@ class Raft:
         if self.role is not Role.FOLLOWER:
             return
         self._elapsed_ticks += 1
-        if self._elapsed_ticks >= self.election_ticks:
+        if self._elapsed_ticks >= self.options.election_ticks:
             self.campaign("no leader was heard for an election timeout")
 
     def campaign(self, reason: str) -> None:
@@ -104,6 +117,55 @@ class Raft:
         index = self.log.last_index + 1
         self.log.append((index, self.term, data))
         return self.term, index
+
+    def step(self, message: RaftMessage) -> None:
+        """Take a message from another member."""
+
+    def propose_configuration(self, data: bytes) -> tuple[int, int] | None:
+        """Append an entry that changes the configuration, or return None if that must not be done now (S12)."""
+        return self.propose(data)
+
+    def apply_configuration(self, configuration: Configuration) -> None:
+        """Take the configuration of an entry that is being applied, before `applied` is called for it."""
+        self.configuration = configuration
+
+    def transfer(self, to: int = 0) -> int:
+        """Hand the leadership over to `to`, or to whom the core chooses; return whom, 0 if it is impossible."""
+        return 0
+
+    def stand_back(self) -> None:
+        """Never campaign again, and never be chosen: the node is stopping."""
+
+    def link_up(self, member: int) -> None:
+        """Learn that a link to `member` stands (S10)."""
+
+    def link_broken(self, member: int, is_refused: bool) -> None:
+        """Learn that the link to `member` broke; `is_refused` if dialling it again was refused (S10)."""
+
+    def snapshot_sent(self, member: int, index: int) -> None:
+        """Learn that `member` was sent a whole snapshot at `index`."""
+
+    def snapshot_failed(self, member: int) -> None:
+        """Learn that `member` was not sent the snapshot that it needs."""
+
+    def install(self, message: SnapshotReceived) -> bool:
+        """Take a snapshot in place of the log; False if it is of no use."""
+        return False
+
+    def installed(self, configuration: Configuration) -> None:
+        """Learn that the store holds the snapshot of `install`, and acknowledge it."""
+
+    def match_of(self, member: int) -> int:
+        """Return up to where `member` is known to hold this log; a leader's knowledge."""
+        return 0
+
+    def progress(self) -> dict[int, tuple[int, bool, str]]:
+        """Return `(match, is_active, state)` for each other member; empty if this is no leader."""
+        return {}
+
+    def check_last_index(self, member: int, last_index: int) -> bool:
+        """Tell whether a member that says that its log ends at `last_index` may be who it says it is (S1)."""
+        return True
 
     def read_index(self, round_id: int) -> None:
         """Start a read round (thesis §6.4); it is confirmed in a later `Ready`.
@@ -152,7 +214,7 @@ class Raft:
             self._saved_state = state
         reads, self._reads = self._reads, []
         notes, self._notes = self._notes, []
-        return Ready(state, entries, committed, reads, notes)
+        return Ready(state, entries, (), (), committed, reads, (), (), notes)
 
     def state_to_save(self) -> HardState:
         """Return the hard state that the next write carries: S5 puts the newest commit into every batch."""
