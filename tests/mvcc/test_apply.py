@@ -10,11 +10,20 @@ import pytest
 from coord.codec import decode, encode
 from coord.errors import DiskError, NodeError
 from coord.mvcc.apply import WriteApplier
+from coord.mvcc.backend import Table
 from coord.mvcc.index import KeyIndex
 from coord.mvcc.leases import LeaseTable
 from coord.mvcc.machine import StateMachine
 from coord.mvcc.writes import Writer
-from coord.protocol.entries import Member, decode_entry, encode_entry, writes_header
+from coord.protocol.entries import (
+    Member,
+    Membership,
+    decode_entry,
+    encode_cluster,
+    encode_entry,
+    encode_members,
+    writes_header,
+)
 from coord.protocol.ops import EntryKind
 from coord.testing.memory_backend import MemoryBackend
 
@@ -262,8 +271,8 @@ def test_revision_outlives_its_records() -> None:
 def test_meta_rows_come_back() -> None:
     rig = Rig(max_clients=5)
     rig.apply(encode_entry(EntryKind.CLUSTER_VERSION, None, encode([3])))
-    member = Member(8, "n2", ("http://n2:7380",), (), True)
-    rig.apply(encode_entry(EntryKind.MEMBERS, None, encode([[member.to_wire()]])))
+    member = Member(8, "n2", ("http://n2:7380",), (), True, 5, True)
+    rig.apply(encode_members(Membership((member,), frozenset({7, 8}), frozenset({7, 4}))))
     assert rig.last.members_changed
     rig.apply(encode_entry(EntryKind.NOOP, None, b""))
     rig.term = 4
@@ -272,12 +281,36 @@ def test_meta_rows_come_back() -> None:
     machine = rig.machine
     assert (machine.cluster_id, machine.version, machine.alarms) == (99, 3, {(8, 2)})
     assert machine.members == {8: member}
+    assert (machine.outgoing, machine.removed) == (frozenset({7, 8}), frozenset({7, 4}))
     assert (machine.applied_index, machine.applied_term) == (5, 4)
+
+
+def test_members_change_as_a_whole() -> None:
+    """S15: what stood before plays no part, so that a change is the same on every member."""
+    rig = Rig()
+    old, new = Member(8, "n2", ("http://n2:7380",), ()), Member(9, "", ("http://n3:7380",), (), True)
+    for membership in (Membership((old, new), frozenset({7}), frozenset({7})), Membership((new,))):
+        rig.apply(encode_members(membership))
+        for _ in range(2):
+            assert tuple(rig.machine.members.values()) == membership.members
+            assert (rig.machine.outgoing, rig.machine.removed) == (membership.outgoing, membership.removed)
+            rig.reload()
+
+
+def test_members_of_before_there_were_incarnations_are_read() -> None:
+    rig = Rig()
+    row = [7, "n1", ["http://n1:7380"], [], False]
+    rig.machine.flush_rows()
+    rig.backend.tables[Table.MEMBERS] = {(7).to_bytes(8, "big"): encode(row)}
+    rig.reload()
+    assert rig.machine.members == {7: Member(7, "n1", ("http://n1:7380",), ())}
+    assert not rig.machine.outgoing | rig.machine.removed
 
 
 def test_only_the_first_cluster_entry_counts() -> None:
     rig = Rig()
-    rig.apply(encode_entry(EntryKind.CLUSTER, None, encode([5, 1, []])))
+    rig.apply(encode_cluster(5, 1, []))
+    assert not rig.last.members_changed
     assert rig.machine.cluster_id == 99
     assert set(rig.machine.members) == {7}
 

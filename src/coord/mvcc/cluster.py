@@ -9,7 +9,7 @@ from attrs import define, field
 
 from coord.codec import decode_trusted, encode
 from coord.mvcc.backend import Backend, Table
-from coord.protocol.entries import Member
+from coord.protocol.entries import Member, Membership
 from coord.protocol.ops import AlarmAction
 from coord.types import NEVER_COMPACTED, AlarmType
 
@@ -19,6 +19,8 @@ Alarm = tuple[int, int]
 ID_KEY: Final = Struct(">Q")
 """Row keys that are an id: big-endian, so that rows order as ids do."""
 _ALARM_KEY: Final = Struct(">QB")
+_IDS_KEY: Final = ID_KEY.pack(0)
+"""Beside the members, since no member has id 0: the ids that are outgoing, and those that are removed."""
 
 
 @define
@@ -29,6 +31,8 @@ class ClusterState:
     version: int = 1
     compact_revision: int = NEVER_COMPACTED
     members: dict[int, Member] = field(factory=dict)
+    outgoing: frozenset[int] = frozenset()
+    removed: frozenset[int] = frozenset()
     alarms: set[Alarm] = field(factory=set)
     no_space: bool = False
     """The NOSPACE alarm of any member is on: nothing that grows the store is applied (S16)."""
@@ -39,13 +43,16 @@ class ClusterState:
         """Return the compacted revision of this moment."""
         return self.compact_revision
 
-    def set_members(self, members: list[Member], backend: Backend) -> None:
-        """Replace the members."""
-        for gone in sorted(self.members.keys() - {member.id for member in members}):
+    def set_membership(self, membership: Membership, backend: Backend) -> None:
+        """Replace all of it."""
+        for gone in sorted(self.members.keys() - {member.id for member in membership.members}):
             backend.put_row(Table.MEMBERS, ID_KEY.pack(gone), None)
-        self.members = {member.id: member for member in members}
-        for member in members:
+        self.members = {member.id: member for member in membership.members}
+        self.outgoing, self.removed = membership.outgoing, membership.removed
+        for member in membership.members:
             backend.put_row(Table.MEMBERS, ID_KEY.pack(member.id), encode(member.to_wire()))
+        _, *ids = membership.to_wire()
+        backend.put_row(Table.MEMBERS, _IDS_KEY, encode(ids))
 
     def change_alarm(self, backend: Backend, action: int, member: int, alarm: int) -> list[Alarm]:
         """Raise or clear alarms and return those that changed; member 0 and alarm NONE stand for all."""
@@ -69,9 +76,11 @@ class ClusterState:
 
     def load(self, backend: Backend) -> None:
         """Take the stored members and alarms."""
-        self.members = {
-            ID_KEY.unpack(key)[0]: Member.from_wire(decode_trusted(row)) for key, row in backend.rows(Table.MEMBERS)
-        }
+        for key, row in backend.rows(Table.MEMBERS):
+            if key == _IDS_KEY:
+                self.outgoing, self.removed = (frozenset(ids) for ids in decode_trusted(row))
+            else:
+                self.members[ID_KEY.unpack(key)[0]] = Member.from_wire(decode_trusted(row))
         self.alarms = {_ALARM_KEY.unpack(key) for key, _ in backend.rows(Table.ALARMS)}
         self._judge_alarms()
 

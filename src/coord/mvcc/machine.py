@@ -26,7 +26,7 @@ from coord.mvcc.ranges import RangeReader, RangeSteps
 from coord.mvcc.txn import Transactions, all_serializable, only_ranges
 from coord.mvcc.writes import Writer
 from coord.protocol.check import check_txn
-from coord.protocol.entries import Member, decode_entry, writes_header
+from coord.protocol.entries import Member, Membership, decode_entry, writes_header
 from coord.protocol.ops import EntryKind
 from coord.protocol.ranges import RangeRequest
 
@@ -87,6 +87,16 @@ class StateMachine:
     def members(self) -> dict[int, Member]:
         """The members by id; not to be changed."""
         return self._cluster.members
+
+    @property
+    def outgoing(self) -> frozenset[int]:
+        """The old voters while two configurations are joint, else nothing."""
+        return self._cluster.outgoing
+
+    @property
+    def removed(self) -> frozenset[int]:
+        """The ids that never return (S1); one that is among the members too is about to leave."""
+        return self._cluster.removed
 
     @property
     def alarms(self) -> set[Alarm]:
@@ -239,8 +249,8 @@ class StateMachine:
         applied.alarms_changed = True
 
     def _apply_members(self, applied: Applied, term: int, header: Any, body: Any) -> None:
-        (members,) = decode_trusted(body)
-        self._cluster.set_members([Member.from_wire(member) for member in members], self.backend)
+        # S15: total and blind. The leader settled the whole, and S12 keeps two of them from being under way at once.
+        self._cluster.set_membership(Membership.from_wire(decode_trusted(body)), self.backend)
         applied.members_changed = True
 
     def _apply_cluster(self, applied: Applied, term: int, header: Any, body: Any) -> None:
@@ -249,7 +259,8 @@ class StateMachine:
             return  # S1: the first one that is committed makes the cluster
         self._cluster.cluster_id = cluster_id
         self._clients.maximum = maximum
-        self._cluster.set_members([Member.from_wire(member) for member in members], self.backend)
+        known = Membership(tuple(Member.from_wire(member) for member in members))
+        self._cluster.set_membership(known, self.backend)
         applied.members_changed = True
 
     def _apply_version(self, applied: Applied, term: int, header: Any, body: Any) -> None:

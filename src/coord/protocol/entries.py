@@ -21,22 +21,60 @@ _PREFIX: Final = {kind: b"\x84" + encode(ENTRY_FORMAT) + encode(int(kind)) for k
 
 @frozen
 class Member:
-    """A member of the cluster, as it stands in entries and in the store."""
+    """A member of the cluster, as it stands in entries and in the store.
+
+    `incarnation` is that of its data directory, 0 until the member has joined and the leader has published it (S1);
+    until then its name and client URLs may be unknown too. A learner with `becomes_voter` is promoted by the leader
+    as soon as it has caught up.
+    """
 
     id: int
     name: str
     peer_urls: tuple[str, ...]
     client_urls: tuple[str, ...]
     is_learner: bool = False
+    incarnation: int = 0
+    becomes_voter: bool = False
 
     def to_wire(self) -> list[Any]:
-        """Return the positional array of coord.cddl's `member-list` result."""
-        return [self.id, self.name, list(self.peer_urls), list(self.client_urls), self.is_learner]
+        """Return the positional array of coord.cddl's `member`."""
+        return [
+            self.id,
+            self.name,
+            list(self.peer_urls),
+            list(self.client_urls),
+            self.is_learner,
+            self.incarnation,
+            self.becomes_voter,
+        ]
 
     @staticmethod
     def from_wire(wire: Sequence[Any]) -> Member:
-        """Return the member that the positional array tells of."""
-        return Member(wire[0], wire[1], tuple(wire[2]), tuple(wire[3]), wire[4])
+        """Return the member that the positional array tells of; the last two items may be missing."""
+        return Member(wire[0], wire[1], tuple(wire[2]), tuple(wire[3]), *wire[4:7])
+
+
+@frozen
+class Membership:
+    """All that is replicated about who belongs to the cluster: it changes as a whole (S15).
+
+    `outgoing` holds the old voters while two configurations are joint (thesis §4.3), else nothing. `removed` holds
+    the ids that never return (S1); a member that is in it too is leaving: it votes among the outgoing alone.
+    """
+
+    members: tuple[Member, ...] = ()
+    outgoing: frozenset[int] = frozenset()
+    removed: frozenset[int] = frozenset()
+
+    def to_wire(self) -> list[Any]:
+        """Return coord.cddl's `members-body`."""
+        members = sorted(self.members, key=lambda member: member.id)
+        return [[member.to_wire() for member in members], sorted(self.outgoing), sorted(self.removed)]
+
+    @staticmethod
+    def from_wire(wire: Sequence[Any]) -> Membership:
+        """Return what a `members-body` tells."""
+        return Membership(tuple(Member.from_wire(member) for member in wire[0]), frozenset(wire[1]), frozenset(wire[2]))
 
 
 @frozen
@@ -78,6 +116,17 @@ def encode_writes(header: WritesHeader, body: bytes) -> bytes:
     settled = [[position, *what] for position, what in header.settled.items()]
     wire = [header.origin, header.frame, header.client, header.low, header.principal, [header.max_txn_ops], settled]
     return encode_entry(EntryKind.WRITES, wire, body)
+
+
+def encode_members(membership: Membership) -> bytes:
+    """Return the entry that makes `membership` the cluster's."""
+    return encode_entry(EntryKind.MEMBERS, None, encode(membership.to_wire()))
+
+
+def encode_cluster(cluster_id: int, max_client_records: int, members: Sequence[Member]) -> bytes:
+    """Return the first entry of a new cluster (S1)."""
+    body = [cluster_id, max_client_records, [member.to_wire() for member in members]]
+    return encode_entry(EntryKind.CLUSTER, None, encode(body))
 
 
 def decode_entry(data: bytes) -> tuple[int, Any, bytes]:
