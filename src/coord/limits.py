@@ -51,6 +51,22 @@ CLOSE_TIMEOUT_S: Final = 1.0
 """How long a closing link waits for the other side to take what is left and to close too."""
 CONNECTIONS_MAX: Final = 10_000
 
+# Links between members.
+PEER_FRAME_BYTES: Final = 2 * MIB
+"""Messages to one member share a frame up to about this size; a larger message has one of its own."""
+PEER_FRAME_BYTES_MAX: Final = 48 * MIB
+"""What a member takes in one frame: more than the largest entry, whatever --max-request-bytes says there."""
+PEER_SEND_BUFFER_HIGH_BYTES: Final = 16 * MIB
+"""Above this, entries to a member are dropped, and small messages go on: Raft sends them again."""
+PEER_DIAL_TIMEOUT_S: Final = 2.0
+"""To connect, shake hands and be answered the hello."""
+PEER_REDIAL_S_MIN: Final = 0.05
+PEER_REDIAL_S_MAX: Final = 1.0
+PEER_PING_IDLE_S: Final = 1.0
+PEER_PING_GIVE_UP_S: Final = 3.0
+PEER_LINKS_MAX: Final = 256
+"""Links of members that are served at a time, handshakes included."""
+
 # Node queues.
 PROPOSAL_BYTES_PENDING_MAX: Final = 64 * MIB
 PROPOSALS_PENDING_MAX: Final = 65_536
@@ -85,6 +101,8 @@ WAL_BYTES_BEFORE_SYNC: Final = 2 * WAL_SEGMENT_BYTES
 
 # Snapshot files.
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
+SNAPSHOT_BYTES_PER_S: Final = 64 * MIB
+"""All snapshots that a member sends together, so that heartbeats find room beside them (S6)."""
 
 # Leases and watches.
 LEASES_EXPIRED_PER_ENTRY: Final = 500
@@ -118,6 +136,10 @@ assert FLUSH_BYTES < OVERLAY_BYTES_MAX
 assert SEND_BUFFER_HARD_BYTES > REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 assert INTERNAL_RESERVE < PROPOSALS_PENDING_MAX
 assert PING_IDLE_S < PING_GIVE_UP_S
+assert PEER_PING_IDLE_S < PEER_PING_GIVE_UP_S
+assert PEER_FRAME_BYTES < PEER_FRAME_BYTES_MAX
+assert PEER_FRAME_BYTES_MAX > 2 * WAL_BATCH_BYTES_MAX
+assert PEER_FRAME_BYTES_MAX < SEND_BUFFER_HARD_BYTES - PEER_SEND_BUFFER_HIGH_BYTES
 # A level takes three arrays: the transaction, a branch, an operation; the reply of a range stands deepest.
 assert TXN_DEPTH_MAX * 3 + 6 < CBOR_DEPTH_MAX
 # The deepest walk takes two frames a level, and a server's own stack is below 200 of the 1000 that Python allows.

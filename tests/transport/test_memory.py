@@ -6,8 +6,8 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from coord.transport.link import LinkClosed, LinkEnd
-from coord.transport.memory import WINDOW_BYTES, MemoryWire
+from coord.transport.link import LinkClosed, LinkEnd, Patience
+from coord.transport.memory import WINDOW_BYTES, MemoryLink, MemoryWire
 
 from .helpers import cancelled_at, run
 
@@ -135,3 +135,42 @@ def test_receiving_cancelled_at_any_step_loses_nothing() -> None:
             assert got == [b"one", b"two"]
 
     run(main)
+
+
+def test_end_that_hears_nothing_pings_and_gives_up() -> None:
+    async def main() -> None:
+        wire = MemoryWire(patience=Patience(1.0, 3.0))
+        async with trio.open_nursery() as nursery:
+            ends: dict[str, tuple[LinkEnd, float]] = {}
+
+            async def read(link: MemoryLink) -> None:
+                with pytest.raises(LinkClosed) as ended:
+                    await link.recv_many()
+                ends[link.name] = (ended.value.end, trio.current_time())
+
+            nursery.start_soon(read, wire.client)
+            nursery.start_soon(read, wire.server)
+            await trio.sleep(20)
+            assert not ends, "both answer pings"
+            wire.server.is_held = True
+            await trio.sleep(3)
+            assert not ends
+            await trio.sleep(3)
+        # The client hears nothing and gives up; the server, which did hear the pings, sees the end.
+        assert ends["client"][0] is LinkEnd.SILENT
+        assert ends["server"] == (LinkEnd.BROKEN, ends["client"][1])
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))
+
+
+def test_end_that_nobody_reads_answers_no_pings() -> None:
+    async def main() -> None:
+        wire = MemoryWire(patience=Patience(1.0, 3.0))
+        with pytest.raises(LinkClosed) as ended:
+            await wire.client.recv_many()
+        assert ended.value.end is LinkEnd.SILENT
+        assert trio.current_time() < 6
+        wire.client.send(b"nobody takes it")
+        assert not wire.client.buffered_bytes
+
+    trio.run(main, clock=MockClock(autojump_threshold=0))

@@ -17,7 +17,7 @@ import trio
 from attrs import define, field, frozen
 
 from coord.limits import CLOSE_TIMEOUT_S, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_S, HTTP_HEAD_BYTES_MAX
-from coord.transport.link import Link, LinkFailed
+from coord.transport.link import CLIENT_PATIENCE, Link, LinkFailed, Patience
 from coord.transport.socket_link import peer_name
 from coord.transport.websocket import HeadTooLargeError, read_head, upgrade, write_all
 
@@ -86,6 +86,7 @@ class Door:
 
     `hosts` are the names and addresses that a `Host` header may have, besides localhost and the address that
     was connected to; `"*"` allows any. `origins` are the `Origin` headers that may connect, `"*"` any.
+    `hint` tells whoever asks for another subprotocol where to go.
     `answer` answers plain requests. `on_refused(peer, status, reason)` and `on_answered(peer, path, status)`
     are told of everyone who does not get a link.
     """
@@ -94,7 +95,9 @@ class Door:
     answer: Callable[[HttpRequest], HttpResponse]
     hosts: frozenset[str] = field(converter=_host_names)
     origins: frozenset[str] = frozenset()
+    hint: str = ""
     max_message_bytes: int = FRAME_BYTES_MAX
+    patience: Patience = CLIENT_PATIENCE
     on_refused: Callable[[str, int, str], None] = _ignore
     on_answered: Callable[[str, str, int], None] = _ignore
 
@@ -135,6 +138,7 @@ class Door:
                     received,
                     subprotocol=self.subprotocol,
                     max_message_bytes=self.max_message_bytes,
+                    patience=self.patience,
                 )
             response = self.answer(request)
             self.on_answered(peer_name(sock), request.path, response.status)
@@ -176,7 +180,7 @@ class Door:
             raise RefusedError(426, "WebSocket version 13 is spoken here", ("Sec-WebSocket-Version", "13"))
         if self.subprotocol not in _tokens(headers.get("sec-websocket-protocol", "")):
             text = f"ask for WebSocket subprotocol {self.subprotocol} (header Sec-WebSocket-Protocol)"
-            raise RefusedError(400, text)
+            raise RefusedError(400, f"{text}; {self.hint}" if self.hint else text)
 
 
 def _parse(head: bytes) -> HttpRequest:

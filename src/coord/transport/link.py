@@ -12,7 +12,10 @@ from enum import Enum
 from types import TracebackType
 from typing import Final, Self
 
+from attrs import frozen
+
 from coord.errors import CoordError
+from coord.limits import PING_GIVE_UP_S, PING_IDLE_S
 
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
@@ -64,6 +67,17 @@ class LinkFailed(CoordError):
         super().__init__(text)
         self.is_refused = is_refused
         self.status = status
+
+
+@frozen
+class Patience:
+    """How long a quiet link is trusted: after `idle_s` it is pinged, after `give_up_s` it has ended (S30)."""
+
+    idle_s: float = PING_IDLE_S
+    give_up_s: float = PING_GIVE_UP_S
+
+
+CLIENT_PATIENCE: Final = Patience()
 
 
 class Link(ABC):

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
 from typing import Final
 
 import trio
 
-from coord.transport.link import CLOSE_ABNORMAL, CLOSE_NORMAL, Link, LinkClosed, LinkEnd
+from coord.transport.keeper import Keeper, current_keeper, ticks
+from coord.transport.link import CLOSE_ABNORMAL, CLOSE_NORMAL, Link, LinkClosed, LinkEnd, Patience
 
 WINDOW_BYTES: Final = 256 * 1024
 """How much an end takes that nobody reads, as a socket's buffers would; the rest stays with the sender."""
 
 
-class MemoryLink(Link):
-    """One end of a `MemoryWire`."""
+class _Control(Enum):
+    PING = "ping"
+    PONG = "pong"
 
-    def __init__(self, name: str, peer: str, subprotocol: str) -> None:
+
+class MemoryLink(Link):
+    """One end of a `MemoryWire`.
+
+    With a `patience` it pings the other end and gives it up as a link over a socket does; an end that nobody reads
+    answers no pings.
+    """
+
+    def __init__(self, name: str, peer: str, subprotocol: str, patience: Patience | None = None) -> None:
         self.name = name
         self.peer = peer
         self.subprotocol = subprotocol
@@ -26,7 +37,7 @@ class MemoryLink(Link):
         """How long what is sent from this end takes to arrive."""
         self.is_held = False
         """Held up: what is sent from this end stays in its buffer."""
-        self._outbox: deque[tuple[float, bytes | LinkClosed]] = deque()
+        self._outbox: deque[tuple[float, bytes | LinkClosed | _Control]] = deque()
         self._outbox_bytes = 0
         self._inbox: list[bytes] = []
         self._inbox_bytes = 0
@@ -35,6 +46,15 @@ class MemoryLink(Link):
         self._reader: trio.lowlevel.Task | None = None
         self._changed = trio.lowlevel.ParkingLot()
         self._is_carrying = False
+        self._patience = patience
+        self._keeper: Keeper | None = None
+        self._heard_at = 0
+        self._is_pinged = False
+        self._owes_pong = False
+        if patience is not None:
+            self._keeper = current_keeper()
+            self._heard_at = self._keeper.tick
+            self._keeper.add(self)
 
     @property
     def buffered_bytes(self) -> int:
@@ -46,7 +66,7 @@ class MemoryLink(Link):
         if self.closed is None:
             self._post(message, len(message))
 
-    def _post(self, item: bytes | LinkClosed, size: int) -> None:
+    def _post(self, item: bytes | LinkClosed | _Control, size: int) -> None:
         due = trio.current_time() + self.delay_s if self.delay_s else 0.0
         self._outbox.append((due, item))
         self._outbox_bytes += size
@@ -79,13 +99,42 @@ class MemoryLink(Link):
             self._is_carrying = False
         self.carry()
 
-    def _arrive(self, item: bytes | LinkClosed) -> None:
+    def _arrive(self, item: bytes | LinkClosed | _Control) -> None:
+        if self._keeper is not None:
+            self._heard_at = self._keeper.tick
+            self._is_pinged = False
+        if isinstance(item, _Control):
+            self._take_control(item)
+            return
         if isinstance(item, LinkClosed):
             self._inbox_end = item
         elif self.closed is None and self._inbox_end is None:
             self._inbox.append(item)
             self._inbox_bytes += len(item)
         self._wake_reader()
+
+    def _take_control(self, item: _Control) -> None:
+        if item is _Control.PING and self.closed is None:
+            if self._reader is None:
+                self._owes_pong = True
+            else:
+                self._post(_Control.PONG, 0)
+
+    def on_tick(self, tick: int) -> None:
+        """Ping, or give up, an end that has been quiet for too long. Called by the keeper."""
+        assert self._keeper is not None
+        assert self._patience is not None
+        if self.closed is not None:
+            self._keeper.remove(self)
+        elif self._reader is None:
+            self._heard_at = tick
+        elif tick - self._heard_at > ticks(self._patience.give_up_s):
+            reason = f"silent for {self._patience.give_up_s:g} s"
+            self.finish(LinkClosed(CLOSE_ABNORMAL, reason, LinkEnd.SILENT))
+            self._lose()
+        elif tick - self._heard_at > ticks(self._patience.idle_s) and not self._is_pinged:
+            self._is_pinged = True
+            self._post(_Control.PING, 0)
 
     def _wake_reader(self) -> None:
         if self._reader is not None:
@@ -95,6 +144,9 @@ class MemoryLink(Link):
     async def recv_many(self) -> list[bytes]:
         """Return all messages that one read completed. Raises `LinkClosed`."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        if self._owes_pong:
+            self._owes_pong = False
+            self._post(_Control.PONG, 0)
         while not self._inbox or self.closed is not None:
             if self.closed is None and self._inbox_end is not None:
                 self.closed = self._inbox_end
@@ -154,9 +206,13 @@ class MemoryLink(Link):
         """Drop the link and all that is buffered, at once."""
         if self.closed is None:
             self.finish(LinkClosed(CLOSE_ABNORMAL, "aborted", LinkEnd.LOCAL))
-            self._outbox.clear()
-            self._outbox_bytes = 0
-            self._post(LinkClosed(CLOSE_ABNORMAL, "end of stream", LinkEnd.BROKEN), 0)
+            self._lose()
+
+    def _lose(self) -> None:
+        """Forget what did not leave, and let the other end see the end of the stream."""
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        self._post(LinkClosed(CLOSE_ABNORMAL, "end of stream", LinkEnd.BROKEN), 0)
 
     async def aclose(self, code: int = CLOSE_NORMAL, reason: str = "") -> None:
         """Close, wait shortly for what was sent to leave, and free the link."""
@@ -168,10 +224,16 @@ class MemoryWire:
     """A pair of connected links; `client` and `server` are its ends."""
 
     def __init__(
-        self, *, client: str = "client", server: str = "server", subprotocol: str = "", delay_s: float = 0.0
+        self,
+        *,
+        client: str = "client",
+        server: str = "server",
+        subprotocol: str = "",
+        delay_s: float = 0.0,
+        patience: Patience | None = None,
     ) -> None:
-        self.client = MemoryLink(client, server, subprotocol)
-        self.server = MemoryLink(server, client, subprotocol)
+        self.client = MemoryLink(client, server, subprotocol, patience)
+        self.server = MemoryLink(server, client, subprotocol, patience)
         self.client.other, self.server.other = self.server, self.client
         self.client.delay_s = self.server.delay_s = delay_s
 

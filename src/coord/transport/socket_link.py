@@ -25,13 +25,12 @@ from coord.limits import (
     FRAGMENTS_PER_MESSAGE,
     FRAME_BYTES_MAX,
     MESSAGE_COMPLETE_TIMEOUT_S,
-    PING_GIVE_UP_S,
-    PING_IDLE_S,
     SEND_BUFFER_HARD_BYTES,
     WRITE_STALL_TIMEOUT_S,
 )
 from coord.transport.keeper import TICK_S, current_keeper, ticks
 from coord.transport.link import (
+    CLIENT_PATIENCE,
     CLOSE_ABNORMAL,
     CLOSE_NORMAL,
     CLOSE_POLICY,
@@ -40,6 +39,7 @@ from coord.transport.link import (
     Link,
     LinkClosed,
     LinkEnd,
+    Patience,
 )
 
 RECEIVE_BYTES: Final = 64 * 1024
@@ -47,8 +47,6 @@ FEED_BYTES: Final = 16 * 1024
 """Tiny frames cost the machine 6 µs each, so that one read of nothing else would hold the loop for 60 ms;
 between slices of this size it is seen that they are too many."""
 
-_PING_IDLE: Final = ticks(PING_IDLE_S)
-_PING_GIVE_UP: Final = ticks(PING_GIVE_UP_S)
 _WRITE_STALL: Final = ticks(WRITE_STALL_TIMEOUT_S)
 _MESSAGE_COMPLETE: Final = ticks(MESSAGE_COMPLETE_TIMEOUT_S)
 _CLOSE: Final = ticks(CLOSE_TIMEOUT_S)
@@ -100,6 +98,7 @@ class SocketLink(Link):
         "_machine",
         "_out",
         "_partial_since",
+        "_patience",
         "_progress_at",
         "_sock",
         "closed",
@@ -116,12 +115,14 @@ class SocketLink(Link):
         received: bytes = b"",
         max_message_bytes: int = FRAME_BYTES_MAX,
         hard_bytes: int = SEND_BUFFER_HARD_BYTES,
+        patience: Patience = CLIENT_PATIENCE,
     ) -> None:
         self._sock = sock
         self._fd = sock.fileno()
         self.peer = peer_name(sock)
         self.subprotocol = subprotocol
         self._hard_bytes = hard_bytes
+        self._patience = patience
         side = Side.CLIENT if is_client else Side.SERVER
         self._machine = Machine(side, max_size=max_message_bytes, logger=_SILENT_LOGGER)
         self._inbox: list[bytes] = []
@@ -423,10 +424,10 @@ class SocketLink(Link):
         elif not self._is_reading:
             # Nothing can be heard while the owner does not read, so nothing is concluded from silence.
             self._heard_at = tick
-        elif tick - self._heard_at > _PING_GIVE_UP:
-            self._finish(CLOSE_ABNORMAL, f"silent for {PING_GIVE_UP_S:g} s", LinkEnd.SILENT)
+        elif tick - self._heard_at > ticks(self._patience.give_up_s):
+            self._finish(CLOSE_ABNORMAL, f"silent for {self._patience.give_up_s:g} s", LinkEnd.SILENT)
             self.abort()
-        elif tick - self._heard_at > _PING_IDLE and not self._is_pinged:
+        elif tick - self._heard_at > ticks(self._patience.idle_s) and not self._is_pinged:
             # S30: an idle connection is pinged, so that a dead one is noticed in time.
             self._is_pinged = True
             self._machine.send_ping(b"")

@@ -16,7 +16,7 @@ import trio
 import trio_websocket
 
 from coord.limits import FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_S, HTTP_HEAD_BYTES_MAX, KIB, REPLY_BYTES_MAX
-from coord.transport.link import Link, LinkFailed
+from coord.transport.link import CLIENT_PATIENCE, Link, LinkFailed, Patience
 from coord.transport.socket_link import SocketLink
 
 HEAD_END: Final = b"\r\n\r\n"
@@ -114,6 +114,7 @@ async def upgrade(
     *,
     subprotocol: str,
     max_message_bytes: int = FRAME_BYTES_MAX,
+    patience: Patience = CLIENT_PATIENCE,
 ) -> Link:
     """Accept the WebSocket request in `head` and return its link, which then owns `sock`.
 
@@ -145,6 +146,7 @@ async def upgrade(
         subprotocol=subprotocol,
         received=received,
         max_message_bytes=max_message_bytes,
+        patience=patience,
     )
 
 
@@ -157,6 +159,7 @@ async def open_link(
     headers: Iterable[tuple[bytes, bytes]] = (),
     timeout: float = HANDSHAKE_TIMEOUT_S,
     max_message_bytes: int = LINK_BYTES_MAX,
+    patience: Patience = CLIENT_PATIENCE,
 ) -> Link:
     """Return a link to a server, within `timeout` seconds.
 
@@ -176,6 +179,7 @@ async def open_link(
             subprotocol=subprotocol,
             received=received,
             max_message_bytes=max_message_bytes,
+            patience=patience,
         )
     except trio.TooSlowError:
         raise LinkFailed(f"{where}: no answer within {timeout:g} s") from None
