@@ -37,6 +37,11 @@ class Method(IntEnum):
     MEMBER_LIST = 42
     HASH_KV = 43
     ALARM_LIST = 44
+    MEMBER_ADD = 50
+    MEMBER_REMOVE = 51
+    MEMBER_UPDATE = 52
+    MEMBER_PROMOTE = 53
+    MOVE_LEADER = 54
 
 
 class ClientMessage(IntEnum):
@@ -62,6 +67,36 @@ class Notification(IntEnum):
     EVENTS = 0
     PROGRESS = 1
     CANCELED = 2
+
+
+class PeerFrame(IntEnum):
+    """The first item of a message between members."""
+
+    HELLO = 0
+    WELCOME = 1
+    REFUSAL = 2
+    MESSAGES = 3
+    SNAPSHOT_HEAD = 4
+    SNAPSHOT_CHUNK = 5
+    SNAPSHOT_RESULT = 6
+
+
+class PeerKind(IntEnum):
+    """The first item of each of the messages of a `PeerFrame.MESSAGES`."""
+
+    VOTE_REQUEST = 0
+    VOTE_REPLY = 1
+    APPEND = 2
+    APPEND_REPLY = 3
+    HEARTBEAT = 4
+    HEARTBEAT_REPLY = 5
+    READ_REQUEST = 6
+    READ_REPLY = 7
+    CAMPAIGN_NOW = 8
+    PROPOSE = 9
+    PROPOSED = 10
+    CALL = 11
+    CALL_REPLY = 12
 
 
 class EntryKind(IntEnum):
@@ -92,6 +127,8 @@ class AlarmAction(IntEnum):
 
 PROTOCOL_VERSION = 1
 SUBPROTOCOL = "coord.v1"
+PEER_PROTOCOL_VERSION = 1
+PEER_SUBPROTOCOL = "coord-peer.v1"
 ENTRY_FORMAT = 1
 """The format item of every entry."""
 CLUSTER_VERSION = 1

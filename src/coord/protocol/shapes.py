@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from coord.errors import InvalidArgument, Unimplemented
+from coord.errors import DecodeError, InvalidArgument, Unimplemented
 
 _INT64: Final = 1 << 63
 _UINT64: Final = 1 << 64
@@ -20,6 +20,8 @@ class Kind(Enum):
     BOOL = auto()
     INT = auto()
     UINT = auto()
+    TEXT = auto()
+    LIST = auto()
 
 
 BYTES: Final = Kind.BYTES
@@ -28,9 +30,21 @@ INT: Final = Kind.INT
 """A signed integer of 64 bits."""
 UINT: Final = Kind.UINT
 """An unsigned integer of 64 bits."""
+TEXT: Final = Kind.TEXT
+LIST: Final = Kind.LIST
+"""An array, whose items are somebody else's to check."""
 
-_TYPE: Final[dict[Kind, type[Any]]] = {Kind.BYTES: bytes, Kind.BOOL: bool, Kind.INT: int, Kind.UINT: int}
+_TYPE: Final[dict[Kind, type[Any]]] = {
+    Kind.BYTES: bytes,
+    Kind.BOOL: bool,
+    Kind.INT: int,
+    Kind.UINT: int,
+    Kind.TEXT: str,
+    Kind.LIST: list,
+}
 _WORD: Final = {
+    Kind.TEXT: "text",
+    Kind.LIST: "an array",
     Kind.BYTES: "a byte string",
     Kind.BOOL: "a boolean",
     Kind.INT: "an integer",
@@ -66,6 +80,25 @@ def check_fields(what: str, items: Any, fields: tuple[Field, ...], required: int
             raise InvalidArgument(f"coord: {field.name} of {what} must fit in 64 bits")
         if kind is UINT and not 0 <= item < _UINT64:
             raise InvalidArgument(f"coord: {field.name} of {what} must be 0 … 2^64-1")
+
+
+def read_fields(what: str, items: Any, fields: tuple[Field, ...]) -> list[Any]:
+    """Return what a peer sent as `what`, cut to the items that this release knows; they have the kinds of `fields`.
+
+    A peer of a newer release may send more of them. Raises `DecodeError`.
+    """
+    if type(items) is not list:
+        raise DecodeError(f"{what} must be an array, not {name_of(items)}")
+    if len(items) < len(fields):
+        raise DecodeError(f"{what} lacks {fields[len(items)].name}")
+    item: Any
+    for item, field in zip(items, fields, strict=False):
+        kind = field.kind
+        if type(item) is not _TYPE[kind]:
+            raise DecodeError(f"{field.name} of {what} must be {_WORD[kind]}, not {name_of(item)}")
+        if kind is UINT and not 0 <= item < _UINT64:
+            raise DecodeError(f"{field.name} of {what} must be 0 … 2^64-1")
+    return items[: len(fields)]
 
 
 def name_of(item: Any) -> str:
