@@ -357,6 +357,10 @@ class Model:
         except Refused as refusal:
             return Answer(self.revision, False, refusal.args)
 
+    def range_at(self, revision: int, arguments: list[Any]) -> Any:
+        """Return what a range of the newest state gave at a revision, compaction apart."""
+        return self._range(self.past[revision], revision, [*_full(arguments, b"", b"", 0)[:3], 0, *arguments[4:]])
+
     def _range(self, newest: State, current: int, arguments: list[Any]) -> Any:
         key, end, limit, revision, order, target, _, keys_only, count_only, *filters = _full(
             arguments, b"", b"", 0, 0, 0, 0, False, False, False, 0, 0, 0, 0, 0
