@@ -31,7 +31,6 @@ class Purpose(IntEnum):
 class RefusalCode(StrEnum):
     """Why a hello is refused; the text beside it says what to do."""
 
-    VERSION = "version"
     OTHER_CLUSTER = "other-cluster"
     OTHER_FLAGS = "other-flags"
     OTHER_NAME = "other-name"
