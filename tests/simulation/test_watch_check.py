@@ -121,7 +121,7 @@ def test_a_filter_leaves_out_what_it_says() -> None:
 
 
 def test_a_watch_resumes_behind_its_last_whole_revision() -> None:
-    server, record = scene()
+    _, record = scene()
     assert record.next_revision == 6
     halve_and_say_so(record)
     record.told = record.told[:4]

@@ -15,8 +15,10 @@ from __future__ import annotations
 import gc
 import hashlib
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import trio
@@ -51,6 +53,40 @@ def run_seeded(seed: int, main: Callable[[], Awaitable[Result]]) -> Result:
     """Run `main` on a virtual clock that jumps whenever all tasks wait, scheduled as `seed` says."""
     with seeded_scheduler(seed):
         return trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+process: ContextVar[str] = ContextVar("process", default="")
+"""Which simulated process a task belongs to; tasks inherit it from the task that started them."""
+
+
+class Freezer(deque[Any]):
+    """Trio's queue of tasks that may run, with the power to stop a process as SIGSTOP does.
+
+    The tasks of a frozen process stay where they are, whatever becomes of their deadlines and of what they wait for,
+    and go on from there when it thaws.
+    """
+
+    def __init__(self) -> None:
+        runner = trio._core._run.GLOBAL_RUN_CONTEXT.runner
+        super().__init__(runner.runq)
+        runner.runq = self
+        self._frozen: dict[str, list[Any]] = {}
+
+    def append(self, task: Any) -> None:
+        """Let a task run, or keep it back."""
+        if self._frozen and (kept := self._frozen.get(task.context.get(process, ""))) is not None:
+            kept.append(task)
+        else:
+            super().append(task)
+
+    def freeze(self, name: str) -> None:
+        """Stop a process; one of its tasks may still be in the midst of its step."""
+        self._frozen.setdefault(name, [])
+
+    def thaw(self, name: str) -> None:
+        """Let a process go on."""
+        for task in self._frozen.pop(name, ()):
+            super().append(task)
 
 
 class Trace:
