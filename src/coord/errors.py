@@ -303,9 +303,9 @@ def corrupt() -> ApiError:
     return _etcd(DataLoss, "corrupt cluster")
 
 
-def no_leader() -> ApiError:
-    """Nothing was proposed, because there is no leader."""
-    return _etcd(Unavailable, "no leader")
+def no_leader(why: str = "") -> ApiError:
+    """Nothing was proposed, because there is no leader; `why` names whom the node misses."""
+    return _etcd(Unavailable, f"no leader: {why}" if why else "no leader")
 
 
 def server_stopped() -> ApiError:

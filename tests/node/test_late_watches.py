@@ -61,8 +61,8 @@ def test_catching_up_stops_when_the_client_has_enough() -> None:
 
 
 def test_more_late_watches_than_one_scan_takes_all_get_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coord.node.watches.WATCH_CATCH_UP_WATCHES", 7)
-    monkeypatch.setattr("coord.node.watches.WATCH_CATCH_UP_REVISIONS", 10)
+    monkeypatch.setattr("coord.node.late_watches.WATCH_CATCH_UP_WATCHES", 7)
+    monkeypatch.setattr("coord.node.late_watches.WATCH_CATCH_UP_REVISIONS", 10)
 
     async def scenario(host: SimHost, node: Node) -> None:
         writer, clients = SimClient(node), [SimClient(node) for _ in range(3)]

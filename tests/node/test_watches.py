@@ -283,7 +283,7 @@ def test_a_connection_that_goes_takes_its_watches_with_it() -> None:
 
 
 def test_large_revisions_come_in_fragments_if_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coord.node.watches.WATCH_FRAGMENT_BYTES", 3000)
+    monkeypatch.setattr("coord.node.watch_delivery.WATCH_FRAGMENT_BYTES", 3000)
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

@@ -1,13 +1,15 @@
 """The lease reaper: counts time on the leader and proposes expiry; nothing expires but through the log (S22).
 
 Renewals are not entries. A keep-alive is acknowledged only after a read round that started after it arrived, and only
-if no expiry of its lease was proposed. An expiry carries the proposer's term and is void in another.
+if no expiry of its lease was proposed. An expiry carries the proposer's term and is void in another. Nothing rests on
+the leader's own belief (S9): a reaper that was deposed acknowledges nothing, and who asks it is sent on.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from attrs import define, field
@@ -48,23 +50,33 @@ class LeaseReaper:
     _confirming_until: float = 0.0
     _stalled_s: float = 0.0
     _last_tick: float | None = None
-    _is_leader: bool = False
+    is_leading: bool = False
+    """It counts, and may renew: its node leads and has applied what the leaders before it left."""
+    _led_term: int = 0
 
     def lead(self) -> None:
-        """Begin to count: every lease gets its full TTL from now (S23)."""
-        self._is_leader = True
-        self._expiring.clear()
-        self._deadlines.clear()
-        self._heap.clear()
+        """Begin to count, also anew: every lease gets its full TTL from now (S23)."""
+        self.unlead()
+        self.is_leading = True
+        self._led_term = self.term()
         self._last_tick = self.clock()
         now = self._now()
         for lease, ttl_s in self.machine.leases():
             self._set(lease, now + ttl_s)
         self.log("lease.clock.started", leases=len(self._deadlines))
 
+    def unlead(self) -> None:
+        """Stop counting: another member does, and its clock alone says what expires."""
+        self.is_leading = False
+        self._expiring.clear()
+        self._deadlines.clear()
+        self._heap.clear()
+        self._confirming_until = 0.0
+        self._stalled_s = 0.0
+
     def on_applied(self, applied: Applied) -> None:
         """Follow grants and revocations."""
-        if not self._is_leader:
+        if not self.is_leading:
             return
         now = self._now()
         for lease, ttl_s in applied.leases_granted:
@@ -86,11 +98,11 @@ class LeaseReaper:
             # S22: what the clients could not renew while this process stood still does not count against them.
             self._stalled_s += late_s
             self.log("lease.clock.delayed", ms=round(late_s * 1000, 1))
-        if self._is_leader and now >= self._confirming_until and self._heap and self._heap[0][0] <= self._now():
+        if self.is_leading and now >= self._confirming_until and self._heap and self._heap[0][0] <= self._now():
             # S22: the round begins past the deadlines, and every keep-alive that arrived before it is confirmed is
-            # handled first, since they share the reader's queue.
+            # handled first, since they share the reader's queue. What falls due during it waits for the next.
             self._confirming_until = now + _CONFIRM_S
-            self.start_round(self._expire)
+            self.start_round(partial(self._expire, self._led_term, self._now()))
 
     @property
     def active(self) -> int:
@@ -119,8 +131,9 @@ class LeaseReaper:
         return int(deadline - self._now()) if deadline is not None else self.machine.lease_ttl(lease)
 
     def ordered(self) -> list[int]:
-        """Return the ids of all leases, the next to expire first."""
-        return sorted((lease for lease, _ in self.machine.leases()), key=lambda lease: self._deadlines.get(lease, 0.0))
+        """Return the ids of all leases, the next to expire first where this node counts, else by id."""
+        ids = (lease for lease, _ in self.machine.leases())
+        return sorted(ids, key=lambda lease: (self._deadlines.get(lease, 0.0), lease))
 
     def _now(self) -> float:
         return self.clock() - self._stalled_s
@@ -130,9 +143,11 @@ class LeaseReaper:
             heapq.heappush(self._heap, (deadline, lease))
         self._deadlines[lease] = deadline
 
-    def _expire(self) -> None:
+    def _expire(self, term: int, now: float) -> None:
+        """Propose the end of what was due at `now`, when the round was asked for, in a `term` of leading."""
+        if not self.is_leading or term != self._led_term or term != self.term():
+            return
         self._confirming_until = 0.0
-        now = self._now()
         due: dict[int, None] = {}
         while self._heap and self._heap[0][0] <= now and len(due) < LEASES_EXPIRED_PER_ENTRY:
             _, lease = heapq.heappop(self._heap)
@@ -146,7 +161,7 @@ class LeaseReaper:
                 due[lease] = None
         if not due:
             return
-        entry: list[Any] = [self.term(), self.machine.applied_index, list(due)]
+        entry: list[Any] = [term, self.machine.applied_index, list(due)]
         if self.propose(encode_entry(EntryKind.EXPIRY, None, encode(entry))):
             self._expiring.update(due)
             self.expired += len(due)

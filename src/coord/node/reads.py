@@ -1,7 +1,9 @@
 """The reader: linearizable reads, which wait for a confirmed read round, and everything answered like one.
 
-Reads that wait when a round starts share it; those that arrive during it wait for the next (S8). Long ranges run in
-slices, so that a scan of the whole store does not hold the loop; their revision is pinned when they start (S7).
+Reads that wait when a round starts share it; those that arrive during it wait for the next (S8), on followers too. A
+round that nobody will confirm any more, since the leader went, gives its reads back: they share the next one, until
+their deadlines. Long ranges run in slices, so that a scan of the whole store does not hold the loop; their revision
+is pinned when they start (S7).
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ Serve = Callable[[], bytes | Generator[None, None, bytes] | None]
 """Makes the reply: at once, in slices, or by itself later (None)."""
 
 _BEHIND_S = 1.0
+_ROUND_RETRY_S = 0.5
+"""A round that is not confirmed by then is started anew: what asks the leader for it may have been lost."""
+_EXPIRY_INTERVAL_S = 0.1
+"""Deadlines are looked at no more often, since that walks over all that waits."""
 _SERVED_PER_LOOK = 64
 
 
@@ -68,9 +74,19 @@ class Reader:
     clock: Callable[[], float]
     wake: Callable[[], None]
     new_round: Callable[[], int]
+    """Makes the id of a round: unique among all members and their starts (S8)."""
+    has_leader: Callable[[], bool] = lambda: True
+    no_leader: Callable[[], ApiError] = errors.no_leader
+    """Says why there is none, for reads that wait for one until their deadline."""
     waiting: list[Read] = field(factory=list)
     ranges_served: int = 0
     is_stopping: bool = False
+    is_held: bool = False
+    """The state is being replaced by a snapshot: nothing may look at it."""
+    _has_lost: bool = False
+    """A round was lost: the next is started at a tick, so that a leader that cannot confirm is not asked in a loop."""
+    _round_began: float = 0.0
+    _next_expiry: float = 0.0
     _rounds: dict[int, list[Read]] = field(factory=dict)
     _confirmed: deque[tuple[int, int]] = field(factory=deque)
     _serving: deque[Read] = field(factory=deque)
@@ -124,11 +140,12 @@ class Reader:
         self.linearizable(Read(NOBODY, 0, deadline, resume))
 
     def wants_round(self) -> int:
-        """Start a round for what waits, unless one is open; return its id, or 0."""
-        if not self.waiting or self._rounds or self._serving:
+        """Start a round for what waits, unless one is open or nobody could confirm it; return its id, or 0."""
+        if not self.waiting or self._rounds or self._serving or self._has_lost or not self.has_leader():
             return 0
         round_id = self.new_round()
         self._rounds[round_id] = self.waiting
+        self._round_began = self.clock()
         self.waiting = []
         return round_id
 
@@ -136,8 +153,30 @@ class Reader:
         """Learn that rounds are confirmed at an index."""
         self._confirmed.extend(reads)
 
+    def lost(self, rounds: Sequence[int]) -> None:
+        """Learn that nobody will confirm these rounds: their reads wait for a new one."""
+        for round_id in rounds:
+            if reads := self._rounds.pop(round_id, None):
+                self.waiting[:0] = reads
+                self._has_lost = True
+
+    def hold(self) -> None:
+        """Look at the state no more until `go_on`: it is being replaced. What was being served is served anew then."""
+        self.is_held = True
+        slices, self._slices = self._slices, deque()
+        for read, running in slices:
+            running.close()
+            self._serving.append(read)
+
+    def go_on(self) -> None:
+        """Serve from the state as it is now."""
+        self.is_held = False
+        self.wake()
+
     def turn(self) -> bool:
         """Serve what may be served and fits into the turn; True if more can go on at once."""
+        if self.is_held:
+            return False
         if self._gone or self._canceled:
             self._drop_unwanted()
         while self._confirmed and self._confirmed[0][1] <= self.machine.applied_index:
@@ -149,16 +188,24 @@ class Reader:
             ends = self.clock() + TURN_BUDGET_S
             self._serve_until(ends)
             self._run_slices(ends)
-        return bool(self._serving or self._slices or (self.waiting and not self._rounds))
+        is_round_due = self.waiting and not self._rounds and not self._has_lost and self.has_leader()
+        return bool(self._serving or self._slices or is_round_due)
 
     def expire(self, now: float) -> None:
-        """Answer reads past their deadline."""
+        """Answer reads past their deadline, and start a round anew that was not confirmed; call it at every tick."""
+        self._has_lost = False
+        if self._rounds and not self._confirmed and now - self._round_began >= _ROUND_RETRY_S:
+            self.lost(list(self._rounds))
+            self._has_lost = False
+        if now < self._next_expiry:
+            return
+        self._next_expiry = now + _EXPIRY_INTERVAL_S
         for read in self._drop(lambda read: read.deadline <= now):
             if read.min_revision > self.machine.revision:
                 text = f"this node is at revision {self.machine.revision}, the client has seen {read.min_revision}"
                 self._fail(read, Behind(text))
             else:
-                self._fail(read, errors.request_timed_out())
+                self._fail(read, errors.request_timed_out() if self.has_leader() else self.no_leader())
 
     def cancel(self, sink: Sink, request_id: int) -> None:
         """Answer a read, if it still waits when the turn comes, with Canceled."""

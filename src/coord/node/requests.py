@@ -2,7 +2,7 @@
 
 Reads become a `Read`, whose `serve` runs when a round confirms that the state here is current. Creating a watch and
 renewing a lease wait for a round as well: the one so that "from now on" means behind every acknowledged write, the
-other because of S22.
+other because of S22. What rests on the leader's clock, or changes the members, goes to the leader (`Calls`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from coord.errors import ApiError, InvalidArgument, Unimplemented
 from coord.limits import REQUEST_TIMEOUT_MS_MAX
 from coord.mvcc.machine import StateMachine
 from coord.mvcc.ranges import encode_range
+from coord.node.calls import CHANGES, Calls
+from coord.node.changes import Changes
 from coord.node.leases import LeaseReaper
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.reads import Read, Reader
 from coord.node.replies import reply_error, reply_value
-from coord.node.watches import Broadcaster, Watch
+from coord.node.watch_delivery import Watch
+from coord.node.watches import Broadcaster
 from coord.protocol.ops import Method
 from coord.protocol.ranges import RangeRequest, parse_range
 
@@ -44,6 +47,8 @@ class Requests:
     request_timeout_s: float
     max_txn_ops: int
     status: Callable[[], list[Any]]
+    calls: Calls | None = None
+    changes: Changes | None = None
     _handlers: dict[int, _Handler] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -62,6 +67,8 @@ class Requests:
             Method.HASH_KV: self._hash_kv,
             Method.ALARM_LIST: self._alarm_list,
         }
+        for method in CHANGES:
+            self._handlers[method] = partial(self._change, method)
 
     def take(self, sink: Sink, request_id: int, method: int, timeout_ms: int, arguments: list[Any]) -> None:
         """Handle one request; whatever is wrong with it becomes its reply."""
@@ -108,14 +115,17 @@ class Requests:
         with_keys = _boolean(arguments, 1, "keys")
         _at_most(arguments, 2)
 
-        def serve() -> bytes:
+        def serve() -> bytes | None:
+            if not self.leases.is_leading:
+                self._elsewhere(sink, request_id, deadline, Method.LEASE_TIME_TO_LIVE, arguments)
+                return None
             granted_s = self.machine.lease_ttl(lease)
             if not granted_s:
                 return encode([lease, -1, 0, []])
             keys = self.machine.lease_keys(lease) if with_keys else []
             return encode([lease, self.leases.remaining_s(lease), granted_s, keys])
 
-        self.reader.linearizable(Read(sink, request_id, deadline, serve))
+        self._on_leader(Read(sink, request_id, deadline, serve), Method.LEASE_TIME_TO_LIVE, arguments)
 
     def _lease_list(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
         _at_most(arguments, 0)
@@ -126,10 +136,26 @@ class Requests:
         ids = arguments[0] if arguments else None
         if type(ids) is not list or not ids or not all(type(lease) is int for lease in ids):
             raise InvalidArgument("lease-keep-alive needs a list of lease ids")
-        read = Read(sink, request_id, deadline, lambda: self._renew(read, ids))
-        self.reader.linearizable(read)
+        read = Read(sink, request_id, deadline, lambda: self._renew(read, arguments))
+        self._on_leader(read, Method.LEASE_KEEP_ALIVE, arguments)
 
-    def _renew(self, read: Read, ids: list[int]) -> bytes | None:
+    def _on_leader(self, read: Read, method: Method, arguments: list[Any]) -> None:
+        """Have the round's confirmation looked at where the lease's clock runs."""
+        if self.calls is None or self.calls.is_here:
+            self.reader.linearizable(read)
+        else:
+            self.calls.forward(read.sink, read.request_id, read.deadline, method, arguments)
+
+    def _elsewhere(self, sink: Sink, request_id: int, deadline: float, method: Method, arguments: list[Any]) -> None:
+        # S9: it led when it took the request, and no longer does. What it believes of its leases means nothing.
+        assert self.calls is not None
+        self.calls.forward(sink, request_id, deadline, method, arguments)
+
+    def _renew(self, read: Read, arguments: list[Any]) -> bytes | None:
+        if not self.leases.is_leading:
+            self._elsewhere(read.sink, read.request_id, read.deadline, Method.LEASE_KEEP_ALIVE, arguments)
+            return None
+        ids: list[int] = arguments[0]
         expiring = self.leases.is_expiring(ids)
         if not expiring:
             return encode(self.leases.renew(ids))
@@ -168,6 +194,16 @@ class Requests:
         # No reply of its own; a write cannot be called back and answers as if nothing had been said.
         if arguments and type(arguments[0]) is int:
             self.reader.cancel(sink, arguments[0])
+            if self.calls is not None:
+                self.calls.cancel(sink, arguments[0])
+
+    def _change(self, method: Method, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
+        if self.calls is None or self.changes is None:
+            raise Unimplemented(f"unknown method {method}")
+        if self.calls.is_here:
+            self.changes.take(sink, request_id, deadline, method, arguments)
+        else:
+            self.calls.forward(sink, request_id, deadline, method, arguments)
 
     def _status(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
         _at_most(arguments, 0)

@@ -93,6 +93,14 @@ _warn("log.library.warned", "A library logged this.", limited=True, library=TEXT
 # The cluster.
 _info("cluster.identity.created", "A new cluster begins, with this random id.", members=IDS)
 
+_warn(
+    "cluster.leader.missing",
+    "This member has had no leader for an election timeout or more, and reaches none of the missing; told again every "
+    "30 s.",
+    ms=FLOAT,
+    missing=TEXTS,
+)
+
 # The write-ahead log.
 _info(
     "wal.log.recovered",
@@ -177,6 +185,98 @@ _warn(
     limited=True,
     watch=INT,
     compact_revision=INT,
+)
+_info("watch.stream.ended", "This node cannot serve watches now, and ends them all.", watches=INT, reason=TEXT)
+
+# Links between members.
+_info("peer.link.opened", "This node's link to a member stands.", member=ID, name=TEXT, url=TEXT, boot=INT)
+_info("peer.link.accepted", "A member's own link was let in.", member=ID, name=TEXT, peer=TEXT, boot=INT)
+_warn(
+    "peer.link.lost",
+    "A link with a member ended: `out` is this node's own, `in` the member's.",
+    member=ID,
+    name=TEXT,
+    direction=TEXT,
+    end=TEXT,
+    reason=TEXT,
+)
+_warn(
+    "peer.link.failed",
+    "A member cannot be reached; said at the first try, and then ever more rarely.",
+    member=ID,
+    name=TEXT,
+    error=TEXT,
+    is_refused=BOOL,
+    attempts=INT,
+    ms=FLOAT,
+)
+_warn(
+    "peer.process.gone",
+    "A member's link broke and its port refuses another: its process has died.",
+    member=ID,
+    name=TEXT,
+    error=TEXT,
+)
+_error(
+    "peer.link.refused",
+    "A member does not let this node in; the text says what to do.",
+    member=ID,
+    name=TEXT,
+    code=TEXT,
+    reason=TEXT,
+)
+_warn(
+    "peer.hello.refused",
+    "Somebody who said hello on the members' port is not let in, and why.",
+    limited=True,
+    peer=TEXT,
+    member=ID,
+    name=TEXT,
+    code=TEXT,
+    reason=TEXT,
+)
+_warn(
+    "peer.message.refused",
+    "A member sent what the protocol forbids, and its link was ended.",
+    limited=True,
+    member=ID,
+    peer=TEXT,
+    error=TEXT,
+)
+_warn(
+    "peer.link.congested",
+    "A member takes its messages slowly: entries are dropped, and sent again later.",
+    limited=True,
+    member=ID,
+    name=TEXT,
+    dropped=INT,
+    buffered_bytes=INT,
+)
+_error(
+    "peer.task.failed",
+    "A mistake in coord's code ended a link between members: please report it.",
+    limited=True,
+    member=ID,
+    name=TEXT,
+    error=TEXT,
+)
+
+_info("peer.listener.opened", "Members can connect here.", url=TEXT)
+_warn(
+    "peer.listener.paused",
+    "No link of a member can be taken for a moment.",
+    limited=True,
+    url=TEXT,
+    error=TEXT,
+    ms=FLOAT,
+)
+_warn(
+    "peer.connection.refused",
+    "Not let in at the members' port, and why.",
+    limited=True,
+    peer=TEXT,
+    status=INT,
+    reason=TEXT,
 )
 
 # Clients.
