@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from crc32c import crc32c
 
+from coord.codec import encode
 from coord.disk import RealDisk
 from coord.errors import DamageError, DataDirError, DiskError
 from coord.store import identity
-from coord.store.identity import DataDirectory, open_data_directory
+from coord.store.identity import DataDirectory, Life, open_data_directory
 from coord.testing.sim_disk import SimDisk
 
 ROOT = Path("/data/n1")
@@ -122,10 +125,105 @@ def test_another_ones_directory_is_refused_and_left_as_it_was(options: dict[str,
 
 def test_a_newer_directory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     disk = simulated()
-    monkeypatch.setattr(identity, "IDENTITY_FORMAT", 2)
+    monkeypatch.setattr(identity, "IDENTITY_FORMAT", 3)
     start(disk).close()
     monkeypatch.undo()
-    with pytest.raises(DataDirError, match="has format 2, this release knows 1: upgrade first"):
+    with pytest.raises(DataDirError, match="has format 3, this release knows 2: upgrade first"):
+        start(disk)
+
+
+def test_a_directory_of_the_single_node_release_opens() -> None:
+    """Format 1 knew no way into a cluster but the flags."""
+    disk = simulated()
+    start(disk).close()
+    payload = encode([1, 7, hashlib.sha256(b"coord").digest(), 11, 3, 12])
+    disk.remove(ROOT / "identity")
+    disk.create(ROOT / "identity").write_synced(0, [crc32c(payload).to_bytes(4, "big") + payload])
+    for _ in range(2):
+        opened = start(disk)
+        found = opened.identity
+        opened.close()
+        assert (found.member, found.incarnation, found.life) == (7, 11, Life.BOOTSTRAPPED)
+    assert found.boot == 5
+
+
+def test_how_a_member_came_in_is_decided_once() -> None:
+    disk = simulated()
+    opened = start(disk)
+    assert opened.identity.life is Life.UNDECIDED
+    opened.decide(Life.JOINED)
+    opened.decide(Life.JOINED)
+    with pytest.raises(ValueError, match="JOINED, not BOOTSTRAPPED"):
+        opened.decide(Life.BOOTSTRAPPED)
+    opened.close()
+    assert start(disk).identity.life is Life.JOINED
+
+
+def test_an_id_that_was_told_stays_whatever_the_flags_give() -> None:
+    disk = simulated()
+    opened = start(disk, member=0)
+    assert opened.identity.member == 0
+    opened.adopt(9)
+    opened.adopt(9)
+    with pytest.raises(ValueError, match="this is member 9, not a"):
+        opened.adopt(10)
+    for member in (0, 9, 7):
+        opened.close()
+        opened = start(disk, member=member)
+        assert opened.identity.member == 9
+
+
+def test_a_member_that_was_never_told_may_take_the_id_of_its_flags() -> None:
+    disk = simulated()
+    start(disk, member=0).close()
+    start(disk, member=7).close()
+    with pytest.raises(DataDirError, match="belongs to member 7, not to 8"):
+        start(disk, member=8)
+    assert start(disk, member=0).identity.member == 7
+
+
+def test_what_is_told_of_peers_survives_any_crash() -> None:
+    """S1: a triple, an id and a decision are durable when the call returns, whole, whatever the disk keeps."""
+    for seed in range(60):
+        chance = random.Random(seed)
+        disk, told = simulated(), {}
+        opened = start(disk, member=0)
+        opened.adopt(9)
+        opened.decide(Life.JOINED)
+        for boot in range(1, 5):
+            for member in (2, 3):
+                opened.remember_peer(member, 100 + member, boot, chance.getrandbits(63) | 1)
+                told[member] = opened.peers[member]
+            disk.crash(chance.randrange)
+            opened = start(disk, member=0)
+            assert opened.peers == told
+            assert (opened.identity.member, opened.identity.life) == (9, Life.JOINED)
+            opened.close()
+            opened = start(disk, member=0)
+
+
+def test_planted_triple_that_is_not_synced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SimDisk, "sync_directory", lambda self, path: None)
+    with pytest.raises((AssertionError, DamageError, DiskError)):
+        test_what_is_told_of_peers_survives_any_crash()
+
+
+def test_a_peer_that_says_the_same_costs_no_write() -> None:
+    disk = simulated()
+    opened = start(disk)
+    opened.remember_peer(2, 5, 1, 6)
+    disk.remove(ROOT / "peers")
+    opened.remember_peer(2, 5, 1, 6)
+    assert not disk.exists(ROOT / "peers")
+
+
+def test_changed_peers_are_damage() -> None:
+    disk = simulated()
+    opened = start(disk)
+    opened.remember_peer(2, 5, 1, 6)
+    opened.close()
+    disk.corrupt(ROOT / "peers", 5, b"\xff")
+    with pytest.raises(DamageError, match="peers is not what was written: remove this member"):
         start(disk)
 
 
