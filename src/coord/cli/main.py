@@ -21,6 +21,7 @@ COMMANDS: Final = {
     "compaction": ("coord.cli.kv:compaction", "Forget the history before a revision."),
     "completion": ("coord.cli.shell:completion", "Print a completion script for bash, zsh or fish."),
     "del": ("coord.cli.kv:delete", "Delete a key or a range of keys."),
+    "dev": ("coord.cli.dev:dev", "Run a cluster on this machine, in one terminal."),
     "endpoint": ("coord.cli.endpoint:endpoint", "Ask nodes how they are."),
     "get": ("coord.cli.kv:get", "Get a key or a range of keys."),
     "help": ("coord.cli.shell:help_", "Show the help of a command."),
@@ -43,7 +44,8 @@ root = Group(
     lazy=COMMANDS,
     epilog="""
 Try it:
-  coord serve                       # a node on 127.0.0.1:7379, data in ./coord.data
+  coord dev                         # three nodes in this terminal, with keys to kill and pause them
+  coord serve                       # or one node on 127.0.0.1:7379, data in ./coord.data
   coord put greeting hello          # in another terminal
   coord get greeting
   coord watch --prefix greet        # prints changes as they happen; Ctrl-C ends it
