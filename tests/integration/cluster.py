@@ -26,6 +26,7 @@ from coord.observe.kinds import Kind
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 10.0
 """SIGTERM ends a node within this."""
+EVENT_TIMEOUT_S = 10.0
 _COMMON = {"ts", "level", "event", "node", "cluster", "term", "role", "seq"}
 _RENDERED: dict[Kind, type | tuple[type, ...]] = {
     Kind.INT: int,
@@ -54,12 +55,20 @@ class NodeProcess:
     name: str = "n1"
     client_port: int = field(factory=free_port)
     peer_port: int = field(factory=free_port)
+    advertised_port: int = 0
+    """Where its peers reach it, 0 for where it listens for them."""
+    flags: tuple[str, ...] = ()
+    """Those of every life."""
     lives: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.client_port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://127.0.0.1:{self.advertised_port or self.peer_port}"
 
     @property
     def data(self) -> Path:
@@ -77,8 +86,8 @@ class NodeProcess:
         command = [
             sys.executable, "-m", "coord", "serve", f"--name={self.name}", f"--data-dir={self.data}",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
-            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
-            "--log-format=json", "--log-level=debug", *flags,
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={self.peer_url}",
+            "--log-format=json", "--log-level=debug", *self.flags, *flags,
         ]  # fmt: skip
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(command, stderr=log, env={**os.environ, **(environ or {})})
@@ -86,11 +95,16 @@ class NodeProcess:
 
     def start(self, *flags: str, environ: Mapping[str, str] | None = None) -> None:
         """Start the process and wait until it is ready."""
-        process = self.spawn(*flags, environ=environ)
-        deadline = time.monotonic() + START_TIMEOUT_S
+        self.spawn(*flags, environ=environ)
+        self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until it serves linearizable reads."""
+        assert self.process is not None
+        deadline = time.monotonic() + timeout_s
         while self.http("/readyz")[0] != 200:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"not ready, status {process.poll()}: {self.log_path.read_text()}")
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError(f"not ready, status {self.process.poll()}: {self.log_path.read_text()}")
             time.sleep(0.02)
 
     def kill(self) -> None:
@@ -133,7 +147,9 @@ class NodeProcess:
 
     def log(self) -> list[dict[str, Any]]:
         """The lines of the current or last life; each must be as catalogued."""
-        lines = [json.loads(line) for line in self.log_path.read_text(encoding="utf-8").splitlines()]
+        # A line that is being written does not count yet.
+        text = self.log_path.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
         for number, line in enumerate(lines, start=1):
             check_line(line)
             assert line["seq"] == number, "a line is missing"
@@ -142,6 +158,17 @@ class NodeProcess:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.log() if line["event"] == name]
+
+    def wait_for_event(self, name: str, timeout_s: float = EVENT_TIMEOUT_S, **wanted: Any) -> dict[str, Any]:
+        """Wait until the current life has logged `name` with these fields; return the first such line."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for line in self.events(name):
+                if all(line.get(key) == value for key, value in wanted.items()):
+                    return line
+            if time.monotonic() > deadline:
+                raise AssertionError(f"{self.name} did not log {name} {wanted}:\n{self.log_path.read_text()}")
+            time.sleep(0.02)
 
 
 def check_line(line: dict[str, Any]) -> None:
