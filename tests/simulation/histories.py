@@ -114,7 +114,7 @@ def random_request(chance: random.Random, tag: bytes) -> tuple[Kind, list[Any], 
         case 2:
             return Kind.WRITE, [0, int(Op.DELETE_RANGE), None, [key]], True
         case 3:
-            compare = [3, 0, key, b"%d" % chance.randrange(40)]
+            compare: list[Any] = [1, 0, key, 0] if chance.random() < 0.5 else [3, 0, key, b"%d" % chance.randrange(40)]
             branches = [[[int(Op.PUT), [key, tag]]], [[int(Op.RANGE), [key]]]]
             return Kind.WRITE, [0, int(Op.TXN), None, [[compare], *branches]], False
         case 4:

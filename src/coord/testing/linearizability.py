@@ -203,16 +203,16 @@ def _writes(op: int, arguments: list[Any], result: Any) -> Step | None:
 
 
 def _compare_and_swap(arguments: list[Any], result: Any) -> Step | None:
-    """A transaction of compares of the value for equality, puts, deletes and reads."""
+    """A transaction that compares for this value, or for absence, and puts, deletes and reads."""
     compares, success, failure = arguments
     plain = {Op.PUT: 2, Op.DELETE_RANGE: 1, Op.RANGE: 1}
-    if any(one[0] != 3 or one[1] != 0 or len(one) > 4 for one in compares):
+    if not all(one[1] == 0 and len(one) == 4 and (one[0] == 3 or one[3] == 0) for one in compares):
         return None
     if any(len(inner) > plain.get(kind, -1) for kind, inner in [*success, *failure]):
         return None
 
     def step(value: Value) -> tuple[bool, Value]:
-        holds = all(one[3] == value for one in compares)
+        holds = all(value == (one[3] if one[0] == 3 else None) for one in compares)
         fits = result is None or result[0] == holds
         following = value
         for place, (kind, inner) in enumerate(success if holds else failure):
