@@ -17,7 +17,7 @@ from coord.mvcc.machine import StateMachine
 from coord.mvcc.writes import Writer
 from coord.protocol.entries import (
     Member,
-    Membership,
+    Roster,
     decode_entry,
     encode_cluster,
     encode_entry,
@@ -272,7 +272,7 @@ def test_meta_rows_come_back() -> None:
     rig = Rig(max_clients=5)
     rig.apply(encode_entry(EntryKind.CLUSTER_VERSION, None, encode([3])))
     member = Member(8, "n2", ("http://n2:7380",), (), True, 5, True)
-    rig.apply(encode_members(Membership((member,), frozenset({7, 8}), frozenset({7, 4}))))
+    rig.apply(encode_members(Roster((member,), frozenset({7, 8}), frozenset({7, 4}))))
     assert rig.last.members_changed
     rig.apply(encode_entry(EntryKind.NOOP, None, b""))
     rig.term = 4
@@ -289,11 +289,11 @@ def test_members_change_as_a_whole() -> None:
     """S15: what stood before plays no part, so that a change is the same on every member."""
     rig = Rig()
     old, new = Member(8, "n2", ("http://n2:7380",), ()), Member(9, "", ("http://n3:7380",), (), True)
-    for membership in (Membership((old, new), frozenset({7}), frozenset({7})), Membership((new,))):
-        rig.apply(encode_members(membership))
+    for roster in (Roster((old, new), frozenset({7}), frozenset({7})), Roster((new,))):
+        rig.apply(encode_members(roster))
         for _ in range(2):
-            assert tuple(rig.machine.members.values()) == membership.members
-            assert (rig.machine.outgoing, rig.machine.removed) == (membership.outgoing, membership.removed)
+            assert tuple(rig.machine.members.values()) == roster.members
+            assert (rig.machine.outgoing, rig.machine.removed) == (roster.outgoing, roster.removed)
             rig.reload()
 
 

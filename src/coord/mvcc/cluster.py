@@ -9,7 +9,7 @@ from attrs import define, field
 
 from coord.codec import decode_trusted, encode
 from coord.mvcc.backend import Backend, Table
-from coord.protocol.entries import Member, Membership
+from coord.protocol.entries import Member, Roster
 from coord.protocol.ops import AlarmAction
 from coord.types import NEVER_COMPACTED, AlarmType
 
@@ -43,15 +43,15 @@ class ClusterState:
         """Return the compacted revision of this moment."""
         return self.compact_revision
 
-    def set_membership(self, membership: Membership, backend: Backend) -> None:
+    def set_roster(self, roster: Roster, backend: Backend) -> None:
         """Replace all of it."""
-        for gone in sorted(self.members.keys() - {member.id for member in membership.members}):
+        for gone in sorted(self.members.keys() - {member.id for member in roster.members}):
             backend.put_row(Table.MEMBERS, ID_KEY.pack(gone), None)
-        self.members = {member.id: member for member in membership.members}
-        self.outgoing, self.removed = membership.outgoing, membership.removed
-        for member in membership.members:
+        self.members = {member.id: member for member in roster.members}
+        self.outgoing, self.removed = roster.outgoing, roster.removed
+        for member in roster.members:
             backend.put_row(Table.MEMBERS, ID_KEY.pack(member.id), encode(member.to_wire()))
-        _, *ids = membership.to_wire()
+        _, *ids = roster.to_wire()
         backend.put_row(Table.MEMBERS, _IDS_KEY, encode(ids))
 
     def change_alarm(self, backend: Backend, action: int, member: int, alarm: int) -> list[Alarm]:

@@ -26,7 +26,7 @@ from coord.mvcc.ranges import RangeReader, RangeSteps
 from coord.mvcc.txn import Transactions, all_serializable, only_ranges
 from coord.mvcc.writes import Writer
 from coord.protocol.check import check_txn
-from coord.protocol.entries import Member, Membership, decode_entry, writes_header
+from coord.protocol.entries import Member, Roster, decode_entry, writes_header
 from coord.protocol.ops import EntryKind
 from coord.protocol.ranges import RangeRequest
 
@@ -250,7 +250,7 @@ class StateMachine:
 
     def _apply_members(self, applied: Applied, term: int, header: Any, body: Any) -> None:
         # S15: total and blind. The leader settled the whole, and S12 keeps two of them from being under way at once.
-        self._cluster.set_membership(Membership.from_wire(decode_trusted(body)), self.backend)
+        self._cluster.set_roster(Roster.from_wire(decode_trusted(body)), self.backend)
         applied.members_changed = True
 
     def _apply_cluster(self, applied: Applied, term: int, header: Any, body: Any) -> None:
@@ -259,8 +259,8 @@ class StateMachine:
             return  # S1: the first one that is committed makes the cluster
         self._cluster.cluster_id = cluster_id
         self._clients.maximum = maximum
-        known = Membership(tuple(Member.from_wire(member) for member in members))
-        self._cluster.set_membership(known, self.backend)
+        known = Roster(tuple(Member.from_wire(member) for member in members))
+        self._cluster.set_roster(known, self.backend)
         applied.members_changed = True
 
     def _apply_version(self, applied: Applied, term: int, header: Any, body: Any) -> None:

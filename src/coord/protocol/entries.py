@@ -55,7 +55,7 @@ class Member:
 
 
 @frozen
-class Membership:
+class Roster:
     """All that is replicated about who belongs to the cluster: it changes as a whole (S15).
 
     `outgoing` holds the old voters while two configurations are joint (thesis §4.3), else nothing. `removed` holds
@@ -72,9 +72,9 @@ class Membership:
         return [[member.to_wire() for member in members], sorted(self.outgoing), sorted(self.removed)]
 
     @staticmethod
-    def from_wire(wire: Sequence[Any]) -> Membership:
+    def from_wire(wire: Sequence[Any]) -> Roster:
         """Return what a `members-body` tells."""
-        return Membership(tuple(Member.from_wire(member) for member in wire[0]), frozenset(wire[1]), frozenset(wire[2]))
+        return Roster(tuple(Member.from_wire(member) for member in wire[0]), frozenset(wire[1]), frozenset(wire[2]))
 
 
 @frozen
@@ -118,9 +118,9 @@ def encode_writes(header: WritesHeader, body: bytes) -> bytes:
     return encode_entry(EntryKind.WRITES, wire, body)
 
 
-def encode_members(membership: Membership) -> bytes:
-    """Return the entry that makes `membership` the cluster's."""
-    return encode_entry(EntryKind.MEMBERS, None, encode(membership.to_wire()))
+def encode_members(roster: Roster) -> bytes:
+    """Return the entry that makes `roster` the cluster's."""
+    return encode_entry(EntryKind.MEMBERS, None, encode(roster.to_wire()))
 
 
 def encode_cluster(cluster_id: int, max_client_records: int, members: Sequence[Member]) -> bytes:
