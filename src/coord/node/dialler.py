@@ -97,7 +97,10 @@ class Dialler:
     _outbox: list[PeerMessage] = field(factory=list)
     _wake: trio.Event = field(factory=trio.Event)
     _attempts: int = 0
+    _dialled_at: float = float("-inf")
     _broke_at: float = float("-inf")
+    _is_gone: bool = False
+    """True once the process was told to have died, until a link stands again."""
     _failures: Failures = field(factory=Failures)
 
     def post(self, message: PeerMessage) -> None:
@@ -143,7 +146,6 @@ class Dialler:
         with self.scope:
             while True:
                 await self._pause()
-                self._attempts += 1
                 try:
                     await self._dial_and_serve()
                 except LinkFailed as error:
@@ -156,12 +158,19 @@ class Dialler:
             self._board.link_broken(self.member, False)
 
     async def _pause(self) -> None:
-        """S10: the first dial after a link has stood is at once; each further one waits longer, with jitter."""
+        """S10: the first dial after a link has stood is at once; each further one waits longer, with jitter.
+
+        A sign of life, or of death, cuts the wait short, but two dials are never closer than the shortest wait: links
+        that flap cost little.
+        """
         if self._attempts:
             pause_s = min(PEER_REDIAL_S_MIN * 2.0 ** min(self._attempts - 1, 16), PEER_REDIAL_S_MAX)
             with trio.move_on_after(pause_s * self._board.chance.uniform(0.5, 1.0)):
                 await self._wake.wait()
+            await trio.sleep(max(0.0, self._dialled_at + PEER_REDIAL_S_MIN / 2 - self._board.clock()))
         self._wake = trio.Event()
+        self._attempts += 1
+        self._dialled_at = self._board.clock()
 
     async def _dial_and_serve(self) -> None:
         link, welcome, url = await self._board.open(self.member, self.urls, Purpose.MESSAGES)
@@ -169,7 +178,7 @@ class Dialler:
         try:
             self.link, self.boot = link, welcome.boot
             self._failures = Failures()
-            self._broke_at = float("-inf")
+            self._is_gone = False
             self._board.log("peer.link.opened", member=self.member, name=self.name, url=url, boot=welcome.boot)
             self._board.link_up(self.member)
             end = await _end_of(link)
@@ -192,10 +201,10 @@ class Dialler:
 
     def _note_failure(self, error: LinkFailed) -> None:
         now = self._board.clock()
-        if error.is_refused and now - self._broke_at <= BREAK_CHECK_S:
+        if error.is_refused and now - self._broke_at <= BREAK_CHECK_S and not self._is_gone:
+            self._is_gone = True
             self._board.log("peer.process.gone", member=self.member, name=self.name, error=str(error))
             self._board.link_broken(self.member, True)
-        self._broke_at = float("-inf") if error.is_refused else self._broke_at
         is_told = self._failures.note(now)
         if isinstance(error, HelloRefused):
             self._board.refused(self.member, error.refusal)
