@@ -92,6 +92,9 @@ INFLIGHT_BYTES_MAX: Final = 16 * MIB
 APPEND_BYTES_MAX: Final = 1 * MIB
 """Entries of one append; one entry always goes, however large."""
 
+FORWARD_BYTES_MAX: Final = 16 * MIB
+"""Writes that were sent to the leader and are not answered by it; at least one frame goes, however large."""
+
 # WAL.
 WAL_BLOCK_BYTES: Final = 512
 WAL_SEGMENT_BYTES: Final = 64 * MIB

@@ -23,6 +23,7 @@ from coord.errors import ApiError
 from coord.mvcc.backend import Table
 from coord.mvcc.machine import StateMachine
 from coord.node.node import Node
+from coord.protocol.messages import RaftMessage
 from coord.protocol.ops import Op
 from coord.protocol.ranges import parse_range
 from coord.raft.types import Entry, HardState
@@ -73,13 +74,14 @@ class Recorder:
     answered_index: int = 0
 
     def follow(self, node: Node) -> None:
-        to_log = node.consensus.to_log
+        outlets = node.consensus.outlets
+        to_log = outlets.to_log
 
-        def record(entries: Sequence[Entry], state: HardState) -> None:
+        def record(entries: Sequence[Entry], state: HardState, messages: Sequence[RaftMessage]) -> None:
             self.entries.update({entry[0]: entry for entry in entries})
-            to_log(entries, state)
+            to_log(entries, state, messages)
 
-        node.consensus.to_log = record
+        outlets.to_log = record
         self.host.disk.observer = self.take
         self.host.store.engine = WatchedEngine(self.host.store.engine, self.take)
 
@@ -151,7 +153,8 @@ def recovered_state(host: SimHost, entries: dict[int, Entry]) -> tuple[int, dict
     log = node.raft.log
     for entry in log.slice(log.base_index + 1, log.last_index) if log.last_index > log.base_index else ():
         assert entries[entry[0]] == entry, "an entry came back that was never written like this"
-        node.machine.apply(*entry)
+        if entry[0] > log.applied:
+            node.machine.apply(*entry)
     return log.last_index, state_of(node.machine)
 
 

@@ -310,7 +310,7 @@ def test_overload_is_refused_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) 
         assert refused > 0
         assert refused + len(client.acknowledged) == 100
         await client.put(b"after", b"x")
-        assert node.consensus.pending_bytes == 0
+        assert node.waiters.bytes == 0
 
     monkeypatch.setattr("coord.node.consensus.PROPOSAL_BYTES_PENDING_MAX", 20_000)
     play(scenario)

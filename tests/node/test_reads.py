@@ -32,10 +32,10 @@ def hold_rounds(node: Node) -> Callable[[], None]:
     """Confirm no read round until the result is called."""
     held: list[tuple[int, int]] = []
     confirm = node.reader.confirmed
-    node.consensus.to_reader = held.extend
+    node.consensus.outlets.to_reader = held.extend
 
     def release() -> None:
-        node.consensus.to_reader = confirm
+        node.consensus.outlets.to_reader = confirm
         confirm(held)
         node.loop.wake()
 
@@ -198,7 +198,7 @@ def test_rounds_of_the_nodes_own_find_room_when_clients_fill_the_queue(monkeypat
         for request_id in range(1, 9):
             node.request(client, request_id, Method.RANGE, 0, [b"a"])
         served: list[int] = []
-        node._after_round(lambda: served.append(1))
+        node.after_round(lambda: served.append(1))
         release()
         await trio.testing.wait_all_tasks_blocked()
         assert served == [1]

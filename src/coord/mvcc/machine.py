@@ -134,6 +134,18 @@ class StateMachine:
         self._clients.load([(ID_KEY.unpack(key)[0], row) for key, row in self.backend.rows(Table.CLIENTS)])
         yield from load_records(self.backend, self.index, self._leases, self.revision)
 
+    def reload(self) -> Generator[None, None, None]:
+        """Forget everything and rebuild as `load` does: the backend holds another state now, that of a snapshot (S6).
+
+        Until the last step is taken nothing else may be asked of the machine.
+        """
+        self.applied_index = self.applied_term = 0
+        self.index = KeyIndex()
+        self._leases, self._clients, self._cluster = LeaseTable(), ClientTable(), ClusterState()
+        self._meta = b""
+        self.__attrs_post_init__()
+        yield from self.load()
+
     def flush_rows(self) -> None:
         """Write the rows that changed since the last call; call it before each seal, so that a busy row costs once."""
         for client, row in self._clients.take_dirty():

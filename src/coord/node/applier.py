@@ -11,18 +11,16 @@ from functools import partial
 
 from attrs import define, field
 
-from coord.errors import OutcomeUnknown
 from coord.limits import OVERLAY_BYTES_MAX, TURN_BUDGET_S
 from coord.mvcc.applied import Applied
 from coord.mvcc.machine import StateMachine
-from coord.node.consensus import ANSWERED, Consensus
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
-from coord.node.replies import reply_answer, reply_error
+from coord.node.replies import reply_answer
+from coord.node.waiters import ANSWERED, Waiters
+from coord.raft.core import Raft
 from coord.raft.types import Entry
 from coord.store.port import StorePort
-
-_LOST = OutcomeUnknown("etcdserver: leader changed: another entry took this one's place")
 
 
 @define
@@ -31,18 +29,28 @@ class Applier:
 
     machine: StateMachine
     store: StorePort
-    consensus: Consensus
+    raft: Raft
+    member_id: int
+    waiters: Waiters
     clock: Callable[[], float]
     on_applied: Callable[[Applied], None]
+    on_members: Callable[[], None]
+    """Called when an entry changed the members, before Raft learns that it is applied (S12)."""
     hold_physical: Callable[[Callable[[], None]], None]
     """Keeps the reply to a physical compaction back until the rows are gone."""
     outbox: Outbox
     applied_entries: int = 0
+    is_held: bool = False
+    """While a snapshot takes the state's place nothing is applied."""
     _queue: deque[Entry] = field(factory=deque)
 
     def commit(self, entries: Sequence[Entry]) -> None:
         """Queue committed entries."""
         self._queue.extend(entries)
+
+    def drop(self) -> None:
+        """Forget what waits: a snapshot holds all of it."""
+        self._queue.clear()
 
     @property
     def lag(self) -> int:
@@ -51,7 +59,7 @@ class Applier:
 
     def turn(self) -> bool:
         """Apply what fits into the turn; True if more waits and can go on."""
-        if not self._queue:
+        if not self._queue or self.is_held:
             return False
         ends = self.clock() + TURN_BUDGET_S
         index = 0
@@ -61,23 +69,23 @@ class Applier:
             if self.clock() >= ends:
                 break
         if index:
-            self.consensus.raft.applied(index)
+            self.raft.applied(index)
         return bool(self._queue) and self.store.overlay_bytes < OVERLAY_BYTES_MAX
 
     def _apply(self, index: int, term: int, data: bytes) -> None:
-        waiter = self.consensus.take_waiter(index)
-        is_own = waiter is not None and waiter.term == term
-        applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter and is_own else None)
+        waiters = self.waiters
+        if term > self.machine.applied_term:
+            waiters.term_began(term)
+        waiter = waiters.take_placed(term, index)
+        applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter is not None else None)
+        if waiter is None and applied.origin == self.member_id:
+            # The leader has not said, or not yet, where it put this frame.
+            waiter = waiters.take_sent(applied.frame)
         self.applied_entries += 1
         if waiter is not None and waiter.sink is not None:
-            sink = waiter.sink
-            if not is_own:
-                # S13: another leader's entry took the place of this one.
-                for request_id, _ in waiter.ids:
-                    if request_id != ANSWERED:
-                        self.outbox.reply(sink, reply_error(request_id, 0, _LOST))
-            else:
-                self._answer(applied, waiter.ids, sink)
+            self._answer(applied, waiter.ids, waiter.sink)
+        if applied.members_changed:
+            self.on_members()
         self.on_applied(applied)
 
     def _answer(self, applied: Applied, ids: Sequence[tuple[int, float]], sink: Sink) -> None:

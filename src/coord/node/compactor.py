@@ -59,6 +59,17 @@ class Compactor:
         """Call `resume` when everything compacted so far is gone and committed."""
         self._waiting.append((self.machine.compact_revision, resume))
 
+    def hold(self) -> None:
+        """Look at the state no more until `restart`: it is being replaced."""
+        self._steps = None
+        self._next = 0
+
+    def restart(self) -> None:
+        """Begin anew, with a state that took the place of the one that was being compacted."""
+        self._next = max(self.machine.compact_revision, 0)
+        self._unflushed = 0
+        self.wake()
+
     @property
     def is_idle(self) -> bool:
         """True if no physical compaction is under way."""

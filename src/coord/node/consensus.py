@@ -1,40 +1,41 @@
-"""The consensus actor: owns Raft, turns clients' writes into entries and remembers who waits for them.
+"""The consensus actor: owns Raft, and turns clients' writes into entries.
 
-One turn takes everything that arrived since the last, proposes it, starts one read round for all reads that wait,
-and hands Raft's `Ready` on: entries to the log writer, committed entries to the applier, confirmed rounds to the
-reader.
+One turn takes everything that arrived since the last, what other members sent before all else, proposes it, starts one
+read round for all reads that wait, and hands Raft's `Ready` on: messages to the peers, entries to the log writer,
+committed entries to the applier, confirmed rounds to the reader.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from attrs import define, field
 
 from coord import errors
 from coord.codec import encode
-from coord.errors import ApiError, OutcomeUnknown
+from coord.errors import ApiError
 from coord.limits import (
     INTERNAL_RESERVE,
     PROPOSAL_BYTES_PENDING_MAX,
     PROPOSALS_PENDING_MAX,
     REQUEST_TIMEOUT_MS_MAX,
+    TURN_BUDGET_S,
 )
 from coord.mvcc.txn import has_put
+from coord.node.forwarding import Forwarder
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_error
+from coord.node.waiters import Waiter, Waiters
 from coord.protocol.check import check_write
 from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.messages import PeerMessage, Propose, Proposed, RaftMessage
 from coord.protocol.ops import EntryKind, Op, Settled
-from coord.raft.core import Raft
+from coord.raft.core import Raft, Ready
 from coord.raft.types import Entry, HardState
-
-ANSWERED: Final = -1
-"""In a request id's place; every other integer may be a client's."""
-_TIMED_OUT = "etcdserver: request timed out: the write may still be applied"
+from coord.types import Role
 
 
 def _grows(write: list[Any]) -> bool:
@@ -50,27 +51,30 @@ class Log(Protocol):
 
 
 @define
-class Waiter:
-    """A frame of writes that was proposed and has not been answered (S13: found by index *and* term)."""
-
-    term: int
-    sink: Sink | None
-    ids: list[tuple[int, float]]
-    """`(request id, deadline)` by position in the entry; `ANSWERED` for an id that is answered already."""
-    size: int
-    entry: tuple[int, WritesHeader, list[Any]]
-    """The entry as decoded here already; it stands for exactly the bytes that were proposed."""
-
-
-@define
 class Settings:
     """What the node settles for its clients' writes (S15)."""
 
     member_id: int
+    first_frame: int
+    """Frames are numbered from here on, and no two of a member alike, over all its boots (S14)."""
     max_request_bytes: int
     max_txn_ops: int
     lease_ttl_s_min: int
     request_timeout_s: float
+
+
+@define
+class Outlets:
+    """Where what Raft wants done goes."""
+
+    send: Callable[[Sequence[PeerMessage]], None]
+    to_log: Callable[[Sequence[Entry], HardState, Sequence[RaftMessage]], None]
+    hold: Callable[[Sequence[RaftMessage]], None]
+    """Sends messages when all that went to the log before is durable."""
+    to_applier: Callable[[Sequence[Entry]], None]
+    to_reader: Callable[[Sequence[tuple[int, int]]], None]
+    lost_reads: Callable[[Sequence[int]], None]
+    to_snapshotter: Callable[[int], None]
 
 
 @define
@@ -83,24 +87,38 @@ class Consensus:
     new_lease_id: Callable[[], int]
     log: Log
     wake: Callable[[], None]
-    to_log: Callable[[Sequence[Entry], HardState], None]
-    to_applier: Callable[[Sequence[Entry]], None]
-    to_reader: Callable[[Sequence[tuple[int, int]]], None]
+    outlets: Outlets
     wants_round: Callable[[], int]
     """Returns the id of a new round if reads wait for one, else 0."""
     has_space: Callable[[int], bool]
     """Tells whether a frame that grows the store by so many bytes fits; asked only for one that does."""
     outbox: Outbox
-    waiters: dict[int, Waiter] = field(factory=dict)
-    pending_bytes: int = 0
+    waiters: Waiters
+    forwarder: Forwarder
     refused: int = 0
     proposed: int = 0
     leader_changes: int = 0
     is_stopping: bool = False
-    _frame: int = 0
+    _frame: int = field(init=False)
+    _known_leader: int = 0
+    _is_tick_due: bool = False
     _inbox: deque[tuple[Sink, int, int, list[tuple[int, int]], bytes, list[Any]]] = field(factory=deque)
     _internal: deque[bytes] = field(factory=deque)
     _completions: deque[tuple[int, int, HardState]] = field(factory=deque)
+    _from_peers: deque[Callable[[], object]] = field(factory=deque)
+
+    def __attrs_post_init__(self) -> None:
+        self._frame = self.settings.first_frame
+
+    @property
+    def pending_count(self) -> int:
+        """How many frames wait to be applied."""
+        return len(self.waiters)
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nobody waits for a write."""
+        return not self.waiters and self.forwarder.is_idle and not self._inbox
 
     def writes(
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
@@ -122,65 +140,102 @@ class Consensus:
         self._completions.append((term, index, state))
         self.wake()
 
+    def received(self, message: RaftMessage | Propose | Proposed) -> None:
+        """Queue what another member sent."""
+        if isinstance(message, Propose):
+            self.soon(lambda: self.forwarder.propose_for(message))
+        elif isinstance(message, Proposed):
+            self.soon(lambda: self.forwarder.proposed(message))
+        else:
+            self.soon(lambda: self.raft.step(message))
+
+    def soon(self, step: Callable[[], object]) -> None:
+        """Queue a step behind what other members sent before."""
+        self._from_peers.append(step)
+        self.wake()
+
+    def tick(self) -> None:
+        """Count a tick, in the next turn that has nothing of the peers left to handle."""
+        self._is_tick_due = True
+        self.wake()
+
     def turn(self) -> bool:
-        """Step everything, then hand on one Ready."""
+        """Step everything, then hand on one Ready; True if more of the peers waits."""
         raft = self.raft
+        is_drained = self._drain_peers()
         while self._completions:
             raft.persisted(*self._completions.popleft())
-        while self._internal:
-            if raft.propose(self._internal[0]) is None:
-                self._internal.clear()
-                break
-            self._internal.popleft()
+        if self._is_tick_due and is_drained:
+            # S11: never before what lay in the inbox, which may tell that the leader lives; and once, however many
+            # ticks a stall has cost.
+            self._is_tick_due = False
+            raft.tick()
+        self._propose_internal()
         while self._inbox:
             self._take(*self._inbox.popleft())
+        self.forwarder.turn()
         if round_id := self.wants_round():
             raft.read_index(round_id)
         self.hand_on()
-        return False
+        return not is_drained
 
     def hand_on(self) -> None:
         """Take Raft's Ready apart."""
         while (ready := self.raft.ready()) is not None:
-            for name, fields in ready.notes:
-                if name == "raft.election.won":
-                    self.leader_changes += 1
-                self.log(name, **fields)
-            if ready.entries or ready.hard_state is not None:
-                self.to_log(ready.entries, self.raft.state_to_save())
-            if ready.committed:
-                self.to_applier(ready.committed)
-            if ready.reads:
-                self.to_reader(ready.reads)
-
-    def tick(self) -> None:
-        """Count a tick and answer those whose time is over."""
-        self.raft.tick()
-        self.expire(self.clock())
-        self.wake()
+            self._hand_on(ready)
+        if self.raft.leader_id not in (0, self._known_leader):
+            self._known_leader = self.raft.leader_id
+            self.leader_changes += 1
 
     def expire(self, now: float) -> None:
-        """Answer waiters past their deadline; their writes may still be applied (S14)."""
-        for waiter in self.waiters.values():
-            if waiter.sink is None:
-                continue
-            for position, (request_id, deadline) in enumerate(waiter.ids):
-                if deadline <= now and request_id != ANSWERED:
-                    self.outbox.reply(waiter.sink, reply_error(request_id, 0, OutcomeUnknown(_TIMED_OUT)))
-                    waiter.ids[position] = (ANSWERED, deadline)
-
-    def take_waiter(self, index: int) -> Waiter | None:
-        """Remove and return who waits for the entry at `index`."""
-        waiter = self.waiters.pop(index, None)
-        if waiter is not None:
-            self.pending_bytes -= waiter.size
-        return waiter
+        """Answer writes past their deadline."""
+        self.waiters.expire(now, self.raft.role is Role.LEADER)
+        self.forwarder.expire(now)
 
     def forget(self, sink: Sink) -> None:
         """Answer nobody on `sink` any more; its writes go on."""
-        for waiter in self.waiters.values():
-            if waiter.sink is sink:
-                waiter.sink = None
+        self.waiters.forget(sink)
+        self.forwarder.forget(sink)
+
+    def _hand_on(self, ready: Ready) -> None:
+        outlets = self.outlets
+        for name, fields in ready.notes:
+            self.log(name, **fields)
+        if ready.messages:
+            # Thesis §10.2.1: the leader's appends need not wait for its own disk.
+            outlets.send(ready.messages)
+        if ready.entries or ready.hard_state is not None:
+            if self.raft.role is not Role.LEADER:
+                self.waiters.overwritten(ready.entries)
+            outlets.to_log(ready.entries, self.raft.state_to_save(), ready.durable_messages)
+        elif ready.durable_messages:
+            outlets.hold(ready.durable_messages)
+        if ready.committed:
+            outlets.to_applier(ready.committed)
+        if ready.reads:
+            outlets.to_reader(ready.reads)
+        if ready.lost_reads:
+            outlets.lost_reads(ready.lost_reads)
+        for member in ready.snapshots_wanted:
+            outlets.to_snapshotter(member)
+
+    def _drain_peers(self) -> bool:
+        """Handle what the peers sent, as far as the turn's time goes; True if that was all."""
+        if not self._from_peers:
+            return True
+        ends = self.clock() + TURN_BUDGET_S
+        while self._from_peers:
+            self._from_peers.popleft()()
+            if self.clock() >= ends:
+                break
+        return not self._from_peers
+
+    def _propose_internal(self) -> None:
+        if self._internal and self.raft.role is not Role.LEADER:
+            # Each is of a leader, which judges anew when it leads again.
+            self._internal.clear()
+        while self._internal and self.raft.propose(self._internal[0]) is not None:
+            self._internal.popleft()
 
     def _take(
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
@@ -196,16 +251,10 @@ class Consensus:
             for position, (request_id, _) in enumerate(ids):
                 self.outbox.reply(sink, reply_error(request_id, 0, ApiError.from_wire(settled[position][1])))
             return
+        self.proposed += 1
         settings = self.settings
         self._frame += 1
         header = WritesHeader(settings.member_id, self._frame, client, low, "", settings.max_txn_ops, settled)
-        proposal = self.raft.propose(encode_writes(header, body))
-        if proposal is None:
-            self.outbox.refuse(sink, ids, errors.no_leader())
-            return
-        term, index = proposal
-        self.proposed += 1
-        self.pending_bytes += len(body)
         now = self.clock()
         default = now + settings.request_timeout_s
         latest = now + REQUEST_TIMEOUT_MS_MAX / 1000
@@ -213,13 +262,15 @@ class Consensus:
             (request_id, min(now + timeout_ms / 1000, latest) if timeout_ms else default)
             for request_id, timeout_ms in ids
         ]
-        self.waiters[index] = Waiter(term, sink, deadlines, len(body), (int(EntryKind.WRITES), header, decoded))
+        entry = (int(EntryKind.WRITES), header, decoded)
+        self.forwarder.submit(Waiter(self._frame, sink, deadlines, encode_writes(header, body), entry))
 
     def _refusal(self, size: int) -> ApiError | None:
         """Return why nothing at all of a frame can be proposed now, or None."""
         if self.is_stopping:
             return errors.server_stopped()
-        if self.pending_bytes + size > PROPOSAL_BYTES_PENDING_MAX or len(self.waiters) >= PROPOSALS_PENDING_MAX:
+        pending_bytes = self.waiters.bytes + self.forwarder.bytes
+        if pending_bytes + size > PROPOSAL_BYTES_PENDING_MAX or len(self.waiters) >= PROPOSALS_PENDING_MAX:
             return errors.too_many_requests()
         return None
 

@@ -50,20 +50,24 @@ class StoreKeeper:
     sync_every_entries: int
     flushes: int = 0
     is_disk_full: bool = False
+    is_held: bool = False
+    """While a snapshot takes the store's place nothing is flushed, synced or released."""
     _is_working: bool = False
     _next_flush_at: float = 0.0
     _failure: BaseException | None = None
     _sealed_index: int = 0
     _log_bytes_at_sync: int = 0
     _waiting: list[Callable[[], None]] = field(factory=list)
+    _sealed: list[tuple[int, Callable[[], None]]] = field(factory=list)
+    """`(index, done)`: who waits for what was sealed at `index`."""
     _covered: list[Callable[[], None]] = field(factory=list)
     _waiting_sync: list[Callable[[], None]] = field(factory=list)
     _pending: FlushJobPort | None = None
 
     @property
     def is_idle(self) -> bool:
-        """True if the store's worker has nothing to do."""
-        return not self._is_working
+        """True if the store's worker has nothing to do, and no job waits to be tried again."""
+        return not self._is_working and self._pending is None
 
     def flush(self, done: Callable[[], None]) -> None:
         """Flush soon, and call `done` when all that is applied and removed by now is committed."""
@@ -82,7 +86,7 @@ class StoreKeeper:
         """Start a flush or a sync, if one is due and the worker is free."""
         if self._failure is not None:
             raise self._failure
-        if self._is_working:
+        if self._is_working or self._is_to_rest():
             return False
         if not self._is_due():
             return False
@@ -93,6 +97,19 @@ class StoreKeeper:
         elif (job := self._pending or self._next_job()) is not None:
             self._run_flush(job)
         return False
+
+    def switched(self) -> None:
+        """Learn that another store has taken the place of the one that was flushed so far; go on."""
+        self.is_held = False
+        self._sealed_index = self.store.applied_index
+        waiting = [done for _, done in self._sealed] + self._waiting
+        self._sealed, self._waiting = [], []
+        # What they waited for has gone with the old store.
+        _call(waiting)
+
+    def _is_to_rest(self) -> bool:
+        # A job that met a full disk must come to its end before the store may be switched.
+        return self.is_held and self._pending is None
 
     def _is_sync_due(self) -> bool:
         distance = self.store.applied_index - self.store.synced_index
@@ -107,7 +124,7 @@ class StoreKeeper:
             return True
         # A job that met a full disk waits its time out, whoever waits for it: tried at once, and again, it would keep
         # a processor and the disk busy without end.
-        is_wanted = bool(self._waiting or self._waiting_sync) or self.store.overlay_bytes >= FLUSH_BYTES
+        is_wanted = bool(self._waiting or self._sealed or self._waiting_sync) or self.store.overlay_bytes >= FLUSH_BYTES
         return self._pending is None and is_wanted
 
     def _sync_distance(self) -> int:
@@ -122,8 +139,13 @@ class StoreKeeper:
             self._sealed_index = self.machine.applied_index
             self.machine.flush_rows()
             self.store.seal(self._sealed_index, self.machine.applied_term)
-        job = self.store.flush_job(self.raft_log.persisted_index)
-        self._covered, self._waiting = self._waiting, []
+        self._sealed += [(self._sealed_index, done) for done in self._waiting]
+        self._waiting = []
+        # S3: commit may be ahead of the own disk, the store may not; who waits for what is held back goes on waiting.
+        durable_index = self.raft_log.persisted_index
+        job = self.store.flush_job(durable_index)
+        self._covered = [done for index, done in self._sealed if index <= durable_index]
+        self._sealed = [later for later in self._sealed if later[0] > durable_index]
         if job is None:
             self._next_flush_at = self.clock() + FLUSH_INTERVAL_S
             _call(self._covered)
@@ -161,11 +183,20 @@ class StoreKeeper:
         if took_s >= _SLOW_S:
             self.log("store.flush.slow", ms=round(took_s * 1000, 1), overlay_bytes=self.store.overlay_bytes)
         _call(self._covered)
+        self._release_log()
+
+    def _release_log(self) -> None:
+        """Forget what a follower that is not far behind does not need; one that is gets a snapshot."""
         log = self.raft_log
-        keep = 0 if log.size_bytes > LOG_BYTES_IN_MEMORY_MAX else CATCH_UP_ENTRIES
-        floor = min(self.store.applied_index, log.applied, log.persisted_index) - keep
-        if floor > log.base_index:
-            log.release(floor)
+        flushed = min(self.store.applied_index, log.applied, log.persisted_index)
+        keep = CATCH_UP_ENTRIES
+        while True:
+            if flushed - keep > log.base_index:
+                log.release(flushed - keep)
+            if log.size_bytes <= LOG_BYTES_IN_MEMORY_MAX or not keep:
+                return
+            # Large entries: as many as there is room for, since who lacks the last few must not need a snapshot.
+            keep //= 2
 
     def _run_sync(self) -> None:
         self._is_working = True

@@ -1,11 +1,13 @@
 """The log writer: group commit into the WAL, on a thread of its own.
 
 While one write is on the disk, what arrives gathers by itself into the next: no timer is needed, and one sync serves
-all of it.
+all of it. A message that rests on what is written, a vote or an acknowledgement, travels with the write and leaves when
+that is durable (law 2).
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from attrs import define, field
@@ -13,16 +15,40 @@ from attrs import define, field
 from coord.errors import DiskFullError
 from coord.node.consensus import Log
 from coord.node.worker import Worker
+from coord.protocol.messages import RaftMessage
 from coord.raft.types import Entry, HardState
 from coord.wal.log import ReleaseJob, Wal, WriteJob
+from coord.wal.record import SnapshotMark
 
 _SLOW_S = 0.1
 _RETRY_FULL_S = 0.5
 
 
 @define
+class _Write:
+    """What goes to the disk at once: a snapshot's mark, then entries, with the state; and who waits for it."""
+
+    state: HardState
+    entries: list[Entry] = field(factory=list)
+    mark: SnapshotMark | None = None
+    marked: Callable[[], None] | None = None
+    messages: list[RaftMessage] = field(factory=list)
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Take up entries; what they overwrite needs not be written any more."""
+        queued = self.entries
+        if entries and queued and entries[0][0] <= queued[-1][0]:
+            del queued[max(0, entries[0][0] - queued[0][0]) :]
+        queued.extend(entries)
+
+
+@define
 class LogWriter:
-    """Owns the WAL. `persisted(term, index, state)` is called when entries up to `index` and `state` are durable."""
+    """Owns the WAL.
+
+    `persisted(term, index, state)` is called when entries up to `index` and `state` are durable, `send` for the
+    messages that waited for it.
+    """
 
     wal: Wal
     worker: Worker
@@ -31,16 +57,16 @@ class LogWriter:
     log: Log
     wake: Callable[[], None]
     persisted: Callable[[int, int, HardState], None]
+    send: Callable[[Sequence[RaftMessage]], None]
     observe_sync: Callable[[float], None]
     syncs: int = 0
     written_bytes: int = 0
     _is_write_full: bool = False
     _is_prepare_full: bool = False
     _last: tuple[int, int] = (0, 0)
-    """(term, index) of the last entry handed in."""
-    _entries: list[Entry] = field(factory=list)
-    _state: HardState | None = None
-    _is_writing: bool = False
+    """(term, index) of the last entry handed to the disk."""
+    _queue: deque[_Write] = field(factory=deque)
+    _writing: _Write | None = None
     _started: float = 0.0
     _is_preparing: bool = False
     _failure: BaseException | None = None
@@ -49,10 +75,29 @@ class LogWriter:
     _retry_at: float = 0.0
     _prepare_at: float = 0.0
 
-    def append(self, entries: Sequence[Entry], state: HardState) -> None:
-        """Queue entries and the hard state that goes with them."""
-        self._entries.extend(entries)
-        self._state = state
+    def append(self, entries: Sequence[Entry], state: HardState, messages: Sequence[RaftMessage] = ()) -> None:
+        """Queue entries and the hard state that goes with them, and messages that leave when both are durable."""
+        if not self._queue:
+            self._queue.append(_Write(state))
+        write = self._queue[-1]
+        write.state = state
+        write.add(entries)
+        write.messages.extend(messages)
+
+    def hold(self, messages: Sequence[RaftMessage]) -> None:
+        """Send messages when everything handed in so far is durable; at once if it is."""
+        # I7: a message may rest on a write of an earlier Ready. One that is sent before its write is durable could be
+        # forgotten by a crash after others have counted on it: a vote given twice, an entry committed on one disk.
+        last = self._queue[-1] if self._queue else self._writing
+        if last is None:
+            self.send(messages)
+        else:
+            last.messages.extend(messages)
+
+    def mark(self, mark: SnapshotMark, state: HardState, marked: Callable[[], None]) -> None:
+        """Say in the log, behind all that is queued, that a snapshot takes the place of what is before it (S6)."""
+        self._queue.append(_Write(state, mark=mark, marked=marked))
+        self.wake()
 
     def release(self, index: int) -> None:
         """Let go of segments that hold nothing above `index` (S4: the store has synced it)."""
@@ -60,7 +105,7 @@ class LogWriter:
 
     def writing_for_s(self, now: float) -> float:
         """Return how long the write on the disk has taken so far; 0 if there is none."""
-        return now - self._started if self._is_writing else 0.0
+        return now - self._started if self._writing is not None else 0.0
 
     @property
     def is_disk_full(self) -> bool:
@@ -70,7 +115,7 @@ class LogWriter:
     @property
     def is_idle(self) -> bool:
         """True if everything handed in is durable."""
-        return not self._is_writing and self._state is None
+        return self._writing is None and not self._queue
 
     def turn(self) -> bool:
         """Start the next write, if the disk is free."""
@@ -79,28 +124,29 @@ class LogWriter:
         if self._retry is not None and self.clock() >= self._retry_at:
             retry, self._retry = self._retry, None
             retry()
-        if self._state is not None and not self._is_writing:
-            self._plan(self._entries, self._state)
+        if self._queue and self._writing is None:
+            self._plan(self._queue.popleft())
         if not self._is_preparing and self.clock() >= self._prepare_at:
             self._prepare()
         return False
 
-    def _plan(self, entries: list[Entry], state: HardState) -> None:
-        job = self.wal.plan(entries, state)
-        if entries:
-            self._last = (entries[-1][1], entries[-1][0])
-        self._entries, self._state = [], None
-        self._is_writing = True
-        self._write(job, len(entries), *self._last, state)
+    def _plan(self, write: _Write) -> None:
+        job = self.wal.plan(write.entries, write.state, write.mark)
+        if write.mark is not None:
+            self._last = (write.mark.term, write.mark.index)
+        if write.entries:
+            self._last = (write.entries[-1][1], write.entries[-1][0])
+        self._writing = write
+        self._write(job, write, *self._last)
 
-    def _write(self, job: WriteJob, count: int, term: int, index: int, state: HardState) -> None:
+    def _write(self, job: WriteJob, write: _Write, term: int, index: int) -> None:
         started = self._started = self.clock()
 
         def done(error: BaseException | None) -> None:
             if isinstance(error, DiskFullError):
                 # S16: nothing of the job is acknowledged; it goes on where it stopped when there is space again.
                 self._is_write_full = True
-                self._retry = lambda: self._write(job, count, term, index, state)
+                self._retry = lambda: self._write(job, write, term, index)
                 self._retry_at = self.clock() + _RETRY_FULL_S
                 self.log("wal.disk.full", error=error)
                 return
@@ -110,9 +156,13 @@ class LogWriter:
                 self.wake()
                 return
             self._is_write_full = False
-            self._is_writing = False
-            self._written(job, count, index, self.clock() - started)
-            self.persisted(term, index, state)
+            self._writing = None
+            self._written(job, len(write.entries), index, self.clock() - started)
+            self.persisted(term, index, write.state)
+            if write.messages:
+                self.send(write.messages)
+            if write.marked is not None:
+                write.marked()
 
         self.worker.submit(job.run, done)
 

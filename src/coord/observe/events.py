@@ -101,6 +101,13 @@ _warn(
     missing=TEXTS,
 )
 
+_warn(
+    "cluster.member.removed",
+    "This member was taken out of the cluster: its node ends, and its data directory is of no more use.",
+    member=ID,
+    name=TEXT,
+)
+
 # The write-ahead log.
 _info(
     "wal.log.recovered",
@@ -163,6 +170,22 @@ _error(
 _info("compaction.automatic.proposed", "Automatic compaction asks to forget history.", mode=TEXT, revision=INT)
 _warn("alarm.state.raised", "An alarm restricts what the cluster takes.", alarm=TEXT, member=ID, reason=TEXT)
 _info("alarm.state.cleared", "The alarm is over.", alarm=TEXT, member=ID, reason=TEXT)
+
+# Snapshots between members.
+_info(
+    "snapshot.state.installed",
+    "A snapshot took the place of this member's state; it goes on from there.",
+    index=INT,
+    log_term=INT,
+    revision=INT,
+    ms=FLOAT,
+)
+_info(
+    "snapshot.state.outdated",
+    "A snapshot came whole, but this member had got further meanwhile, and does not need it.",
+    index=INT,
+    applied=INT,
+)
 
 # Leases and watches.
 _info(

@@ -17,7 +17,7 @@ def collect(metrics: Metrics, node: Node) -> None:
     metrics.server_leader_changes_seen_total = node.consensus.leader_changes
     metrics.server_proposals_committed_total = raft.log.committed
     metrics.server_proposals_applied_total = machine.applied_index
-    metrics.server_proposals_pending = len(node.consensus.waiters)
+    metrics.server_proposals_pending = node.consensus.pending_count
     metrics.server_proposals_failed_total = node.consensus.refused
     metrics.server_raft_term = raft.term
     metrics.server_quota_backend_bytes = node.options.quota_bytes or -1

@@ -23,7 +23,8 @@ from coord.config import QUOTA_OFF, ServeConfig
 from coord.disk import RealDisk
 from coord.errors import NodeError
 from coord.mvcc.machine import StateMachine
-from coord.node.node import Node, Options, Seams
+from coord.node.node import Node
+from coord.node.options import Options, Seams
 from coord.node.worker import ThreadWorker
 from coord.observe.kinds import Level
 from coord.observe.log import Log, LogContext, open_log

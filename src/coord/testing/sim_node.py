@@ -17,7 +17,8 @@ from attrs import define, field
 from coord.codec import decode, encode
 from coord.errors import ApiError
 from coord.mvcc.machine import StateMachine
-from coord.node.node import Node, Options, Seams
+from coord.node.node import Node
+from coord.node.options import Options, Seams
 from coord.observe.log import RecordingLog
 from coord.protocol.ops import Method, Op
 from coord.store.store import Store

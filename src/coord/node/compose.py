@@ -1,0 +1,260 @@
+"""How the actors of a node are put together."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from coord.limits import CATCH_UP_ENTRIES
+from coord.mvcc.machine import StateMachine
+from coord.node.applier import Applier
+from coord.node.calls import Calls
+from coord.node.compactor import AutoCompaction, Compactor
+from coord.node.consensus import Consensus, Outlets, Settings
+from coord.node.forwarding import Forwarder
+from coord.node.installation import Installation
+from coord.node.keeper import StoreKeeper
+from coord.node.leading import Leadership
+from coord.node.leases import LeaseReaper
+from coord.node.log_writer import LogWriter
+from coord.node.loop import Loop
+from coord.node.options import Options
+from coord.node.peer_side import NoPeers, PeerSide
+from coord.node.reads import Reader
+from coord.node.requests import Requests
+from coord.node.space import SpaceWatch
+from coord.node.standing import Standing
+from coord.node.waiters import Waiters
+from coord.node.watches import Broadcaster
+from coord.raft.types import Configuration
+from coord.types import Role
+from coord.wal.log import Wal
+
+if TYPE_CHECKING:
+    from coord.node.node import Node
+
+
+def configuration_of(machine: StateMachine, options: Options) -> Configuration:
+    """Return who votes."""
+    members = machine.members or {member.id: member for member in options.members}
+    voters = frozenset(member.id for member in members.values() if not member.is_learner)
+    learners = frozenset(members) - voters
+    blank = frozenset(member.id for member in members.values() if machine.cluster_id and not member.incarnation)
+    return Configuration(voters, learners, machine.outgoing, blank if len(voters) > 1 else frozenset())
+
+
+def connect(node: Node, wal: Wal) -> None:
+    """Make the actors of `node`, and tell each whom it gives its work to."""
+    node.loop = Loop(node.seams.clock, node.on_stall)
+    node.peers = NoPeers()
+    _connect_waiting(node)
+    _connect_consensus(node)
+    _connect_storage(node, wal)
+    _connect_clients(node)
+    _connect_leader(node)
+    _connect_peers(node)
+    node.space.check()
+    node.dial_members()
+
+
+def _connect_waiting(node: Node) -> None:
+    """Those who wait for a leader, a round or an entry."""
+    options, seams, raft, machine = node.options, node.seams, node.raft, node.machine
+    node.standing = Standing(
+        name=options.name,
+        leader_id=lambda: raft.leader_id,
+        others=lambda: {
+            member.id: member.name
+            for member in node.members().values()
+            if member.id != options.member_id and not member.is_learner
+        },
+        is_linked=lambda member: node.peers.is_linked(member),
+        clock=seams.clock,
+        log=seams.log,
+        election_s=options.election_s,
+        on_leaderless=lambda reason: node.watches.cancel_all(reason),
+    )
+    node.reader = Reader(
+        machine,
+        node.outbox,
+        seams.clock,
+        node.loop.wake,
+        node.new_number,
+        has_leader=lambda: raft.leader_id != 0,
+        no_leader=node.standing.no_leader,
+    )
+    node.waiters = Waiters(node.outbox)
+    node.forwarder = Forwarder(
+        raft=raft,
+        waiters=node.waiters,
+        clock=seams.clock,
+        send=lambda messages: node.peers.send(messages),
+        is_linked=lambda member: node.peers.is_linked(member),
+        no_leader=node.standing.no_leader,
+        patience_s=2 * options.heartbeat_s,
+        retry_s=options.tick_s,
+    )
+    node.calls = Calls(
+        member_id=options.member_id,
+        leader_id=lambda: raft.leader_id,
+        is_linked=lambda member: node.peers.is_linked(member),
+        send=lambda messages: node.peers.send(messages),
+        serve=lambda *request: node.requests.take(*request),
+        clock=seams.clock,
+        wake=node.loop.wake,
+        new_id=node.new_number,
+        no_leader=node.standing.no_leader,
+        outbox=node.outbox,
+    )
+
+
+def _connect_consensus(node: Node) -> None:
+    options, seams, reader = node.options, node.seams, node.reader
+    node.consensus = Consensus(
+        raft=node.raft,
+        settings=Settings(
+            member_id=options.member_id,
+            first_frame=options.first_number,
+            max_request_bytes=options.max_request_bytes,
+            max_txn_ops=options.max_txn_ops,
+            # etcd's floor: a lease must outlive one election, or every leader change would end it.
+            lease_ttl_s_min=-int(-1.5 * options.election_s // 1),
+            request_timeout_s=options.request_timeout_s,
+        ),
+        clock=seams.clock,
+        new_lease_id=node.new_lease_id,
+        log=seams.log,
+        wake=node.loop.wake,
+        outlets=Outlets(
+            send=lambda messages: node.peers.send(messages),
+            to_log=lambda entries, state, messages: node.log_writer.append(entries, state, messages),
+            hold=lambda messages: node.log_writer.hold(messages),
+            to_applier=lambda entries: node.applier.commit(entries),
+            to_reader=reader.confirmed,
+            lost_reads=reader.lost,
+            to_snapshotter=lambda member: None,
+        ),
+        wants_round=reader.wants_round,
+        has_space=node.has_space,
+        outbox=node.outbox,
+        waiters=node.waiters,
+        forwarder=node.forwarder,
+    )
+
+
+def _connect_storage(node: Node, wal: Wal) -> None:
+    options, seams, wake = node.options, node.seams, node.loop.wake
+    node.log_writer = LogWriter(
+        wal,
+        seams.log_worker,
+        seams.prepare_worker,
+        seams.clock,
+        seams.log,
+        wake,
+        node.consensus.persisted,
+        lambda messages: node.peers.send(messages),
+        seams.observe_sync,
+    )
+    log_writer = node.log_writer
+    node.keeper = StoreKeeper(
+        store=node.store,
+        machine=node.machine,
+        raft_log=node.raft.log,
+        worker=seams.store_worker,
+        clock=seams.clock,
+        log=seams.log,
+        wake=wake,
+        release_wal=log_writer.release,
+        observe_commit=seams.observe_commit,
+        is_log_full=lambda: log_writer.is_disk_full,
+        log_bytes=lambda: log_writer.written_bytes,
+        on_flushed=lambda: node.space.measure(),
+        sync_every_entries=max(1, min(options.snapshot_count, CATCH_UP_ENTRIES)),
+    )
+    node.compactor = Compactor(node.machine, node.store, seams.clock, seams.log, wake, node.keeper.flush)
+    node.applier = Applier(
+        machine=node.machine,
+        store=node.store,
+        raft=node.raft,
+        member_id=options.member_id,
+        waiters=node.waiters,
+        clock=seams.clock,
+        on_applied=node.on_applied,
+        on_members=node.on_members,
+        hold_physical=node.compactor.after_removal,
+        outbox=node.outbox,
+    )
+    node.installation = Installation(
+        raft=node.raft,
+        machine=node.machine,
+        store=node.store,
+        log_writer=log_writer,
+        keeper=node.keeper,
+        applier=node.applier,
+        clock=seams.clock,
+        log=seams.log,
+        wake=wake,
+        configuration=node.configuration,
+        hold=node.hold,
+        go_on=node.go_on,
+    )
+
+
+def _connect_clients(node: Node) -> None:
+    options, seams, machine = node.options, node.seams, node.machine
+    node.leases = LeaseReaper(
+        machine=machine,
+        clock=seams.clock,
+        log=seams.log,
+        propose=node.consensus.propose_internal,
+        start_round=node.after_round,
+        term=lambda: node.raft.term,
+        interval_s=options.heartbeat_s,
+    )
+    node.watches = Broadcaster(
+        machine, node.outbox, seams.clock, seams.log, node.loop.wake, options.progress_interval_s
+    )
+    node.auto_compaction = AutoCompaction(
+        options.compaction_mode, options.compaction_retention, lambda: machine.revision
+    )
+    node.requests = Requests(
+        machine,
+        node.reader,
+        node.leases,
+        node.watches,
+        node.outbox,
+        seams.clock,
+        options.request_timeout_s,
+        options.max_txn_ops,
+        lambda: list(node.status().values()),
+        calls=node.calls,
+    )
+
+
+def _connect_leader(node: Node) -> None:
+    options, seams = node.options, node.seams
+    node.space = SpaceWatch(
+        machine=node.machine,
+        store=node.store,
+        quota_bytes=options.quota_bytes,
+        member_id=options.member_id,
+        log=seams.log,
+        propose=node.consensus.propose_internal,
+        is_leader=lambda: node.raft.role is Role.LEADER,
+        is_disk_full=lambda: node.keeper.is_disk_full or node.log_writer.is_disk_full,
+    )
+    node.leadership = Leadership(
+        raft=node.raft,
+        machine=node.machine,
+        log=seams.log,
+        wake=node.loop.wake,
+        propose=node.consensus.propose_internal,
+        new_id=seams.new_id,
+        founders=partial(list, options.members),
+        on_lead=node.on_lead,
+        on_unlead=node.on_unlead,
+    )
+
+
+def _connect_peers(node: Node) -> None:
+    node.peer_side = PeerSide(node.seams.log, node.consensus, node.calls)

@@ -1,0 +1,187 @@
+"""The way of writes to the log: proposed here by the leader, forwarded to it by everybody else (S14).
+
+The member that took a write settles it, gives it the number of a frame and answers it from its own apply. What waits
+for a leader waits in order; a frame goes again only after an answer that it was not proposed; one whose fate is not
+known is answered so and never sent again.
+
+Writes of one connection reach the log in the order in which they were sent. Frames are pipelined, and so a refusal may
+have others behind it on the way, which must not be taken when their forerunners come again later. Therefore a leader
+that refused a frame refuses all that follow, until an empty `Propose` says that the sender has heard of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from coord.errors import ApiError, OutcomeUnknown
+from coord.limits import APPEND_BYTES_MAX, FORWARD_BYTES_MAX
+from coord.node.ports import Sink
+from coord.node.waiters import Waiter, Waiters
+from coord.protocol.messages import PeerMessage, Propose, Proposed
+from coord.raft.core import Raft
+from coord.types import Role
+
+_BROKEN = OutcomeUnknown("etcdserver: leader changed: the link to the leader broke, and the write may still be applied")
+_UNANSWERED = OutcomeUnknown("etcdserver: leader changed: the former leader does not answer; the write may be applied")
+
+
+@define
+class Forwarder:
+    """Owns the frames that are not in a log yet. `no_leader` makes the error for those that found none in time."""
+
+    raft: Raft
+    waiters: Waiters
+    clock: Callable[[], float]
+    send: Callable[[Sequence[PeerMessage]], None]
+    is_linked: Callable[[int], bool]
+    no_leader: Callable[[], ApiError]
+    patience_s: float
+    """How long a former leader may take to say what it did not propose."""
+    retry_s: float
+    forwarded: int = 0
+    _queue: deque[Waiter] = field(factory=deque)
+    _queue_bytes: int = 0
+    _target: int = 0
+    """The leader to which all that is sent went."""
+    _waits_since: float | None = None
+    _again_at: float = 0.0
+    _heard: set[int] = field(factory=set)
+    """Members that refused a frame, and have not been told that this was heard."""
+    _refusing: set[int] = field(factory=set)
+    """Members that had a frame refused here, and have not said that they heard."""
+
+    @property
+    def bytes(self) -> int:
+        """What waits to be proposed, or to be answered by the leader."""
+        return self._queue_bytes + self.waiters.sent_bytes
+
+    @property
+    def is_idle(self) -> bool:
+        """True if every frame has been proposed or answered."""
+        return not self._queue and not self.waiters.sent
+
+    def submit(self, waiter: Waiter) -> None:
+        """Queue a frame for the log."""
+        self._queue.append(waiter)
+        self._queue_bytes += len(waiter.data)
+
+    def turn(self) -> None:
+        """Propose what waits, or send it to the leader."""
+        if not self._queue:
+            return
+        raft = self.raft
+        if self.waiters.sent and (self._target != raft.leader_id or self._target in self._heard):
+            # What follows must not overtake what the former leader may yet refuse.
+            if not raft.leader_id or self._is_patient():
+                return
+            self.waiters.lose_sent(_UNANSWERED)
+        self._waits_since = None
+        if raft.role is Role.LEADER:
+            while self._queue and (place := raft.propose(self._queue[0].data)) is not None:
+                self.waiters.place(self._pop(), *place)
+        elif raft.leader_id and self.clock() >= self._again_at and self.is_linked(raft.leader_id):
+            self._forward(raft.leader_id)
+
+    def proposed(self, message: Proposed) -> None:
+        """Learn from the leader what it did with forwarded frames."""
+        refused: list[Waiter] = []
+        for frame, term, index in message.results:
+            waiter = self.waiters.take_sent(frame)
+            if waiter is None:
+                continue
+            if index:
+                self.waiters.place(waiter, term, index)
+            else:
+                refused.append(waiter)
+        if not refused:
+            return
+        # Nothing was proposed: these go again, before all that came later.
+        self._heard.add(message.sender)
+        self._again_at = self.clock() + self.retry_s
+        self._queue = deque(sorted((*refused, *self._queue), key=lambda waiter: waiter.frame))
+        self._queue_bytes += sum(len(waiter.data) for waiter in refused)
+
+    def propose_for(self, message: Propose) -> None:
+        """Propose what another member forwards, and tell it what became of it."""
+        if not message.entries:
+            self._refusing.discard(message.sender)
+            return
+        results: list[tuple[int, int, int]] = []
+        for frame, data in message.entries:
+            place = None if message.sender in self._refusing else self.raft.propose(data)
+            if place is None:
+                self._refusing.add(message.sender)
+            results.append((frame, *(place or (0, 0))))
+        self.send([Proposed(self.raft.member_id, message.sender, results, self.raft.leader_id)])
+
+    def introduced(self, member: int) -> None:
+        """Learn that `member` has a new link: what it sent before has arrived or never will."""
+        self._refusing.discard(member)
+
+    def link_lost(self, member: int) -> None:
+        """Learn that the link to `member` broke, or is another now: it may have had what was sent, or not (S14)."""
+        if member == self._target:
+            self.waiters.lose_sent(_BROKEN)
+
+    def expire(self, now: float) -> None:
+        """Refuse what found no leader in its time: nothing of it was proposed."""
+        queue, self._queue = self._queue, deque()
+        for waiter in queue:
+            if all(deadline <= now for _, deadline in waiter.ids):
+                self._queue_bytes -= len(waiter.data)
+                self.waiters.answer(waiter, self.no_leader())
+                continue
+            self._queue.append(waiter)
+            if any(deadline <= now for _, deadline in waiter.ids):
+                # Its frame waits on for the others in it, and may be proposed with it.
+                self.waiters.answer(waiter, OutcomeUnknown(str(self.no_leader())), now)
+
+    def refuse_all(self, error: ApiError) -> None:
+        """Refuse all that waits for a leader."""
+        while self._queue:
+            self.waiters.answer(self._pop(), error)
+
+    def forget(self, sink: Sink) -> None:
+        """Answer nobody on `sink` any more."""
+        for waiter in self._queue:
+            if waiter.sink is sink:
+                waiter.sink = None
+
+    def _is_patient(self) -> bool:
+        now = self.clock()
+        if self._waits_since is None:
+            self._waits_since = now
+        return now < self._waits_since + self.patience_s
+
+    def _forward(self, leader: int) -> None:
+        messages: list[PeerMessage] = []
+        if leader in self._heard:
+            self._heard.discard(leader)
+            messages.append(Propose(self.raft.member_id, leader, ()))
+        self._target = leader
+        batch: list[tuple[int, bytes]] = []
+        size = 0
+        while self._queue and self._fits(len(self._queue[0].data)):
+            waiter = self._pop()
+            if batch and size + len(waiter.data) > APPEND_BYTES_MAX:
+                messages.append(Propose(self.raft.member_id, leader, batch))
+                batch, size = [], 0
+            batch.append((waiter.frame, waiter.data))
+            size += len(waiter.data)
+            self.waiters.send(waiter)
+            self.forwarded += 1
+        if batch:
+            messages.append(Propose(self.raft.member_id, leader, batch))
+        if messages:
+            self.send(messages)
+
+    def _fits(self, size: int) -> bool:
+        return not self.waiters.sent or self.waiters.sent_bytes + size <= FORWARD_BYTES_MAX
+
+    def _pop(self) -> Waiter:
+        waiter = self._queue.popleft()
+        self._queue_bytes -= len(waiter.data)
+        return waiter

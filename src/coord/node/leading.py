@@ -1,0 +1,80 @@
+"""What a member owes when it leads, and when it no longer does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from attrs import define
+
+from coord.codec import encode
+from coord.limits import CLIENT_RECORDS_MAX
+from coord.mvcc.machine import StateMachine
+from coord.node.consensus import Log
+from coord.protocol.entries import Member, encode_entry
+from coord.protocol.ops import EntryKind
+from coord.raft.core import Raft
+from coord.types import Role
+
+
+@define
+class Leadership:
+    """Looks at Raft's role after each of its steps. `founders` returns the members that a new cluster begins with."""
+
+    raft: Raft
+    machine: StateMachine
+    log: Log
+    wake: Callable[[], None]
+    propose: Callable[[bytes], bool]
+    new_id: Callable[[], int]
+    founders: Callable[[], list[Member]]
+    on_lead: Callable[[], None]
+    on_unlead: Callable[[], None]
+    is_leading: bool = False
+    """It leads, has committed in its own term, and has applied all that was committed before."""
+    is_stopping: bool = False
+    _led_term: int = 0
+    _founded_term: int = 0
+
+    @property
+    def is_lone(self) -> bool:
+        """True if this member is the only voter."""
+        configuration = self.raft.configuration
+        return configuration.all_voters == {self.raft.member_id} and self.raft.member_id not in configuration.blank
+
+    def turn(self) -> bool:
+        """Follow Raft's role."""
+        raft = self.raft
+        if raft.role is Role.FOLLOWER and not self.is_stopping and self.is_lone:
+            self._campaign()
+        if self.is_leading and (raft.role is not Role.LEADER or raft.term != self._led_term):
+            self.is_leading = False
+            self.on_unlead()
+        # An entry of the own term is applied, and so is all that former leaders had committed.
+        if raft.role is Role.LEADER and not self.is_leading and self.machine.applied_term == raft.term:
+            self._begin()
+        return False
+
+    def _campaign(self) -> None:
+        # S12: a single voter waits for nobody, but first applies what it had committed.
+        if self.machine.applied_index == self.raft.log.committed:
+            self.raft.campaign("the only voter needs nobody else's vote")
+            if self.raft.role is not Role.FOLLOWER:
+                self.wake()
+
+    def _begin(self) -> None:
+        if not self.machine.cluster_id:
+            self._found()
+            return
+        self._led_term = self.raft.term
+        self.is_leading = True
+        self.on_lead()
+
+    def _found(self) -> None:
+        """Propose the first entry of a new cluster: its random id and its members (S1)."""
+        if self._founded_term == self.raft.term:
+            return
+        self._founded_term = self.raft.term
+        members = self.founders()
+        body = encode([self.new_id(), CLIENT_RECORDS_MAX, [member.to_wire() for member in members]])
+        self.propose(encode_entry(EntryKind.CLUSTER, None, body))
+        self.log("cluster.identity.created", members=[member.id for member in members])
