@@ -63,7 +63,7 @@ def test_disk_that_cannot_remember_ends_the_node() -> None:
         def fail(*_: int) -> None:
             raise DiskError("no")
 
-        one.remember_peer = fail  # type: ignore[method-assign]
+        one.remember_peer = fail  # type: ignore[assignment]
         await place.start(2)
         await sleep(1)
 
@@ -132,6 +132,22 @@ def test_killed_process_is_seen_at_once() -> None:
             assert (gone["member"], gone["name"]) == (1, "n1")
 
     play(story, size=3)
+
+
+def test_break_of_the_others_link_alone_is_checked_at_once_too() -> None:
+    async def story(place: Place) -> None:
+        [one] = await place.start(1)
+        await sleep(10)
+        link = await dial_as(place, 2, Rig(place, 2, boot=1).hello(1, Purpose.MESSAGES), 1)
+        await sleep(0.4)
+        assert one.names("introduced", "broken") == [("introduced", 2, 1)]
+        broke_at = trio.current_time()
+        link.abort()
+        await sleep(0.3)
+        assert one.names("broken") == [("broken", 2, False), ("broken", 2, True)]
+        assert one.time_of("broken", 2, True) - broke_at < 0.05
+
+    play(story)
 
 
 def test_break_under_a_living_process_is_only_a_break() -> None:
@@ -449,7 +465,7 @@ def test_mistake_in_a_handler_ends_its_link_alone() -> None:
         def stumble(*_: object) -> None:
             raise RuntimeError("a mistake")
 
-        one.received = stumble  # type: ignore[method-assign]
+        one.received = stumble  # type: ignore[assignment]
         two.say(beat(2, 1))
         await sleep(0.1)
         assert one.log.of("peer.task.failed")
