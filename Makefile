@@ -7,16 +7,16 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test lint bench sim conformance docs clean
+.PHONY: help cluster test lint bench bench-failover torture sim conformance docs clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
 
-cluster: $(VENV)/.base ## run a node in the foreground, with data in ./coord.data; Ctrl-C ends it
-	@exec $(BIN)/python scripts/cluster.py
+cluster: $(VENV)/.base ## run three nodes in this terminal, with keys to kill and pause them; Ctrl-C ends all
+	@exec $(BIN)/coord dev
 
 test: lint ## check everything: ruff, mypy, pytest (some minutes)
-	$(BIN)/python -m pytest -q -m "not sim and not conformance"
+	$(BIN)/python -m pytest -q -m "not sim and not conformance and not torture"
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -24,9 +24,17 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev ## measure throughput, latency, memory and stalls (some minutes)
+	$(BIN)/python bench/load.py --nodes 3 --rows
 	$(BIN)/python bench/load.py --conns 1 --clients 1 --total 5000
 	$(BIN)/python bench/load.py --conns 10 --clients 1000
 	$(BIN)/python bench/size.py
+
+bench-failover: $(VENV)/.dev ## kill the leader of three nodes 30 times under load (some minutes)
+	$(BIN)/python bench/failover.py --kills 30
+
+torture: $(VENV)/.dev ## kill, pause, cut off and fail the disks of real nodes under load; needs strace
+	@command -v strace >/dev/null || { echo 'needs strace, to make syncs fail: apt-get install strace'; exit 1; }
+	SEED=$(SEED) $(BIN)/python -m pytest -q -m torture tests/integration
 
 sim: $(VENV)/.dev ## run the simulators long; SEED=n replays one run
 	SEED=$(SEED) $(BIN)/python -m pytest -q -m sim --hypothesis-seed=$(SEED)
@@ -41,7 +49,7 @@ docs: $(VENV)/.dev ## rewrite the pages that are made from the code
 
 clean: ## remove .venv and caches, but no data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
-	find src tests bench docs scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.base: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coord needs Python 3.11 or later: make PYTHON=python3.12")'

@@ -2,7 +2,8 @@
 
     python bench/load.py --mode put --conns 10 --clients 1000
 
-Without `--endpoints` it starts one node of its own in a temporary directory, on a free port, and ends it afterwards.
+Without `--endpoints` it starts `--nodes` of its own in a temporary directory, on free ports, and ends them afterwards;
+the connections are spread over all of them.
 `clients` callers share `conns` connections; each sends its next request when it has the answer to the last.
 """
 
@@ -12,14 +13,9 @@ import argparse
 import json
 import os
 import random
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,13 +23,18 @@ from typing import Any
 import trio
 
 import coord
+from cluster import Node, running, wait_ready
 
 TICK = os.sysconf("SC_CLK_TCK")
+ROWS = ((1, 1, 3_000), (100, 100, 30_000), (100, 1_000, 60_000), (10, 1_000, 60_000))
+"""Connections, clients, operations."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--endpoints", default="", help="host:port,…; empty starts a node")
+    parser.add_argument("--endpoints", default="", help="host:port,…; empty starts --nodes")
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--rows", action="store_true", help="put and get at 1/1, 100/100, 100/1000 and 10/1000")
     parser.add_argument("--mode", default="put,get,sget", help="comma-separated: put, get, sget (serializable)")
     parser.add_argument("--conns", type=int, default=10)
     parser.add_argument("--clients", type=int, default=1000)
@@ -45,53 +46,22 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def node(*flags: str, ready_at: str = "") -> Iterator[tuple[str, int]]:
     """Run a node and yield its endpoint and process id; `ready_at` is the endpoint, where `flags` give it one."""
     with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
-        client, peer = free_port(), free_port()
-        command = [
-            sys.executable, "-m", "coord", "serve", f"--data-dir={directory}/data",
-            f"--listen-client-urls=http://127.0.0.1:{client}", f"--advertise-client-urls=http://127.0.0.1:{client}",
-            f"--listen-peer-urls=http://127.0.0.1:{peer}", f"--initial-advertise-peer-urls=http://127.0.0.1:{peer}",
-            "--log-level=warn", *flags,
-        ]  # fmt: skip
-        process = subprocess.Popen(command)
+        single = Node("n1", directory, flags)
+        single.start()
         try:
-            endpoint = ready_at or f"127.0.0.1:{client}"
+            endpoint = ready_at or single.endpoint
             wait_ready(endpoint)
-            yield endpoint, process.pid
+            yield endpoint, single.pid
         finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(timeout=10)
-
-
-def wait_ready(endpoint: str, timeout_s: float = 30.0) -> None:
-    """Wait until the node answers /readyz."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://{endpoint}/readyz", timeout=1) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            pass
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{endpoint} is not ready after {timeout_s} s")
-        time.sleep(0.02)
+            single.stop()
 
 
 def cpu_s(pid: int) -> float:
-    """Return user and system CPU seconds of a process, 0 for pid 0."""
-    if not pid:
-        return 0.0
+    """Return user and system CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
@@ -109,8 +79,10 @@ class Load:
     async def run(self, endpoints: str) -> float:
         async with trio.open_nursery() as connections:
             clients = []
-            for _ in range(self.options.conns):
-                clients.append(await connections.start(self.connection, endpoints))
+            nodes = endpoints.split(",")
+            for number in range(self.options.conns):
+                at = number % len(nodes)
+                clients.append(await connections.start(self.connection, [*nodes[at:], *nodes[:at]]))
             started = time.perf_counter()
             async with trio.open_nursery() as callers:
                 for number in range(self.options.clients):
@@ -119,7 +91,7 @@ class Load:
             connections.cancel_scope.cancel()
         return elapsed
 
-    async def connection(self, endpoints: str, task_status: trio.TaskStatus[coord.Client]) -> None:
+    async def connection(self, endpoints: list[str], task_status: trio.TaskStatus[coord.Client]) -> None:
         async with coord.connect(endpoints) as client:
             task_status.started(client)
             await trio.sleep_forever()
@@ -139,11 +111,11 @@ class Load:
             latencies.append(clock() - started)
 
 
-def measure(options: argparse.Namespace, mode: str, endpoints: str, pid: int) -> dict[str, Any]:
+def measure(options: argparse.Namespace, mode: str, endpoints: str, pids: Sequence[int]) -> dict[str, Any]:
     load = Load(options, mode)
-    server_before, own_before = cpu_s(pid), time.process_time()
+    server_before, own_before = sum(map(cpu_s, pids)), time.process_time()
     elapsed = trio.run(load.run, endpoints)
-    server, own = cpu_s(pid) - server_before, time.process_time() - own_before
+    server, own = sum(map(cpu_s, pids)) - server_before, time.process_time() - own_before
     ordered = sorted(load.latencies_s)
     count = len(ordered)
     return {
@@ -160,20 +132,35 @@ def measure(options: argparse.Namespace, mode: str, endpoints: str, pid: int) ->
     }
 
 
+def measure_all(options: argparse.Namespace, endpoints: str, pids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    if not options.rows:
+        for mode in options.mode.split(","):
+            yield measure(options, mode, endpoints, pids)
+        return
+    for mode in ("put", "get"):
+        for conns, clients, total in ROWS:
+            options.conns, options.clients, options.total = conns, clients, total
+            yield measure(options, mode, endpoints, pids)
+
+
+def show(rows: Iterator[dict[str, Any]], is_json: bool) -> None:
+    if is_json:
+        print(json.dumps(list(rows)))
+        return
+    for number, row in enumerate(rows):
+        if not number:
+            print(" ".join(f"{name:>14}" for name in row))
+        print(" ".join(f"{value:>14}" for value in row.values()), flush=True)
+
+
 def main() -> None:
     options = parse_arguments()
-    rows = []
     if options.endpoints:
-        rows = [measure(options, mode, options.endpoints, 0) for mode in options.mode.split(",")]
-    else:
-        with node() as (endpoint, pid):
-            rows = [measure(options, mode, endpoint, pid) for mode in options.mode.split(",")]
-    if options.json:
-        print(json.dumps(rows))
+        show(measure_all(options, options.endpoints, ()), options.json)
         return
-    print(" ".join(f"{name:>14}" for name in rows[0]))
-    for row in rows:
-        print(" ".join(f"{value:>14}" for value in row.values()))
+    with running(options.nodes) as cluster:
+        pids = [node.pid for node in cluster.nodes]
+        show(measure_all(options, cluster.endpoints, pids), options.json)
 
 
 if __name__ == "__main__":

@@ -33,13 +33,14 @@ from typing import Any
 
 from attrs import asdict, define
 
+from cluster import free_port
 from coord.codec import decode, encode
 from coord.disk import RealDisk
 from coord.limits import MIB
 from coord.protocol.ops import SUBPROTOCOL, ClientMessage, Method, Op, ServerMessage
 from coord.store.store import open_store
 from coord.transport.blocking import BlockingLink
-from load import cpu_s, free_port, node
+from load import cpu_s, node
 
 FIGURES = ("idle", "load", "start", "compact", "snapshot", "watches")
 TIMEOUT_S = 60.0

@@ -1,0 +1,121 @@
+"""Clusters of `coord serve` processes on free loopback ports, for the measurements."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attrs import define, field
+
+STOP_TIMEOUT_S = 12.0
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@define(eq=False)
+class Node:
+    """One node, which can be killed and started again on its data."""
+
+    name: str
+    directory: str
+    flags: tuple[str, ...] = ()
+    client_port: int = field(factory=free_port)
+    peer_port: int = field(factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"{HOST}:{self.client_port}"
+
+    @property
+    def peer_url(self) -> str:
+        return f"http://{HOST}:{self.peer_port}"
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    def start(self, initial_cluster: str = "") -> None:
+        """Start it as one of `initial_cluster`, or alone."""
+        client = f"http://{self.endpoint}"
+        others = (f"--name={self.name}", f"--initial-cluster={initial_cluster}") if initial_cluster else ()
+        self.process = subprocess.Popen([
+            sys.executable, "-m", "coord", "serve", f"--data-dir={self.directory}/{self.name}",
+            f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={self.peer_url}", f"--initial-advertise-peer-urls={self.peer_url}",
+            "--log-level=error", *others, *self.flags,
+        ])  # fmt: skip
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """End it in order."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(STOP_TIMEOUT_S)
+
+
+@define(eq=False)
+class Cluster:
+    """Some nodes that know each other."""
+
+    nodes: list[Node]
+
+    @property
+    def endpoints(self) -> str:
+        return ",".join(node.endpoint for node in self.nodes)
+
+    @property
+    def initial_cluster(self) -> str:
+        return ",".join(f"{node.name}={node.peer_url}" for node in self.nodes)
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start(self.initial_cluster)
+        for node in self.nodes:
+            wait_ready(node.endpoint)
+
+
+@contextmanager
+def running(count: int, *flags: str) -> Iterator[Cluster]:
+    """Run `count` nodes in a temporary directory; all of them serve."""
+    with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
+        cluster = Cluster([Node(f"n{number + 1}", directory, flags) for number in range(count)])
+        try:
+            cluster.start()
+            yield cluster
+        finally:
+            for node in cluster.nodes:
+                node.stop()
+
+
+def wait_ready(endpoint: str, timeout_s: float = 30.0) -> None:
+    """Wait until the node answers /readyz."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            with urllib.request.urlopen(f"http://{endpoint}/readyz", timeout=1) as answer:
+                if answer.status == 200:
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{endpoint} is not ready after {timeout_s} s")
+        time.sleep(0.02)
