@@ -67,6 +67,12 @@ PEER_PING_GIVE_UP_S: Final = 3.0
 PEER_LINKS_MAX: Final = 256
 """Links of members that are served at a time, handshakes included."""
 
+# Members.
+LEARNERS_MAX: Final = 4
+"""A learner costs the leader as much as a voter does; members that were added to vote begin as learners too."""
+PEER_URLS_MAX: Final = 16
+MEMBER_CHANGES_PENDING_MAX: Final = 64
+
 # Node queues.
 PROPOSAL_BYTES_PENDING_MAX: Final = 64 * MIB
 PROPOSALS_PENDING_MAX: Final = 65_536

@@ -351,7 +351,7 @@ class Node:
         self.raft.apply_configuration(self.configuration())
         self.dial_members()
         if self.member_id in self.machine.removed and not self.removed.is_set():
-            self.seams.log("cluster.member.removed", member=self.member_id, name=self.name)
+            self.seams.log("node.membership.ended", member=self.member_id, name=self.name)
             self.raft.stand_back()
             self.removed.set()
 

@@ -92,6 +92,26 @@ _warn("log.library.warned", "A library logged this.", limited=True, library=TEXT
 
 # The cluster.
 _info("cluster.identity.created", "A new cluster begins, with this random id.", members=IDS)
+_info(
+    "cluster.member.added",
+    "The cluster has one member more; it receives the log, and a learner has no vote yet.",
+    member=ID,
+    name=TEXT,
+    peer_urls=TEXTS,
+    learner=BOOL,
+)
+_info(
+    "cluster.member.published",
+    "A member has joined with this data directory, and counts from now on; or its name or client URLs changed.",
+    member=ID,
+    name=TEXT,
+    incarnation=ID,
+    client_urls=TEXTS,
+)
+_info("cluster.member.promoted", "A learner has caught up, and votes.", member=ID, name=TEXT)
+_info("cluster.member.updated", "A member is reached under other URLs.", member=ID, peer_urls=TEXTS)
+_info("cluster.member.removed", "A member left the cluster; its id never returns.", member=ID, name=TEXT)
+_warn("cluster.member.refused", "A change of the members was not begun, and why.", change=TEXT, reason=TEXT)
 
 _warn(
     "cluster.leader.missing",
@@ -102,7 +122,7 @@ _warn(
 )
 
 _warn(
-    "cluster.member.removed",
+    "node.membership.ended",
     "This member was taken out of the cluster: its node ends, and its data directory is of no more use.",
     member=ID,
     name=TEXT,
