@@ -1,0 +1,243 @@
+"""A cluster in one process and in virtual time: real nodes on simulated machines, and the faults to put them through.
+
+    async def test() -> None:
+        async with open_cluster(3, seed=1) as cluster:
+            leader = await cluster.leader()
+            await cluster.kill(leader)
+            await cluster.advance(2.0)
+            assert await cluster.leader() != leader
+
+    run_seeded(1, test)
+
+Members are known by name: n1, n2, n3 … Everything that happens follows from the seed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum
+from functools import partial
+from typing import Any, Final
+
+import trio
+from attrs import define, field
+
+from coord.errors import CoordError
+from coord.node.node import Node
+from coord.raft.types import Entry
+from coord.testing.cluster_connection import Connection
+from coord.testing.cluster_host import ClusterHost, TracingLog
+from coord.testing.deterministic import Freezer, fork, process
+from coord.testing.history_ledger import Ledger
+from coord.testing.sim_network import SimNetwork
+from coord.types import Role
+
+LEADER_WAIT_S: Final = 30.0
+"""Of virtual time; a cluster with a quorum has a leader long before."""
+
+
+class State(Enum):
+    """What became of a member's process."""
+
+    DOWN = "down"
+    UP = "up"
+    PAUSED = "paused"
+
+
+@define(eq=False)
+class Member:
+    """A member's machine, and the process on it while there is one."""
+
+    name: str
+    host: ClusterHost
+    state: State = State.DOWN
+    node: Node | None = None
+    """The node while it serves."""
+    connections: dict[Connection, None] = field(factory=dict)
+    starts: int = 0
+    scope: trio.CancelScope = field(factory=trio.CancelScope)
+    ended: trio.Event = field(factory=trio.Event)
+
+
+class Cluster:
+    """See the module's docstring; made by `open_cluster`."""
+
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        nursery: trio.Nursery,
+        trace: Callable[..., None],
+        **options: Any,
+    ) -> None:
+        self.chance = random.Random(seed)
+        self.trace = trace
+        self.ledger = Ledger()
+        self.freezer = Freezer()
+        self.network = SimNetwork(fork(self.chance))
+        self._nursery = nursery
+        names = tuple(f"n{place + 1}" for place in range(size))
+        self.members: dict[str, Member] = {}
+        for name in names:
+            host = ClusterHost(self.chance.getrandbits(64), options=options, on_node=partial(self._hook, name))
+            host.log = TracingLog(name, trace)
+            self.members[name] = Member(name, host)
+
+    # -- processes ------------------------------------------------------------------------------------------------
+
+    async def start(self, name: str) -> None:
+        """Start a member's process on what its disk holds; return when it serves its clients."""
+        member = self.members[name]
+        if member.state is not State.DOWN:
+            raise ValueError(f"{name} is {member.state.value}")
+        member.state = State.UP
+        member.starts += 1
+        member.scope, member.ended = trio.CancelScope(), trio.Event()
+        self.trace("start", member=name)
+        await self._nursery.start(self._run, member)
+
+    async def kill(self, name: str, *, power: bool = True) -> None:
+        """End a member's process with no word to anybody; with `power`, its machine forgets what was not synced."""
+        member = self.members[name]
+        if member.state is State.DOWN:
+            return
+        self.trace("kill", member=name, power=power)
+        member.state = State.DOWN
+        self.network.kill(name)
+        for connection in tuple(member.connections):
+            connection.lose()
+        member.scope.cancel()
+        self.freezer.thaw(name)
+        await member.ended.wait()
+        if power:
+            member.host.lose_power()
+        else:
+            member.host.restart()
+
+    def pause(self, name: str) -> None:
+        """Stop a member's process where it is, as SIGSTOP does."""
+        member = self.members[name]
+        if member.state is State.UP:
+            self.trace("pause", member=name)
+            member.state = State.PAUSED
+            self.network.stop(name)
+            self.freezer.freeze(name)
+
+    def resume(self, name: str) -> None:
+        """Let a paused process go on."""
+        member = self.members[name]
+        if member.state is State.PAUSED:
+            self.trace("resume", member=name)
+            member.state = State.UP
+            self.network.resume(name)
+            self.freezer.thaw(name)
+
+    async def wipe(self, name: str) -> None:
+        """Kill a member and empty its disk."""
+        await self.kill(name)
+        self.trace("wipe", member=name)
+        self.members[name].host.wipe()
+
+    # -- network --------------------------------------------------------------------------------------------------
+
+    def cut(self, sender: str, receiver: str) -> None:
+        """Let nothing pass from one member to another."""
+        self.trace("cut", sender=sender, receiver=receiver)
+        self.network.cut(sender, receiver)
+
+    def partition(self, *groups: Iterable[str]) -> None:
+        """Let nothing pass between the groups; a member in none of them is alone."""
+        sides = [set(group) for group in groups]
+        for one in self.members:
+            for other in self.members:
+                if one != other and not any({one, other} <= side for side in sides):
+                    self.cut(one, other)
+
+    def heal(self) -> None:
+        """Take back all cuts and delays."""
+        self.trace("heal")
+        self.network.heal()
+        for one in self.members:
+            for other in self.members:
+                self.network.slow(one, other, 0.0)
+
+    # -- what there is --------------------------------------------------------------------------------------------
+
+    async def advance(self, seconds: float) -> None:
+        """Let virtual time pass."""
+        await trio.sleep(seconds)
+
+    async def leader(self, within_s: float = LEADER_WAIT_S) -> str:
+        """Return who leads, waiting for one who does. Raises `trio.TooSlowError`."""
+        with trio.fail_after(within_s):
+            while (name := self.leader_now()) is None:  # noqa: ASYNC110  # virtual time
+                await trio.sleep(0.01)
+        return name
+
+    def leader_now(self) -> str | None:
+        """Return the living leader of the highest term, or None."""
+        leading = [
+            (member.node.raft.term, member.name)
+            for member in self.members.values()
+            if member.state is State.UP and member.node is not None and member.node.raft.role is Role.LEADER
+        ]
+        return max(leading)[1] if leading else None
+
+    def node(self, name: str) -> Node:
+        """Return a member's node. Raises `CoordError` if it does not serve."""
+        node = self.members[name].node
+        if node is None:
+            raise CoordError(f"{name} is {self.members[name].state.value}")
+        return node
+
+    @property
+    def names(self) -> list[str]:
+        """All members."""
+        return list(self.members)
+
+    def in_state(self, state: State) -> list[str]:
+        """Return the members whose processes are in a state."""
+        return [member.name for member in self.members.values() if member.state is state]
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    async def _run(self, member: Member, task_status: trio.TaskStatus[None]) -> None:
+        process.set(member.name)
+        try:
+            with member.scope:
+                async with trio.open_nursery() as nursery:
+                    node = await nursery.start(member.host.run)
+                    member.node = node
+                    task_status.started()
+        finally:
+            member.node = None
+            member.ended.set()
+
+    def _hook(self, name: str, node: Node) -> None:
+        """Listen to what a node commits and logs."""
+        outlets = node.consensus.outlets
+        to_applier = outlets.to_applier
+
+        def commit(entries: Sequence[Entry]) -> None:
+            now = trio.current_time()
+            for index, term, data in entries:
+                self.ledger.commit(name, index, term, data, now)
+            to_applier(entries)
+
+        outlets.to_applier = commit
+
+
+@asynccontextmanager
+async def open_cluster(
+    size: int = 3, *, seed: int = 0, trace: Callable[..., None] = lambda what, **fields: None, **options: Any
+) -> AsyncIterator[Cluster]:
+    """Start a cluster of `size` members; `options` are those of a node. It ends with the block."""
+    async with trio.open_nursery() as nursery:
+        cluster = Cluster(size, seed, nursery, trace, **options)
+        async with trio.open_nursery() as starting:
+            for name in cluster.names:
+                starting.start_soon(cluster.start, name)
+        yield cluster
+        nursery.cancel_scope.cancel()

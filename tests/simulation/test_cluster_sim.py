@@ -1,0 +1,48 @@
+"""Whole nodes under faults: a bounded set of seeds; `python -m coord.testing.cluster_sim` plays as many."""
+
+from __future__ import annotations
+
+import pytest
+
+from coord.testing.cluster_sim import Plan, main, run
+
+SEEDS = range(16)
+TWICE = range(100, 105)
+
+
+def plan(seed: int) -> Plan:
+    """Return a plan that does not take long."""
+    drawn = Plan.of(seed)
+    drawn.seconds = min(drawn.seconds, 10.0)
+    return drawn
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_nothing_is_lost_or_told_wrongly(seed: int) -> None:
+    report = run(seed, plan=plan(seed))
+    assert report.found == []
+
+
+@pytest.mark.parametrize("seed", TWICE)
+def test_a_seed_plays_one_run(seed: int) -> None:
+    first, second = (run(seed, plan=plan(seed)) for _ in range(2))
+    assert first.digest == second.digest
+    assert (first.lines, first.done, first.entries) == (second.lines, second.done, second.entries)
+
+
+def test_another_seed_plays_another_run() -> None:
+    assert run(1, plan=plan(1)).digest != run(2, plan=plan(2)).digest
+
+
+def test_a_seed_is_played_and_told_from_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "3", "--trace"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("seed 3: ok")
+    assert any("n1: " in line for line in lines)
+    assert main(["--seeds", "4:6", "--seconds", "0"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.sim
+def test_more_seeds() -> None:
+    assert main(["--seeds", "1000:1200"]) == 0
