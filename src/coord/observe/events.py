@@ -29,8 +29,8 @@ def _debug(name: str, meaning: str, /, **fields: Kind) -> None:
     _add(Level.DEBUG, False, name, meaning, fields)
 
 
-def _info(name: str, meaning: str, /, **fields: Kind) -> None:
-    _add(Level.INFO, False, name, meaning, fields)
+def _info(name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
+    _add(Level.INFO, limited, name, meaning, fields)
 
 
 def _warn(name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
@@ -64,6 +64,19 @@ _error(
     "The node ends, because it can no longer keep its promises; systemd starts it again.",
     actor=TEXT,
     error=TEXT,
+)
+_info(
+    "node.arrival.waiting",
+    "This member is to join a cluster, and asks its peers until one lets it in.",
+    urls=TEXTS,
+    reasons=TEXTS,
+)
+_info(
+    "node.arrival.joined",
+    "Its peers have a cluster: this member joins it, and counts in no quorum until the cluster has taken note of it.",
+    member=ID,
+    cluster_id=ID,
+    answered=ID,
 )
 _info("node.shutdown.started", "The node was asked to stop and takes no new work.", reason=TEXT)
 _warn(
@@ -154,11 +167,30 @@ _warn("wal.disk.full", "The log cannot grow: writes wait for space.", limited=Tr
 
 # Consensus.
 _info(
+    "raft.state.restored",
+    "What this member remembers of before.",
+    vote=ID,
+    commit=INT,
+    last_index=INT,
+    applied=INT,
+    voters=IDS,
+)
+_info(
     "raft.role.changed",
     "This member has another role now, and why.",
     from_role=TEXT,
     to_role=TEXT,
     reason=TEXT,
+)
+_info("raft.term.advanced", "A higher term was seen, and why.", from_term=INT, to_term=INT, peer=ID, reason=TEXT)
+_info("raft.leader.found", "This member follows a leader from now on.", leader=ID)
+_warn("raft.leader.lost", "This member knows no leader any more, and why.", leader=ID, reason=TEXT)
+_info(
+    "raft.campaign.planned",
+    "This member will ask for votes soon, without waiting for its election timeout; its rank keeps it from others.",
+    reason=TEXT,
+    rank=INT,
+    ticks=INT,
 )
 _info(
     "raft.election.started",
@@ -169,7 +201,78 @@ _info(
     last_term=INT,
     voters=IDS,
 )
-_info("raft.election.won", "A quorum gave its votes.", pre=BOOL, votes=INT, quorum=INT)
+_info("raft.election.won", "A quorum gave its votes.", votes=INT, quorum=INT)
+_info(
+    "raft.election.lost",
+    "A quorum of votes can no longer be reached.",
+    pre=BOOL,
+    votes=INT,
+    refusals=INT,
+    quorum=INT,
+)
+_info("raft.election.postponed", "This member would ask for votes, but must not yet.", reason=TEXT)
+_info("raft.vote.granted", "This member gave its vote.", pre=BOOL, candidate=ID, last_index=INT, last_term=INT)
+_info("raft.vote.refused", "This member refused its vote, and why.", pre=BOOL, candidate=ID, reason=TEXT)
+_info(
+    "raft.vote.received",
+    "A voter answered, and why not.",
+    pre=BOOL,
+    voter=ID,
+    granted=BOOL,
+    reason=TEXT,
+    votes=INT,
+    quorum=INT,
+)
+_warn(
+    "raft.quorum.lost",
+    "The leader heard too few voters for an election timeout and steps down.",
+    heard=IDS,
+    quorum=INT,
+)
+_info(
+    "raft.transfer.started",
+    "The leader hands over to a member, once its log is as long.",
+    to=ID,
+    match=INT,
+    last_index=INT,
+)
+_info("raft.transfer.finished", "That member stands for election, as it was told to.", to=ID)
+_warn("raft.transfer.failed", "The leadership was not handed over, and why.", to=ID, reason=TEXT)
+_info(
+    "raft.configuration.applied",
+    "Quorums are counted among these voters; outgoing ones count beside them while two configurations are joint.",
+    voters=IDS,
+    outgoing=IDS,
+    learners=IDS,
+    blank=IDS,
+)
+_warn("raft.configuration.refused", "A change of the members was not begun, and why.", reason=TEXT)
+_info(
+    "raft.peer.probing",
+    "The leader looks for where a follower's log agrees with its own.",
+    peer=ID,
+    match=INT,
+    reason=TEXT,
+)
+_info("raft.peer.replicating", "A follower's log agrees, and it is sent entries as they come.", peer=ID, match=INT)
+_warn(
+    "raft.peer.snapshot",
+    "What a follower needs next has left the log: it needs a snapshot.",
+    peer=ID,
+    match=INT,
+    first_index=INT,
+)
+_info(
+    "raft.append.refused",
+    "Entries do not follow on this member's log; the leader goes back.",
+    limited=True,
+    peer=ID,
+    index=INT,
+    hint=INT,
+)
+_warn("raft.log.truncated", "Entries that were never committed gave way to a new leader's.", first=INT, last=INT)
+_info("raft.snapshot.accepted", "A snapshot takes the place of the log.", peer=ID, index=INT, last_index=INT)
+_info("raft.snapshot.ignored", "A snapshot holds nothing that the log does not.", peer=ID, index=INT, committed=INT)
 
 # The state machine and its store.
 _info("store.environment.opened", "The store, as it was left.", applied=INT, size_bytes=INT, ms=FLOAT)

@@ -22,6 +22,10 @@ class HardState:
     vote: int = 0
     commit: int = 0
 
+    def voted_for(self, member: int) -> HardState:
+        """Return the state with a vote for `member` in the same term."""
+        return HardState(self.term, member, self.commit)
+
 
 @frozen
 class Configuration:
@@ -42,6 +46,11 @@ class Configuration:
         return bool(self.outgoing)
 
     @property
+    def members(self) -> frozenset[int]:
+        """All to whom a leader sends the log."""
+        return self.voters | self.outgoing | self.learners
+
+    @property
     def all_voters(self) -> frozenset[int]:
         """The voters of both configurations."""
         return self.voters | self.outgoing
@@ -49,9 +58,10 @@ class Configuration:
     def has_quorum(self, members: frozenset[int] | set[int]) -> bool:
         """Tell whether `members` are a majority of the voters, and of the old ones while joint."""
         counted = members - self.blank
-        return all(2 * len(counted & side) > len(side) for side in self._sides())
+        return all(2 * len(counted & side) > len(side) for side in self.sides())
 
-    def _sides(self) -> Iterator[frozenset[int]]:
+    def sides(self) -> Iterator[frozenset[int]]:
+        """Yield the voters, and while joint the old voters too: each side needs its own majority."""
         yield self.voters
         if self.outgoing:
             yield self.outgoing

@@ -1,0 +1,144 @@
+"""The follower's side of log replication (thesis §3.5), and snapshots that take a log's place (S6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import define
+
+from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatReply, SnapshotReceived
+from coord.raft.state import State
+from coord.raft.types import Entry
+
+
+@define(eq=False)
+class Following:
+    """Takes the leader's entries; the answers of a turn are one, for the last covers those before."""
+
+    _state: State
+    _acknowledge: tuple[int, int] = (0, -1)
+    """`(leader, index)` of the answer that is due; −1: none."""
+
+    def append(self, message: Append) -> None:
+        """Take entries that follow on this log, or refuse with a hint where the logs may agree."""
+        state, log = self._state, self._state.log
+        if state.is_installing:
+            # The log begins behind a snapshot that a crash could still undo: nothing is promised before.
+            return
+        previous, entries = message.previous_index, message.entries
+        end = previous + len(entries)
+        if previous < log.committed:
+            # What is committed here agrees with every later leader's log (Leader Completeness, §3.6.3).
+            if end <= log.committed:
+                self._agree(message, log.committed)
+                return
+            entries = entries[log.committed - previous :]
+            previous = log.committed
+        elif not log.holds(previous, message.previous_term):
+            self._refuse(message)
+            return
+        self._store(previous, entries)
+        self._commit(min(message.commit, end))
+        self._agree(message, end)
+
+    def heartbeat(self, message: Heartbeat) -> None:
+        """Tell the leader that it is heard, and learn the commit.
+
+        The answer needs no disk: it tells that this member had not voted for a later leader when it was given.
+        """
+        state = self._state
+        self._commit(min(message.commit, state.log.last_index))
+        state.messages.append(HeartbeatReply(state.member_id, message.sender, state.term, message.round))
+
+    def install(self, message: SnapshotReceived) -> bool:
+        """Begin the log anew behind a snapshot; False if the log holds what it covers.
+
+        A snapshot is of committed entries whoever sent it, so that one of an earlier leader's serves too.
+        """
+        state, log = self._state, self._state.log
+        index, log_term = message.index, message.log_term
+        if state.is_installing:
+            return False
+        if index <= log.committed or log.holds(index, log_term):
+            # If it is above the commit it is the same entry, so that the log up to it may simply be applied.
+            self._commit(index)
+            state.note("raft.snapshot.ignored", peer=message.sender, index=index, committed=log.committed)
+            self._owe(log.committed)
+            return False
+        state.note("raft.snapshot.accepted", peer=message.sender, index=index, last_index=log.last_index)
+        self._acknowledge = (0, -1)
+        log.restore(index, log_term, state.term)
+        state.is_installing = True
+        return True
+
+    def installed(self) -> None:
+        """Go on behind the snapshot, which is safe in log and store, and say so."""
+        state, log = self._state, self._state.log
+        assert state.is_installing
+        state.is_installing = False
+        log.applied = log.base_index
+        self._owe(log.base_index)
+
+    def new_term(self) -> None:
+        """Owe the leader of an earlier term nothing."""
+        self._acknowledge = (0, -1)
+
+    def flush(self) -> None:
+        """Emit the answer that is due.
+
+        I7: it promises that the entries are on this disk, and so waits for them.
+        """
+        leader, index = self._acknowledge
+        if index < 0:
+            return
+        self._acknowledge = (0, -1)
+        state = self._state
+        is_durable = index <= state.log.persisted_index and state.durable_term == state.term
+        messages = state.messages if is_durable else state.durable_messages
+        messages.append(AppendReply(state.member_id, leader, state.term, index))
+
+    def _agree(self, message: Append, index: int) -> None:
+        if message.entries or not message.commit:
+            # Anything else was a notice of the commit, and tells the leader nothing new.
+            self._owe(index)
+
+    def _owe(self, index: int) -> None:
+        state = self._state
+        if state.leader_id not in (0, state.member_id):
+            self._acknowledge = (state.leader_id, max(index, self._acknowledge[1]))
+
+    def _refuse(self, message: Append) -> None:
+        state, log = self._state, self._state.log
+        # The hint: above it the logs cannot agree, since terms never fall along a log; what is committed does.
+        hint = max(
+            log.last_not_above(min(message.previous_index, log.last_index), message.previous_term), log.committed
+        )
+        state.note("raft.append.refused", peer=message.sender, index=message.previous_index, hint=hint)
+        state.messages.append(
+            AppendReply(
+                state.member_id,
+                message.sender,
+                state.term,
+                message.previous_index,
+                is_rejected=True,
+                hint_index=hint,
+                hint_term=log.term_at(hint),
+            )
+        )
+
+    def _store(self, previous: int, entries: Sequence[Entry]) -> None:
+        """Add what the log does not have; what differs gives way, with all that follows it (thesis §3.5)."""
+        state, log = self._state, self._state.log
+        known = min(len(entries), log.last_index - previous)
+        for position in range(known):
+            index, term, _ = entries[position]
+            if log.term_at(index) != term:
+                state.note("raft.log.truncated", first=index, last=log.last_index)
+                log.truncate(index, state.term)
+                known = position
+                break
+        log.extend(entries[known:] if known else entries)
+
+    def _commit(self, index: int) -> None:
+        if index > self._state.log.committed:
+            self._state.log.committed = index

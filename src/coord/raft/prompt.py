@@ -1,0 +1,90 @@
+"""Campaigns that do not wait for the election timeout (S10): a leader's process died, or a link makes a quorum.
+
+A link that breaks is no proof by itself: it is dialled again, and only a refusal shows that nobody is there. All
+voters learn that at about the same moment, and their ranks keep them apart.
+"""
+
+from __future__ import annotations
+
+from attrs import define, field
+
+from coord.raft.state import State
+from coord.types import Role
+
+
+@define(eq=False)
+class Prompt:
+    """The next prompt campaign, if one is due at all."""
+
+    _state: State
+    reason: str = ""
+    unreachable: int = 0
+    """The leader whose port refused: it answers nobody until a link to it stands again; 0: none."""
+    _due_in: int = -1
+    """Ticks until the campaign; −1: none."""
+    _linked: set[int] = field(factory=set)
+    _is_repeat: bool = False
+    _spent_term: int = -1
+    """The last term in which a lost leader was cause for one."""
+
+    @property
+    def is_due(self) -> bool:
+        """True if it is time."""
+        return self._due_in == 0
+
+    def tick(self) -> None:
+        """Count. The count rests while votes are out: a second campaign would only throw them away."""
+        if self._due_in > 0 and self._state.role is not Role.CANDIDATE:
+            self._due_in -= 1
+
+    def leader_refused(self, leader: int) -> None:
+        """Plan a campaign, as `leader`'s port refused: one in a term, and the normal rules after it."""
+        self.unreachable = leader
+        if self._spent_term != self._state.term:
+            self._spent_term = self._state.term
+            self._plan("the leader's port refuses connections")
+
+    def link_up(self, member: int) -> None:
+        """Plan a campaign if no leader is known and this link makes a quorum reachable; once for each link-up."""
+        state = self._state
+        if member == self.unreachable:
+            self.unreachable = 0
+        self._linked.add(member)
+        reachable = self._linked | {state.member_id}
+        if (
+            state.leader_id
+            or not state.configuration.has_quorum(reachable)
+            or member not in state.configuration.members
+        ):
+            return
+        if self._due_in < 0:
+            self._plan("a quorum can be reached again")
+
+    def link_broken(self, member: int) -> None:
+        """Learn that `member` cannot be reached now."""
+        self._linked.discard(member)
+
+    def started(self) -> None:
+        """Plan the one repetition of what begins now: answers may be lost, and votes may split."""
+        if self._is_repeat:
+            self._due_in = -1
+            return
+        self._is_repeat = True
+        # 60 to 140 ms by default.
+        rank_ticks = self._state.options.rank_ticks
+        self._due_in = rank_ticks + 1 + self._state.draw(2 * rank_ticks + 1)
+
+    def cancel(self) -> None:
+        """Stand back: a leader is heard, a vote was given, or this node is stopping."""
+        self._due_in = -1
+
+    def _plan(self, reason: str) -> None:
+        state = self._state
+        if not state.is_voter:
+            return
+        voters = sorted(state.configuration.all_voters - {self.unreachable})
+        rank = voters.index(state.member_id)
+        self.reason = reason
+        self._is_repeat = False
+        self._due_in = rank * state.options.rank_ticks
+        state.note("raft.campaign.planned", reason=reason, rank=rank, ticks=self._due_in)

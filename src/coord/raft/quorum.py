@@ -1,0 +1,30 @@
+"""Counting among the voters of one configuration, or of two that are joint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from coord.raft.types import Configuration
+
+
+def agreed(configuration: Configuration, reached: Mapping[int, int]) -> int:
+    """Return the greatest value that a quorum has reached, `reached` being each member's own value.
+
+    It holds for commit (thesis §3.5) and for read rounds (§6.4) alike. S12: while two configurations are joint a
+    majority of each is needed (§4.3). S1: a blank voter has reached nothing, whatever it says.
+    """
+    blank = configuration.blank
+    lowest = -1
+    for side in configuration.sides():
+        values = sorted([0 if member in blank else reached.get(member, 0) for member in side])
+        if not values:
+            return 0
+        value = values[(len(values) - 1) // 2]
+        if lowest < 0 or value < lowest:
+            lowest = value
+    return lowest
+
+
+def majority(configuration: Configuration) -> int:
+    """Return how many of the (new) voters are a quorum, for log events."""
+    return len(configuration.voters) // 2 + 1
