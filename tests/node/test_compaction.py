@@ -27,7 +27,7 @@ def test_a_physical_compaction_does_not_share_the_end_of_an_earlier_one(monkeypa
         # Every slice takes a whole turn, so that the second compaction arrives during the first; a node with work
         # left lets no virtual time pass, so the disk must not need any.
         node.compactor.clock = Steps(node.compactor.clock(), 0.01)
-        node.log_writer.worker._delay_s_max = 0.0  # type: ignore[attr-defined]
+        node.log_writer.worker.delay_s_max = 0.0  # type: ignore[attr-defined]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.write, Op.COMPACT, [201])
             while node.compactor.is_idle:

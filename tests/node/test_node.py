@@ -70,7 +70,7 @@ def test_a_write_that_the_disk_holds_up_ends_as_unknown_and_may_still_happen() -
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
         worker = node.log_writer.worker
-        worker._delay_s_max = 0.0  # type: ignore[attr-defined]
+        worker.delay_s_max = 0.0  # type: ignore[attr-defined]
         held: list[object] = []
         node.log_writer.worker = HeldWorker(held)  # type: ignore[assignment]
         with pytest.raises(OutcomeUnknown):
@@ -253,7 +253,7 @@ def test_a_long_range_lets_others_go_first_and_keeps_its_revision(monkeypatch: p
 
         node.reader.clock = SteppingClock(node.reader.clock)
         # In virtual time a scan takes none; so neither may the disk.
-        node.log_writer.worker._delay_s_max = 0.0  # type: ignore[attr-defined]
+        node.log_writer.worker.delay_s_max = 0.0  # type: ignore[attr-defined]
         async with trio.open_nursery() as nursery:
             nursery.start_soon(scan)
             nursery.start_soon(put)

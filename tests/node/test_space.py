@@ -28,7 +28,7 @@ def test_an_alarm_that_is_disarmed_at_once_is_raised_again(monkeypatch: pytest.M
 
         monkeypatch.setattr(SpaceWatch, "alarms_changed", lambda space: tell())
         await raised.wait()
-        node.log_writer.worker._delay_s_max = 0.0  # type: ignore[attr-defined]
+        node.log_writer.worker.delay_s_max = 0.0  # type: ignore[attr-defined]
         await client.write(Op.ALARM, [int(AlarmAction.DEACTIVATE), node.member_id, int(AlarmType.NOSPACE)])
         assert not node.space.is_raised()
         await trio.sleep(3)

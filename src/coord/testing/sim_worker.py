@@ -19,7 +19,7 @@ class SimWorker:
 
     def __init__(self, chance: random.Random, delay_s_max: float = 0.002) -> None:
         self._chance = chance
-        self._delay_s_max = delay_s_max
+        self.delay_s_max = delay_s_max
         self._jobs: deque[tuple[Job, Done]] = deque()
         self._arrived = trio.Event()
         self.finished = 0
@@ -40,12 +40,12 @@ class SimWorker:
                 self._arrived = trio.Event()
                 await self._arrived.wait()
             job, done = self._jobs.popleft()
-            await trio.sleep(self._chance.uniform(0, self._delay_s_max))
+            await trio.sleep(self._chance.uniform(0, self.delay_s_max))
             error: BaseException | None = None
             try:
                 job()
             except Exception as caught:  # the actor that gave the job judges it
                 error = caught
-            await trio.sleep(self._chance.uniform(0, self._delay_s_max))
+            await trio.sleep(self._chance.uniform(0, self.delay_s_max))
             self.finished += 1
             done(error)
