@@ -251,13 +251,13 @@ def test_a_watch_raises_compacted() -> None:
                     watch.next(timeout=5)
                 assert caught.value.compact_revision == 2
         with client.watch("k") as watch:
-            session = next(session for session in listener.node.sessions if session.watches)
+            session = [session for session in listener.node.sessions if session.watches][-1]
             session.send_notifications([[2, list(session.watches), 9, ""]])
             with pytest.raises(Compacted) as caught:
                 watch.next(timeout=5)
             assert caught.value.compact_revision == 9
         with client.watch("k") as watch:
-            session = next(session for session in listener.node.sessions if session.watches)
+            session = [session for session in listener.node.sessions if session.watches][-1]
             session.send_notifications([[2, list(session.watches), 0, "permission denied"]])
             with pytest.raises(ApiError, match="permission denied"):
                 watch.next(timeout=5)

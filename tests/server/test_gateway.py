@@ -12,7 +12,7 @@ import trio_websocket
 
 from coord.codec import decode, encode
 from coord.config import Url
-from coord.errors import ConfigError
+from coord.errors import ConfigError, no_leader
 from coord.limits import SEND_BUFFER_HIGH_BYTES
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
@@ -200,10 +200,12 @@ def test_node_without_cluster_serves_nobody_yet() -> None:
     async def main() -> None:
         async with served() as made:
             made.node.cluster_id = 0
+            made.node.failing["linearizable_read"] = no_leader("n1 waits for n2, " + ", ".join(["n\u00e9"] * 50))
             async with await made.connect() as link:
                 with pytest.raises(LinkClosed) as ended:
                     await link.recv()
                 assert ended.value.code == 1013
+                assert ended.value.reason.startswith("etcdserver: no leader: n1 waits for n2, ")
 
     trio.run(main)
 

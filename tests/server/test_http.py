@@ -58,6 +58,19 @@ def test_node_without_leader_is_alive_but_not_ready(pages: Pages) -> None:
     assert len(pages.log.of("http.check.failed")) == 2  # type: ignore[attr-defined]
 
 
+def test_the_old_health_check_names_the_reason() -> None:
+    node = FakeNode()
+    pages = Pages(node, Metrics(), RecordingLog())
+    assert json.loads(get(pages, "/health").body) == {"health": "true", "reason": ""}
+    node.failing["linearizable_read"] = no_leader("n1 waits for n2, n3")
+    response = get(pages, "/health")
+    assert response.status == 503
+    assert json.loads(response.body) == {
+        "health": "false",
+        "reason": "etcdserver: no leader: n1 waits for n2, n3",
+    }
+
+
 def test_unknown_pages_checks_and_methods(pages: Pages) -> None:
     assert get(pages, "/").status == 404
     assert b"/metrics" in get(pages, "/nothing").body

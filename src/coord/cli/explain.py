@@ -46,5 +46,6 @@ def explain(error: ApiError | ClientError) -> tuple[str, str]:
     if isinstance(error, ConnectionFailed):
         return str(error), "is a node running there? 'coord serve' starts one, --endpoints names others"
     if isinstance(error, ApiError):
-        return error.text, _HINTS.get(error.text, "")
+        # What follows etcd's text, as in "etcdserver: no leader: n1 waits for n2", is the reason.
+        return error.text, _HINTS.get(error.text) or _HINTS.get(": ".join(error.text.split(": ")[:2]), "")
     return str(error), ""

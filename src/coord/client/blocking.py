@@ -16,7 +16,9 @@ from coord.client.blocking_link import NodeConnection
 from coord.client.blocking_watch import BlockingWatch
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, parse_endpoints, refusal_pause_s
 from coord.client.failing import (
+    REFUSALS_BEFORE_MOVING,
     TIMEOUT_DEFAULT_S,
+    has_no_leader,
     is_clear_refusal,
     lost_after_sending,
     other_cluster,
@@ -28,11 +30,10 @@ from coord.client.verbs import RangeOptions, Verb
 from coord.client.watching import WatchState
 from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
 from coord.protocol.ops import AlarmAction
-from coord.transport.link import LinkClosed, LinkFailed
+from coord.transport.link import CLOSE_TRY_LATER, LinkClosed, LinkFailed
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 Answer = TypeVar("Answer")
-REFUSALS_BEFORE_MOVING: Final = 2
 LONGEST_S: Final = 1e6
 
 
@@ -216,7 +217,7 @@ class BlockingClient:
         timeout: float | None = None,
     ) -> r.TxnResponse:
         """Run `then` if all of `when` hold, else `orelse`, at one revision."""
-        return self._call(verbs.txn(when, then, orelse), timeout)
+        return self._call(verbs.txn(when, then, orelse, self._revision), timeout)
 
     def update(
         self, key: Key, change: Callable[[bytes | None], bytes | None], *, timeout: float | None = None
@@ -394,7 +395,8 @@ class BlockingClient:
                 if not is_clear_refusal(error):
                     raise
                 refusal = error
-                if attempt >= REFUSALS_BEFORE_MOVING and len(self._rotation.endpoints) > 1:
+                is_enough = attempt >= REFUSALS_BEFORE_MOVING or has_no_leader(error)
+                if is_enough and len(self._rotation.endpoints) > 1:
                     self._drop()
                     self._rotation.failed(connection.endpoint, str(error))
             pause_s = refusal_pause_s(attempt, self._random)
@@ -422,7 +424,7 @@ class BlockingClient:
             remaining = deadline - time.monotonic()
             pause_s = rotation.pause_s()
             if remaining <= pause_s:
-                raise unreachable(timeout, rotation.explain())
+                raise unreachable(timeout, rotation)
             time.sleep(pause_s)
             endpoint = rotation.next_endpoint()
             # One endpoint that swallows packets must not use up the time of the others.
@@ -431,6 +433,8 @@ class BlockingClient:
                 connection = NodeConnection.open(endpoint, self._name, self._cluster_id, share_s)
             except (LinkFailed, LinkClosed, ProtocolViolation, OSError) as error:
                 rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: ") or "no answer in time")
+                if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
+                    rotation.turned_away = error.reason
                 continue
             if self._cluster_id and connection.cluster_id != self._cluster_id:
                 connection.close()

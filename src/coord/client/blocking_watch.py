@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from random import Random
 from types import TracebackType
 from typing import Any, Self
 
 from coord.client import responses as r
 from coord.client.blocking_link import NodeConnection
+from coord.client.endpoints import refusal_pause_s
+from coord.client.failing import is_clear_refusal
 from coord.client.watching import RESUME_REASONS, WatchState
-from coord.errors import ApiError, ClientClosed, Code, ConnectionFailed, ProtocolViolation, compacted
+from coord.errors import ApiError, ClientClosed, Code, ConnectionFailed, ProtocolViolation, Unavailable, compacted
 from coord.protocol.ops import Method, Notification
 from coord.transport.link import LinkClosed
 from coord.types import Revision
@@ -38,6 +41,8 @@ class BlockingWatch:
         self._state = state
         self._header = r.Header(0, 0, Revision(0), 0)
         self._connection: NodeConnection | None = None
+        self._random = Random()
+        self._refusals = 0
         self._batches: deque[r.Batch] = deque()
         self._is_closed = False
 
@@ -78,7 +83,7 @@ class BlockingWatch:
             try_until = time.monotonic() + _TRY_S
             try:
                 self._wait(try_until if deadline is None else min(try_until, deadline))
-            except (TimeoutError, ConnectionFailed):
+            except (TimeoutError, ConnectionFailed, Unavailable):
                 if deadline is not None and time.monotonic() >= deadline:
                     raise TimeoutError(f"no event within {timeout:g} s") from None
         return self._batches.popleft()
@@ -127,11 +132,25 @@ class BlockingWatch:
             self._state.created(result[1])
         except (LinkClosed, ProtocolViolation):
             connection.close()
+        except ApiError as error:
+            connection.close()
+            if not is_clear_refusal(error):
+                raise
+            # S30: another node, or this one later, serves the watch; only its creator is told, at the end of its time.
+            self._pause(error, deadline)
         except BaseException:
             connection.close()
             raise
         else:
+            self._refusals = 0
             self._connection = connection
+
+    def _pause(self, refusal: ApiError, deadline: float) -> None:
+        self._refusals += 1
+        pause_s = refusal_pause_s(self._refusals, self._random)
+        if time.monotonic() + pause_s >= deadline:
+            raise refusal
+        time.sleep(pause_s)
 
     def _take_all(self, notifications: list[Any]) -> None:
         for notification in notifications:

@@ -37,7 +37,8 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
     `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence; `timeout`
     is in seconds and holds for each call that names none, and for connecting; `name` shows up in the nodes' logs.
     `random` and `dial` are for tests. Raises `ValueError` for an endpoint that cannot be one; entering raises
-    `ConnectionFailed` if none can be reached. What the body raises leaves it as it is, not in a group.
+    `ConnectionFailed` if none can be reached, `Unavailable` if there is no cluster yet. What the body raises leaves it
+    as it is, not in a group.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
             with trio.move_on_after(self._driver.timeout):
                 await keeping.connected.wait()
             if not keeping.connected.is_set():
-                raise unreachable(self._driver.timeout, self._driver.core.rotation.explain())
+                raise unreachable(self._driver.timeout, self._driver.core.rotation)
         except BaseException:
             await self._stop()
             raise
@@ -220,7 +221,7 @@ class Client:
         timeout: float | None = None,
     ) -> r.TxnResponse:
         """Run `then` if all of `when` hold, else `orelse`, at one revision."""
-        return await self._run(verbs.txn(when, then, orelse), timeout)
+        return await self._run(verbs.txn(when, then, orelse, self._core.revision), timeout)
 
     async def update(
         self, key: Key, change: Callable[[bytes | None], bytes | None], *, timeout: float | None = None

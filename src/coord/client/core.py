@@ -16,7 +16,14 @@ from attrs import define, field
 
 from coord.client.calls import NEVER, Call, Connection, Subscription
 from coord.client.endpoints import Rotation, refusal_pause_s
-from coord.client.failing import is_clear_refusal, lost_after_sending, timed_out, unreachable
+from coord.client.failing import (
+    REFUSALS_BEFORE_MOVING,
+    has_no_leader,
+    is_clear_refusal,
+    lost_after_sending,
+    timed_out,
+    unreachable,
+)
 from coord.client.watches import Watches
 from coord.errors import ApiError, ProtocolViolation
 from coord.limits import REQUESTS_OPEN_PER_CONNECTION
@@ -173,7 +180,7 @@ class ClientCore:
         is_sent = call.connection is not None
         error: Exception = timed_out(timeout, call.is_write, is_sent, call.refusal)
         if not is_sent and self.active is None:
-            error = unreachable(timeout, self.rotation.explain())
+            error = unreachable(timeout, self.rotation)
         self._withdraw(call)
         self._finish(call, error)
 
@@ -276,6 +283,8 @@ class ClientCore:
             self._finish(call, error)
             return
         connection.refusals += 1
+        if has_no_leader(error):
+            connection.refusals = max(connection.refusals, REFUSALS_BEFORE_MOVING)
         call.refusal = error
         self.rest(call, now)
 

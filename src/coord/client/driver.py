@@ -15,7 +15,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 
 from coord.client.calls import NEVER, Call, Connection, Subscription
 from coord.client.core import ClientCore
-from coord.client.failing import timed_out, unreachable
+from coord.client.failing import REFUSALS_BEFORE_MOVING, timed_out, unreachable
 from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
 from coord.limits import SEND_BUFFER_HIGH_BYTES
 from coord.protocol.client_protocol import milliseconds
@@ -23,7 +23,6 @@ from coord.protocol.ops import Method
 from coord.transport.link import Link, LinkClosed
 
 _PROGRESS: Final = int(Method.WATCH_PROGRESS)
-REFUSALS_BEFORE_MOVING: Final = 2
 
 
 @define(eq=False)
@@ -118,7 +117,7 @@ class Driver:
 
     def _late(self, subscription: Subscription, timeout: float) -> CoordError:
         if self.core.active is None:
-            return unreachable(timeout, self.core.rotation.explain())
+            return unreachable(timeout, self.core.rotation)
         refusal: ApiError | None = subscription.call.refusal if subscription.call else None
         return timed_out(timeout, False, True, refusal)
 

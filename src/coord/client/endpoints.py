@@ -96,6 +96,8 @@ class Rotation:
     failures: dict[Endpoint, str] = field(factory=dict)
     """Why the last try of each endpoint failed; empty for one that was reached since."""
     leader_id: int = 0
+    turned_away: str = ""
+    """What a node said that takes no clients yet, since the last that was reached."""
     _members: dict[Endpoint, int] = field(factory=dict)
     _next: int = 0
     _failed_in_row: int = 0
@@ -123,6 +125,7 @@ class Rotation:
         """Note that `endpoint` answered, as `member_id`."""
         self._members[endpoint] = member_id
         self.failures.pop(endpoint, None)
+        self.turned_away = ""
         self._failed_in_row = 0
 
     def failed(self, endpoint: Endpoint, reason: str, *, is_standby: bool = False) -> None:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from coord.errors import ApiError, ConnectionFailed, DeadlineExceeded, OutcomeUnknown, Unavailable
+from coord.client.endpoints import Rotation
+from coord.errors import (
+    ApiError,
+    ConnectionFailed,
+    CoordError,
+    DeadlineExceeded,
+    OutcomeUnknown,
+    Unavailable,
+    no_leader,
+)
 
 TIMEOUT_DEFAULT_S: Final = 5.0
+REFUSALS_BEFORE_MOVING: Final = 2
+"""A node that refused so often in a row is left for another."""
 
 
 def is_clear_refusal(error: ApiError) -> bool:
@@ -32,9 +43,19 @@ def timed_out(timeout: float, is_write: bool, is_sent: bool, refusal: ApiError |
     return DeadlineExceeded(f"no answer within {timeout:g} s")
 
 
-def unreachable(timeout: float, explanation: str) -> ConnectionFailed:
-    """No endpoint could be reached within `timeout` seconds; `explanation` names each and why."""
-    return ConnectionFailed(f"no endpoint reached within {timeout:g} s: {explanation}")
+def unreachable(timeout: float, rotation: Rotation) -> CoordError:
+    """No endpoint served within `timeout` seconds; the error names each and why.
+
+    Where a node was reached but turned the client away, for want of a cluster, what it said is the error.
+    """
+    if rotation.turned_away:
+        return Unavailable(rotation.turned_away)
+    return ConnectionFailed(f"no endpoint reached within {timeout:g} s: {rotation.explain()}")
+
+
+def has_no_leader(error: ApiError) -> bool:
+    """Tell whether the node waited for a leader in vain: another member may have one."""
+    return error.text.startswith(no_leader().text)
 
 
 def other_cluster(known: int, found: int) -> str:

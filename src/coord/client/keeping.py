@@ -16,7 +16,7 @@ from coord.errors import ProtocolViolation
 from coord.limits import HANDSHAKE_TIMEOUT_S, REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
 from coord.protocol import client_protocol as protocol
 from coord.protocol.ops import SUBPROTOCOL
-from coord.transport.link import Link, LinkClosed, LinkFailed
+from coord.transport.link import CLOSE_TRY_LATER, Link, LinkClosed, LinkFailed
 from coord.transport.websocket import open_link
 
 Dial = Callable[[Endpoint, float], Awaitable[Link]]
@@ -95,6 +95,8 @@ class Keeping:
             is_kept = await self._greet(Connection(endpoint), link, timeout)
         except (LinkClosed, ProtocolViolation) as error:
             rotation.failed(endpoint, str(error), is_standby=is_standby)
+            if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
+                rotation.turned_away = error.reason
         finally:
             if not is_kept:
                 link.abort()

@@ -93,6 +93,9 @@ _RANGE_DEFAULTS: tuple[tuple[str, Any], ...] = (
     ("max_create_revision", 0),
 )
 
+_RANGE_ITEMS = 2 + len(_RANGE_DEFAULTS) + 1
+"""A serializable range has them all: its last is the revision that the client has seen."""
+
 
 def range_arguments(key: Key, options: RangeOptions, seen: int) -> list[Any]:
     """Return coord.cddl's `range`; `seen` is the highest revision that this client has seen.
@@ -137,11 +140,25 @@ def range_(key: Key, options: RangeOptions, seen: int) -> Verb[r.RangeResponse]:
     return Verb(False, Method.RANGE, range_arguments(key, options, seen), _range)
 
 
-def txn(when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation]) -> Verb[r.TxnResponse]:
-    """A transaction; one that only reads is a request, which can be retried."""
+def txn(
+    when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation], seen: int = 0
+) -> Verb[r.TxnResponse]:
+    """A transaction; one that only reads is a request, which can be retried.
+
+    `seen` is the highest revision that this client has seen.
+    """
     is_write = any(operation.code is not Op.RANGE for operation in (*then, *orelse))
+    if not is_write:
+        then, orelse = ([_not_before(seen, operation) for operation in branch] for branch in (then, orelse))
     arguments = txn_arguments(when, then, orelse)
     return Verb(is_write, Op.TXN if is_write else Method.TXN, arguments, _txn)
+
+
+def _not_before(seen: int, operation: Operation) -> Operation:
+    # S29: only here is it known what the client has seen; the operation was made without one.
+    if len(operation.arguments) != _RANGE_ITEMS:
+        return operation
+    return Operation(operation.code, [*operation.arguments[:-1], max(seen, operation.arguments[-1])])
 
 
 def compare_and_set(key: Key, current: KeyValue | None, value: bytes | None) -> Verb[r.TxnResponse]:

@@ -9,6 +9,7 @@ from attrs import define
 
 from coord.client import responses as r
 from coord.client.calls import NEVER, Call, Connection, Subscription
+from coord.client.failing import REFUSALS_BEFORE_MOVING
 from coord.client.responses import Batch
 from coord.client.watching import RESUME_REASONS
 from coord.errors import ApiError, Code, compacted
@@ -137,8 +138,8 @@ class Watches:
             if compact_revision > 0:
                 self.fail(subscription, compacted(compact_revision))
             elif reason in RESUME_REASONS:
-                # S30: the watch goes on, and where calls are sent is for the core to choose anew.
-                connection.refusals += 1
+                # S30: the watch goes on, elsewhere if another connection stands.
+                connection.refusals = max(connection.refusals + 1, REFUSALS_BEFORE_MOVING)
                 self.desk.rest(self._create(subscription), now)
             else:
                 self.fail(subscription, ApiError(reason, code=Code.CANCELED))

@@ -29,7 +29,7 @@ Serve = Callable[[], bytes | Generator[None, None, bytes] | None]
 _BEHIND_S = 1.0
 _ROUND_RETRY_S = 0.5
 """A round that is not confirmed by then is started anew: what asks the leader for it may have been lost."""
-_EXPIRY_INTERVAL_S = 0.1
+_EXPIRY_INTERVAL_S = 0.05
 """Deadlines are looked at no more often, since that walks over all that waits."""
 _SERVED_PER_LOOK = 64
 
@@ -86,6 +86,9 @@ class Reader:
     _has_lost: bool = False
     """A round was lost: the next is started at a tick, so that a leader that cannot confirm is not asked in a loop."""
     _round_began: float = 0.0
+    _old_count: int = 0
+    """So many of `waiting` were there when it was last looked for a leader in vain."""
+    _looked_at: float = 0.0
     _next_expiry: float = 0.0
     _rounds: dict[int, list[Read]] = field(factory=dict)
     _confirmed: deque[tuple[int, int]] = field(factory=deque)
@@ -159,6 +162,25 @@ class Reader:
             if reads := self._rounds.pop(round_id, None):
                 self.waiting[:0] = reads
                 self._has_lost = True
+
+    def leaderless(self, now: float, patience_s: float) -> None:
+        """Refuse what has waited for `patience_s` or more; called at every tick of a member without a leader.
+
+        Nothing was done, so that a client that knows another member goes there while it has time left.
+        """
+        since_s = now - self._looked_at
+        if since_s < patience_s:
+            return
+        if since_s > 2 * patience_s:
+            self._old_count = 0  # of another time without a leader
+        self._looked_at = now
+        old, self.waiting = self.waiting[: self._old_count], self.waiting[self._old_count :]
+        for read in old:
+            if read.sink is NOBODY:
+                self.waiting.append(read)
+            else:
+                self._fail(read, self.no_leader())
+        self._old_count = len(self.waiting)
 
     def hold(self) -> None:
         """Look at the state no more until `go_on`: it is being replaced. What was being served is served anew then."""

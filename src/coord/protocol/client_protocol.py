@@ -26,6 +26,9 @@ WriteId = tuple[int, int]
 FRAME_BYTES_AIM: Final = 256 * 1024
 """A batch is cut where it would grow beyond this: a node reads a frame whole before it serves any of it."""
 
+_ANSWER_SHARE: Final = 0.1
+_ANSWER_S_MAX: Final = 0.3
+
 _REQUESTS: Final = int(ClientMessage.REQUESTS)
 _WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
 
@@ -64,8 +67,11 @@ class Goodbye:
 
 
 def milliseconds(seconds: float) -> int:
-    """Return a timeout as a node takes it."""
-    return int(min(max(seconds * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
+    """Return what a node is told of a caller's timeout: a little less, so that its answer comes before the end.
+
+    A node knows why it did not get to it in time, and whether a write was proposed; the client does not.
+    """
+    return int(min(max((seconds - min(seconds * _ANSWER_SHARE, _ANSWER_S_MAX)) * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
 
 
 def hello(name: str, cluster_id: int) -> bytes:

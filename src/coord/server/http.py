@@ -1,4 +1,4 @@
-"""Plain HTTP on the client port: health checks as etcd has them, metrics, version."""
+"""Plain HTTP on the client port: health checks as etcd has them, old and new, metrics, version."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Pages:
             return self._health(root, rest, request.query)
         page = self._pages().get(request.path)
         if page is None:
-            text = "coord serves /livez /readyz /metrics /version, and WebSocket links at /\n"
+            text = "coord serves /livez /readyz /health /metrics /version, and WebSocket links at /\n"
             return HttpResponse(404, text.encode())
         return page()
 
     def _pages(self) -> dict[str, Callable[[], HttpResponse]]:
-        return {"/metrics": self._metrics, "/version": self._version}
+        return {"/metrics": self._metrics, "/version": self._version, "/health": self._old_health}
 
     def _metrics(self) -> HttpResponse:
         return HttpResponse(200, (render(self.metrics) + render_process()).encode(), CONTENT_TYPE)
@@ -51,6 +51,17 @@ class Pages:
     def _version(self) -> HttpResponse:
         version = {"coordserver": __version__, "coordcluster": __version__}
         return HttpResponse(200, json.dumps(version).encode() + b"\n", "application/json")
+
+    def _old_health(self) -> HttpResponse:
+        """Answer as etcd's /health does: one word, and the reason."""
+        failed = {check: error for check, error in self.node.health().items() if error is not None}
+        if failed:
+            self.metrics.server_health_failures += 1
+            for check, error in failed.items():
+                self.log("http.check.failed", check=check, reason=error.text)
+        reason = "; ".join(error.text for error in failed.values())
+        page = {"health": "false" if failed else "true", "reason": reason}
+        return HttpResponse(503 if failed else 200, json.dumps(page).encode() + b"\n", "application/json")
 
     def _health(self, root: str, name: str, query: str) -> HttpResponse:
         """Answer all checks, or the one that the path names.

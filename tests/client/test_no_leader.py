@@ -1,0 +1,131 @@
+"""Clients of a member that has no leader: they go elsewhere while they have time left, and else are told the reason."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+
+from coord.client import op
+from coord.client.client import connect
+from coord.client.endpoints import Endpoint
+from coord.errors import ConnectionFailed, Unavailable, no_leader
+from coord.protocol.ops import Notification
+from coord.transport.link import CLOSE_TRY_LATER, Link
+from coord.transport.memory import MemoryWire
+
+from . import test_blocking
+from .fake_node import FakeNode
+from .threaded_fakes import listening
+from .trio_fakes import Network, a_client, a_network, run, settle
+
+ALONE = "etcdserver: no leader: n1 waits for n2, n3"
+
+
+def test_the_first_refusal_for_want_of_a_leader_moves_a_client() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1", "n2:2")
+        async with a_client(network) as client:
+            await client.get("k")
+            await settle()
+            first = max(network.nodes, key=lambda name: len(network.nodes[name].frames))
+            network.nodes[first].refusals = [no_leader(f"n{number} waits") for number in range(100)]
+            await client.put("k", b"v")
+            assert len(network.nodes[first].refusals) == 99
+
+    run(test)
+
+
+@pytest.mark.parametrize("in_a_fragment", [False, True])
+def test_a_watch_that_lost_its_leader_goes_on_elsewhere_without_a_gap_or_a_double(in_a_fragment: bool) -> None:
+    """S30."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        state = FakeNode()
+        network = Network(nursery, {"n1:1": state, "n2:2": state})
+        async with a_client(network) as client, client.watch("k", prefix=True) as watch:
+            await settle()
+            state.put(b"k1", b"1")
+            first, standby = state.sessions
+            (watch_id,) = first.watches
+            if in_a_fragment:
+                event = [0, [b"k2", 3, 3, 1, 0, b"2"], None]
+                first.send_notifications([[int(Notification.EVENTS), [watch_id], 3, [event], True]])
+            first.watches.clear()
+            state.put(b"k2", b"2")
+            first.send_notifications([[int(Notification.CANCELED), [watch_id], 0, no_leader().text]])
+            await settle()
+            await trio.sleep(0.1)
+            assert not first.watches
+            assert standby.watches, "it went to the other member at once"
+            state.put(b"k3", b"3")
+            got = [await watch.__anext__() for _ in range(3)]
+            assert [(batch.revision, len(batch.events)) for batch in got] == [(2, 1), (3, 1), (4, 1)]
+
+    run(test)
+
+
+def test_a_node_without_a_cluster_says_whom_it_waits_for() -> None:
+    async def dial(endpoint: Endpoint, timeout: float) -> Link:
+        await trio.lowlevel.checkpoint()
+        wire = MemoryWire(client="client", server=str(endpoint))
+        wire.server.close(CLOSE_TRY_LATER, ALONE)
+        return wire.client
+
+    async def test(nursery: trio.Nursery) -> None:
+        with pytest.raises(Unavailable) as caught:
+            async with connect("n1:1", random=Random(1), dial=dial, timeout=2.0):
+                pass
+        assert caught.value.text == ALONE
+
+    run(test)
+
+
+def test_what_turned_a_client_away_is_forgotten_once_it_was_served() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        async with a_client(network, timeout=1.0) as client:
+            client._core.rotation.turned_away = ALONE
+            network.cut("n1:1", is_down=False)
+            await client.get("k")
+            network.cut("n1:1")
+            with pytest.raises(ConnectionFailed):
+                await client.get("k")
+
+    run(test)
+
+
+def test_a_blocking_watch_is_created_again_where_there_is_a_leader() -> None:
+    node, other = FakeNode(), FakeNode()
+    with listening(node, other) as (one, two), test_blocking.a_client(one, two) as client:
+        watch = client.watch("k", timeout=5)
+        (session,) = [*node.sessions, *other.sessions]
+        carrier = one if session.node is node else two
+        rest = two if carrier is one else one
+        with carrier.lock:
+            (watch_id,) = session.watches
+            session.watches.clear()
+            session.send_notifications([[int(Notification.CANCELED), [watch_id], 0, no_leader().text]])
+            carrier.node.refusals = [no_leader(ALONE)] * 100
+        rest.node.refusals = [no_leader(ALONE)] * 2
+        with pytest.raises(TimeoutError):
+            watch.next(1.0)
+        rest.put(b"k", b"v")
+        assert watch.next(5.0).revision == 2
+        watch.close()
+
+
+def test_a_serializable_transaction_does_not_go_back() -> None:
+    """S29: it tells the node what this client has seen, as a serializable read does."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        async with a_client(network) as client:
+            revision = await client.put("k", b"v")
+            await client.txn(then=[op.get("k", serializable=True), op.get("k")])
+            reads = network.nodes["n1:1"].reads
+            assert reads[0][13] == revision
+            assert len(reads[1]) < 14
+
+    run(test)
