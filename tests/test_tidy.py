@@ -57,6 +57,7 @@ HOMES = {
 
 FILE_LINES_MAX = 500
 FUNCTION_LINES_MAX = 60
+CATALOGUES = ("observe.events", "observe.peer_events")
 EVENT_NAME = re.compile(r"[a-z]+\.[a-z_]+\.[a-z_]+")
 
 
@@ -266,7 +267,7 @@ def test_every_event_that_is_logged_is_in_the_catalogue() -> None:
     areas = {name.partition(".")[0] for name in CATALOGUE}
     wrong = [
         f"{module.at(node)}: {text}"
-        for module in outside("observe.events")
+        for module in outside(*CATALOGUES)
         for node, text in strings(module)
         if EVENT_NAME.fullmatch(text) and text.partition(".")[0] in areas and text not in CATALOGUE
     ]
@@ -275,7 +276,7 @@ def test_every_event_that_is_logged_is_in_the_catalogue() -> None:
 
 def test_every_event_is_logged_with_the_fields_of_the_catalogue() -> None:
     wrong = []
-    for module in outside("observe.events"):
+    for module in outside(*CATALOGUES):
         for node in ast.walk(module.tree):
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
@@ -289,7 +290,7 @@ def test_every_event_is_logged_with_the_fields_of_the_catalogue() -> None:
 
 
 def test_every_event_of_the_catalogue_is_logged_somewhere() -> None:
-    logged = {text for module in outside("observe.events", "cli.dev_words") for _, text in strings(module)}
+    logged = {text for module in outside(*CATALOGUES, "cli.dev_words") for _, text in strings(module)}
     assert not sorted(CATALOGUE.keys() - logged)
 
 

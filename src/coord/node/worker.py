@@ -9,12 +9,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import trio
 
 CLOSE_TIMEOUT_S = 1.0
 
+T = TypeVar("T")
 Job = Callable[[], Any]
 Done = Callable[[BaseException | None], None]
 
@@ -27,6 +28,27 @@ class Worker(Protocol):
 
     def close(self) -> bool:
         """Finish what was submitted and end; False if a job hangs, on a disk that does not answer."""
+
+
+async def work(worker: Worker, job: Callable[[], T]) -> T:
+    """Run `job` on a worker and return what it returns, or raise what it raises.
+
+    If this call is cancelled the job is still done, some time; what undoes it is a job behind it.
+    """
+    outcome: list[T] = []
+    failure: BaseException | None = None
+    is_done = trio.Event()
+
+    def take(error: BaseException | None) -> None:
+        nonlocal failure
+        failure = error
+        is_done.set()
+
+    worker.submit(lambda: outcome.append(job()), take)
+    await is_done.wait()
+    if failure is not None:
+        raise failure
+    return outcome[0]
 
 
 class ThreadWorker:

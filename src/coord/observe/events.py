@@ -14,32 +14,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from coord.observe.kinds import EventSpec, Kind, Level
+from coord.observe.kinds import Collector, EventSpec, Kind
+from coord.observe.peer_events import PEER_EVENTS
 
 INT, FLOAT, BOOL, TEXT, TEXTS, ID, IDS, KEY = Kind
 
-_COLLECTED: list[EventSpec] = []
-
-
-def _add(level: Level, limited: bool, name: str, meaning: str, fields: dict[str, Kind]) -> None:
-    _COLLECTED.append(EventSpec(name, level, meaning, fields, limited))
-
-
-def _debug(name: str, meaning: str, /, **fields: Kind) -> None:
-    _add(Level.DEBUG, False, name, meaning, fields)
-
-
-def _info(name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
-    _add(Level.INFO, limited, name, meaning, fields)
-
-
-def _warn(name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
-    _add(Level.WARN, limited, name, meaning, fields)
-
-
-def _error(name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
-    _add(Level.ERROR, limited, name, meaning, fields)
-
+_COLLECTED: Final = Collector()
+_debug, _info, _warn, _error = _COLLECTED.debug, _COLLECTED.info, _COLLECTED.warn, _COLLECTED.error
 
 # The process and the node.
 _info("node.process.started", "The process begins to serve.", version=TEXT, python=TEXT, pid=INT, data_dir=TEXT)
@@ -334,97 +315,6 @@ _warn(
 )
 _info("watch.stream.ended", "This node cannot serve watches now, and ends them all.", watches=INT, reason=TEXT)
 
-# Links between members.
-_info("peer.link.opened", "This node's link to a member stands.", member=ID, name=TEXT, url=TEXT, boot=INT)
-_info("peer.link.accepted", "A member's own link was let in.", member=ID, name=TEXT, peer=TEXT, boot=INT)
-_warn(
-    "peer.link.lost",
-    "A link with a member ended: `out` is this node's own, `in` the member's.",
-    member=ID,
-    name=TEXT,
-    direction=TEXT,
-    end=TEXT,
-    reason=TEXT,
-)
-_warn(
-    "peer.link.failed",
-    "A member cannot be reached; said at the first try, and then ever more rarely.",
-    member=ID,
-    name=TEXT,
-    error=TEXT,
-    is_refused=BOOL,
-    attempts=INT,
-    ms=FLOAT,
-)
-_warn(
-    "peer.process.gone",
-    "A member's link broke and its port refuses another: its process has died.",
-    member=ID,
-    name=TEXT,
-    error=TEXT,
-)
-_error(
-    "peer.link.refused",
-    "A member does not let this node in; the text says what to do.",
-    member=ID,
-    name=TEXT,
-    code=TEXT,
-    reason=TEXT,
-)
-_warn(
-    "peer.hello.refused",
-    "Somebody who said hello on the members' port is not let in, and why.",
-    limited=True,
-    peer=TEXT,
-    member=ID,
-    name=TEXT,
-    code=TEXT,
-    reason=TEXT,
-)
-_warn(
-    "peer.message.refused",
-    "A member sent what the protocol forbids, and its link was ended.",
-    limited=True,
-    member=ID,
-    peer=TEXT,
-    error=TEXT,
-)
-_warn(
-    "peer.link.congested",
-    "A member takes its messages slowly: entries are dropped, and sent again later.",
-    limited=True,
-    member=ID,
-    name=TEXT,
-    dropped=INT,
-    buffered_bytes=INT,
-)
-_error(
-    "peer.task.failed",
-    "A mistake in coord's code ended a link between members: please report it.",
-    limited=True,
-    member=ID,
-    name=TEXT,
-    error=TEXT,
-)
-
-_info("peer.listener.opened", "Members can connect here.", url=TEXT)
-_warn(
-    "peer.listener.paused",
-    "No link of a member can be taken for a moment.",
-    limited=True,
-    url=TEXT,
-    error=TEXT,
-    ms=FLOAT,
-)
-_warn(
-    "peer.connection.refused",
-    "Not let in at the members' port, and why.",
-    limited=True,
-    peer=TEXT,
-    status=INT,
-    reason=TEXT,
-)
-
 # Clients.
 _info("client.listener.opened", "Clients can connect here.", url=TEXT)
 _warn(
@@ -471,9 +361,10 @@ _error(
     reason=TEXT,
 )
 
-CATALOGUE: Final[dict[str, EventSpec]] = {spec.name: spec for spec in _COLLECTED}
+_ALL: Final = [*_COLLECTED.specs, *PEER_EVENTS.specs]
+CATALOGUE: Final[dict[str, EventSpec]] = {spec.name: spec for spec in _ALL}
 """Every event by its name."""
-assert len(CATALOGUE) == len(_COLLECTED)
+assert len(CATALOGUE) == len(_ALL)
 
 
 class MalformedEventError(ValueError):

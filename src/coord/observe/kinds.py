@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import IntEnum, StrEnum
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 LIMITED_PER_S: Final = 10
 """How many lines a second a limited event may write."""
@@ -47,6 +47,29 @@ class EventSpec:
     meaning: str
     fields: dict[str, Kind]
     limited: bool = False
+
+
+@define
+class Collector:
+    """Gathers a part of the catalogue: a call for each event, with its name, meaning, and fields by kind."""
+
+    specs: list[EventSpec] = field(factory=list)
+
+    def debug(self, name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
+        """Add an event for those who look for a mistake."""
+        self.specs.append(EventSpec(name, Level.DEBUG, meaning, fields, limited))
+
+    def info(self, name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
+        """Add an event of the ordinary course of things."""
+        self.specs.append(EventSpec(name, Level.INFO, meaning, fields, limited))
+
+    def warn(self, name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
+        """Add an event that somebody may have to do something about."""
+        self.specs.append(EventSpec(name, Level.WARN, meaning, fields, limited))
+
+    def error(self, name: str, meaning: str, /, *, limited: bool = False, **fields: Kind) -> None:
+        """Add an event that somebody has to do something about."""
+        self.specs.append(EventSpec(name, Level.ERROR, meaning, fields, limited))
 
 
 def clip(text: str | BaseException) -> str:
