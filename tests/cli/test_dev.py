@@ -41,8 +41,10 @@ def test_an_event_is_told_in_words_with_names_for_ids_and_its_other_fields() -> 
     )
     assert line == (
         "03:04:05.678 n2  asks for votes: the leader is silent  "
-        "raft.election.started term=4 pre=false voters=n1,n2 last_index=7"
+        "raft.election.started term=4 voters=n1,n2 last_index=7"
     )
+    granted = told(record("raft.vote.granted", pre=True, candidate="a"), "36", {"a": "n1"}, is_colored=False)
+    assert granted == "03:04:05.678 n2  gives n1 its pre-vote  raft.vote.granted term=4"
 
 
 def test_an_event_without_words_is_told_by_its_name() -> None:

@@ -19,12 +19,29 @@ WORDS: Final[Mapping[str, str]] = {
     "node.shutdown.started": "is asked to stop ({reason})",
     "node.shutdown.finished": "has stopped in order",
     "cluster.identity.created": "a new cluster begins",
-    "raft.role.changed": "is {to_role} now, was {from_role}: {reason}",
-    "raft.election.started": "asks for votes: {reason}",
+    "cluster.member.added": "{name} is a member now",
+    "cluster.member.promoted": "{name} votes now",
+    "cluster.member.removed": "{name} is no member any more",
+    "raft.leader.found": "follows {leader}",
+    "raft.leader.lost": "follows {leader} no more: {reason}",
+    "raft.campaign.planned": "will ask for votes soon: {reason}",
+    "raft.election.started": "asks for {pre}votes: {reason}",
     "raft.election.won": "has {votes} votes, {quorum} were needed",
+    "raft.election.lost": "gets no quorum: {votes} {pre}votes, {refusals} refusals",
+    "raft.vote.granted": "gives {candidate} its {pre}vote",
+    "raft.vote.refused": "refuses {candidate} its {pre}vote: {reason}",
+    "raft.quorum.lost": "hears too few others to lead",
+    "raft.role.changed": "is {to_role} now, was {from_role}: {reason}",
+    "raft.transfer.started": "hands the lead over to {to}",
+    "peer.link.opened": "reaches {name}",
+    "peer.link.lost": "loses a link with {name}: {reason}",
+    "peer.link.failed": "cannot reach {name}: {error}",
+    "peer.link.refused": "is not let in by {name}: {reason}",
+    "peer.process.gone": "sees that {name}'s process has died",
+    "snapshot.transfer.started": "sends {member} the whole state, {bytes} bytes",
+    "snapshot.state.installed": "takes over the state of index {index}",
     "alarm.state.raised": "alarm {alarm}: {reason}",
     "alarm.state.cleared": "alarm {alarm} is over: {reason}",
-    "lease.clock.started": "counts the time of {leases} leases",
 }
 """The decisions, in words; their fields stand in braces. These are shown, and whatever warns; others only on demand."""
 
@@ -44,7 +61,7 @@ def told(record: Mapping[str, Any], color: str, names: Mapping[str, str], is_col
     fields = {name: _shown(value, names) for name, value in record.items() if name not in _OMITTED}
     template = WORDS.get(record["event"], "")
     used = {name for _, name, _, _ in Formatter().parse(template) if name}
-    words = template.format_map(_Given(fields))
+    words = template.format_map(_Given({**fields, "pre": "pre-" if record.get("pre") else ""}))
     rest = " ".join(f"{name}={value}" for name, value in fields.items() if name not in used)
     clock = record["ts"][11:23]
     text = painted(words or record["event"], _LEVEL_COLORS.get(record["level"], ""), is_colored)
