@@ -1,6 +1,6 @@
-"""Checks decoded CBOR against coord.cddl: what a schema is worth is what it refuses.
+"""Checks decoded CBOR against coord.cddl and peer.cddl: what a schema is worth is what it refuses.
 
-The parser is a library's; of CDDL's types this knows those that coord.cddl uses, and raises for any other.
+The parser is a library's; of CDDL's types this knows those that these two use, and raises for any other.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Schema:
     @classmethod
     def of_coord(cls) -> Schema:
         return cls((resources.files("coord.protocol") / "coord.cddl").read_text("utf-8"))
+
+    @classmethod
+    def of_peers(cls) -> Schema:
+        return cls((resources.files("coord.protocol") / "peer.cddl").read_text("utf-8"))
 
     def allows(self, rule: str, value: Any) -> bool:
         """Tell whether `value` is what `rule` describes."""
