@@ -115,7 +115,8 @@ class Replication:
             return
         progress.round = max(progress.round, reply.round)
         progress.is_paused = False
-        if progress.stage is Stage.REPLICATE and progress.is_stalled():
+        is_in_log = progress.next_index > self._state.log.base_index
+        if progress.stage is Stage.REPLICATE and is_in_log and progress.is_stalled():
             self._append(reply.sender, progress, (), _ASK)
 
     def link_up(self, member: int) -> None:
