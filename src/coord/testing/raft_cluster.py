@@ -45,6 +45,8 @@ class Cluster:
     disk_us: tuple[int, int] = (0, 0)
     apply_us: tuple[int, int] = (0, 0)
     snapshot_loss: float = 0.0
+    break_us: tuple[int, int] = (0, 5 * MS)
+    """How long it takes to learn that a process is gone and its port refuses."""
     slow_disks: dict[int, int] = field(factory=dict)
     """Members whose disks take so many times as long."""
     cut: set[tuple[int, int]] = field(factory=set)
@@ -86,7 +88,7 @@ class Cluster:
         for member in sorted(voters | learners):
             self.add_host(member, bootstrap)
         for member in sorted(voters | learners):
-            if member <= options.voters - options.absent:
+            if member <= options.voters - options.absent or member in learners:
                 self.start(self.hosts[member])
 
     # Machines.
@@ -99,6 +101,14 @@ class Cluster:
     def live(self) -> list[Host]:
         """Return the hosts with a running process, also paused ones."""
         return [host for host in self.hosts.values() if host.raft is not None]
+
+    def able(self) -> set[int]:
+        """Return the members that can vote: a blank one gives no vote before it knows that it is not (S1)."""
+        return {
+            member
+            for member, host in self.hosts.items()
+            if member not in self.wiped and member not in host.recovered.configuration.blank
+        }
 
     def leader(self) -> Host | None:
         """Return the leader of the highest term, if any."""
@@ -151,7 +161,8 @@ class Cluster:
         for other in self.live():
             if is_refusing:
                 if self.is_open(other.member, host.member):
-                    self.push(self.chance.randrange(5 * MS), "link broken", other, other.boot, (host.member, True))
+                    after = self.chance.randrange(*self.break_us)
+                    self.push(after, "link broken", other, other.boot, (host.member, True))
             elif self.chance.random() < 0.5:
                 after = self.chance.randrange(self.options.election_us)
                 self.push(after, "link broken", other, other.boot, (host.member, False))
@@ -278,7 +289,8 @@ class Cluster:
         """Let the oldest write of a disk be durable after a while."""
         low, high = self.disk_us
         after = low + int(self.chance.random() * (high - low))
-        self.push(after * self.slow_disks.get(host.member, 1), "written", host, host.boot)
+        slow = min(after * self.slow_disks.get(host.member, 1), 4 * self.options.election_us)
+        self.push(max(after, slow), "written", host, host.boot)
 
     def apply_waits(self, host: Host) -> None:
         """Let what is committed be applied after a while."""

@@ -85,6 +85,11 @@ class Host:
     def __attrs_post_init__(self) -> None:
         self.image = self.disk.store
 
+    @property
+    def recovered(self) -> Image:
+        """The state with which a process would start now."""
+        return self.disk.received or self.disk.store
+
     def start(self) -> None:
         """Start a process on what the disk holds."""
         disk = self.disk

@@ -190,7 +190,7 @@ class Ledger:
         if first <= host.handed_index:
             if host.lead_term == raft.term:
                 raise Violation(f"I6: leader {host.member} overwrites its own entry {first}")
-            if first <= host.seen_commit:
+            if first <= host.handed_commit:
                 raise Violation(f"I5: {host.member} overwrites its committed entry {first}")
             self.count("entry overwritten")
         host.handed_index = last
@@ -264,7 +264,13 @@ class Ledger:
             return
         if host.member in host.image.configuration.blank:
             raise Violation(f"S1: {host.member} is blank and grants a vote to {message.to}")
-        if not message.is_pre and self.votes.get((host.member, message.term)) != message.to:
+        if message.is_pre:
+            return
+        key = (host.member, message.term)
+        if host.disk.state.term > message.term:
+            # A vote that shared its write with a later term's: the later term keeps it as well.
+            self.votes.setdefault(key, message.to)
+        if self.votes.get(key) != message.to:
             raise Violation(f"I7: {host.member} votes for {message.to} in term {message.term}, not durably")
 
     def _candidate_asks(self, host: Host) -> None:

@@ -55,8 +55,11 @@ class Liveness:
         self.faults.is_stopped = True
         cluster.handlers["work"] = lambda _, __: None
         cluster.handlers["heal"] = lambda _, __: None
+        cluster.handlers["stopped"] = lambda _, __: None
         cluster.delay_us, cluster.disk_us, cluster.apply_us = (100, 2 * MS), (100, 2 * MS), (50, 500)
         cluster.loss = cluster.late = cluster.duplication = cluster.snapshot_loss = 0.0
+        # Real links end behind what was sent on them.
+        cluster.break_us = (2 * MS, 5 * MS)
         cluster.slow_disks.clear()
         for member in sorted(cluster.parked):
             cluster.resume(cluster.hosts[member])
@@ -65,6 +68,8 @@ class Liveness:
         cluster.cut = self._cuts()
         for member in sorted(self.core):
             host = cluster.hosts[member]
+            if host.is_stopping and host.raft is not None:
+                cluster.crash(host, is_refusing=True)
             if host.raft is None:
                 cluster.start(host)
         for member in sorted(self.core):
@@ -81,13 +86,14 @@ class Liveness:
     def _choose_core(self) -> set[int]:
         """Return random members that are a quorum of every configuration that may still be in force somewhere."""
         hosts = self.cluster.hosts
+        able = self.cluster.able()
         members = sorted(hosts.keys() - self.cluster.wiped)
         self.chance.shuffle(members)
         wanted = self._configurations()
         core: set[int] = set()
         for member in members:
             core.add(member)
-            if all(is_quorum(configuration, core) for configuration in wanted) and self.chance.random() < 0.7:
+            if all(is_quorum(configuration, core & able) for configuration in wanted) and self.chance.random() < 0.7:
                 break
         return core
 
@@ -97,7 +103,7 @@ class Liveness:
         for host in self.cluster.hosts.values():
             if host.member in self.cluster.wiped:
                 continue
-            image = host.disk.received or host.disk.store
+            image = host.recovered
             if image.index or host.member in ledger.history[0][1].voters:
                 found += [image.configuration, host.image.configuration]
             entries = [*host.disk.entries, *(entry for write in host.disk.queue for entry in write.entries)]
@@ -106,8 +112,7 @@ class Liveness:
             for _, _, data in entries:
                 if data[:1] in {CONFIGURATION, CLUSTER}:
                     found.append(ledger.configurations[int(data[1:])])
-        # Whom no configuration counts cannot help one, and a blank member is believed to be so by all.
-        return [evolve(each, blank=each.blank) for each in found]
+        return found
 
     def _cuts(self) -> set[tuple[int, int]]:
         cut: set[tuple[int, int]] = set()

@@ -100,8 +100,8 @@ class Workload:
         return True
 
     def is_viable(self, configuration: Configuration) -> bool:
-        """Tell whether members that can come back are a quorum."""
-        return is_quorum(configuration, self.cluster.hosts.keys() - self.cluster.wiped)
+        """Tell whether members that can come back, and know that they are not blank, are a quorum."""
+        return is_quorum(configuration, self.cluster.able())
 
     def _draw(self, old: Configuration) -> Configuration | None:
         """Return a lawful next configuration: one voter more or less, or a joint one with up to two of each."""
