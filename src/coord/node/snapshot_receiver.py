@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Protocol
 
 import trio
-from attrs import define, field
+from attrs import define
 
 from coord.disk import Disk, File
 from coord.errors import (
@@ -25,8 +25,8 @@ from coord.errors import (
     ProtocolViolation,
 )
 from coord.limits import PEER_DIAL_TIMEOUT_S, SPACE_RESERVE_BYTES
+from coord.node.consensus import Log
 from coord.node.worker import Worker, work
-from coord.observe.log import Log
 from coord.protocol.messages import SnapshotReceived
 from coord.protocol.snapshot_protocol import (
     SnapshotChunk,
@@ -38,8 +38,6 @@ from coord.protocol.snapshot_protocol import (
 from coord.store.port import StorePort
 from coord.store.snapshot import PART_SUFFIX
 from coord.transport.link import CLOSE_INVALID_DATA, CLOSE_POLICY, Link, LinkClosed
-
-_PART: Final = f"received{PART_SUFFIX}"
 
 
 class NotTakenError(CoordError):
@@ -117,7 +115,8 @@ class SnapshotReceiver:
     log: Log
     is_installing: bool = False
     """True from the moment at which the file is whole until it is the state, or found of no use."""
-    _fetching: trio.CancelScope | None = field(default=None)
+    _fetching: trio.CancelScope | None = None
+    _count: int = 0
 
     async def receive(self, link: Link, sender: int) -> None:
         """Take a snapshot from a link whose hello is done, and answer what became of it."""
@@ -161,7 +160,9 @@ class SnapshotReceiver:
         if self._fetching is not None:
             self._fetching.cancel()
         scope = self._fetching = trio.CancelScope()
-        part = _Part(self.disk, self.directory / _PART)
+        self._count += 1
+        # A name of its own: what removes the file of the transfer before runs when it will.
+        part = _Part(self.disk, self.directory / f"received-{self._count}{PART_SUFFIX}")
         began = self.clock()
         self.log(
             "snapshot.receipt.started", member=head.sender, index=head.index, term=head.term, bytes=head.size_bytes

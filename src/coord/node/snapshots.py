@@ -13,9 +13,9 @@ from attrs import define, field
 from coord.disk import Disk, File
 from coord.errors import CoordError, DamageError, DiskFullError, ProtocolViolation
 from coord.limits import SNAPSHOT_BYTES_PER_S, SNAPSHOT_CHUNK_BYTES
+from coord.node.consensus import Log
 from coord.node.snapshot_receiver import NotTakenError, ReceivingNode, SnapshotReceiver
 from coord.node.worker import Worker, work
-from coord.observe.log import Log
 from coord.protocol.snapshot_protocol import (
     SnapshotChunk,
     SnapshotHead,
