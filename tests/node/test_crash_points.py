@@ -28,7 +28,7 @@ from coord.protocol.ops import Op
 from coord.protocol.ranges import parse_range
 from coord.raft.types import Entry, HardState
 from coord.testing.memory_backend import MemoryBackend
-from coord.testing.sim_node import SimClient, SimHost
+from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
 SEGMENT_BYTES = 16 * 1024
 IMAGES = 3
@@ -178,7 +178,7 @@ def long_run() -> list[int]:
 
 @pytest.mark.parametrize("seed", [*range(2), *(pytest.param(seed, marks=pytest.mark.sim) for seed in long_run())])
 def test_every_crash_point_recovers(seed: int) -> None:
-    host = SimHost(seed, segment_bytes=SEGMENT_BYTES)
+    host = SimHost(seed, SimSettings(segment_bytes=SEGMENT_BYTES))
     recorder = Recorder(host)
 
     async def scenario(host: SimHost, node: Node) -> None:
@@ -202,7 +202,7 @@ def test_every_crash_point_recovers(seed: int) -> None:
 
 def test_a_node_that_crashed_anywhere_serves_and_keeps_what_it_acknowledged() -> None:
     """The whole way: start, write, lose power at a random moment, start again, many times over."""
-    host = SimHost(99, segment_bytes=SEGMENT_BYTES)
+    host = SimHost(99, SimSettings(segment_bytes=SEGMENT_BYTES))
     chance = random.Random(99)
     promised: dict[bytes, int] = {}
     tried: dict[bytes, int] = {}

@@ -24,7 +24,7 @@ from coord.protocol.client_protocol import writes_frame
 from coord.protocol.ops import Method, Op
 from coord.protocol.server_protocol import Refused, Writes, decode_message
 from coord.testing.model import Model
-from coord.testing.sim_node import SimClient, SimHost
+from coord.testing.sim_node import SimClient, SimHost, SimSettings
 from coord.types import Revision
 
 MANY_OPS = 10_000
@@ -125,7 +125,7 @@ def test_a_node_serves_the_deepest_and_refuses_a_deeper_one() -> None:
         read = await client.request(Method.TXN, [[], [READ], [[20, [b"a"]]] * MANY_OPS])
         assert read[1][0][2][2] == 1
 
-    play(scenario, SimHost(1, options={"max_txn_ops": MANY_OPS}))
+    play(scenario, SimHost(1, SimSettings(options={"max_txn_ops": MANY_OPS})))
 
 
 @pytest.mark.parametrize("head", HEADS, ids=bytes.hex)

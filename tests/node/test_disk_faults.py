@@ -15,7 +15,7 @@ from coord.errors import ApiError, DiskError, NodeError, ResourceExhausted
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_disk import SyncFailure
-from coord.testing.sim_node import SimClient, SimHost
+from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
 from .conftest import Scenario, play
 
@@ -77,7 +77,7 @@ def test_a_sync_that_fails_ends_the_node_and_nothing_acknowledged_is_lost(style:
     """At every sync of a node's life, its start included; then its process or its machine starts again."""
     total = 0
     for number in SYNCS:
-        host = SimHost(number, segment_bytes=SEGMENT_BYTES)
+        host = SimHost(number, SimSettings(segment_bytes=SEGMENT_BYTES))
         host.disk.sync_failure, host.disk.fail_sync_at = style, number
         writers = Writers()
 
@@ -98,7 +98,7 @@ def test_a_sync_that_fails_ends_the_node_and_nothing_acknowledged_is_lost(style:
 def test_a_sync_that_fails_loses_nothing_even_if_nothing_unsynced_survives() -> None:
     """The cruellest power loss: an answer given before its own sync returned would show."""
     for number in SYNCS:
-        host = SimHost(number, segment_bytes=SEGMENT_BYTES)
+        host = SimHost(number, SimSettings(segment_bytes=SEGMENT_BYTES))
         writers = Writers()
 
         async def fail_later(host: SimHost, node: Node, number: int = number, writers: Writers = writers) -> None:
@@ -212,7 +212,7 @@ def test_quota_refuses_what_grows_and_clears_by_itself() -> None:
         await client.put(b"more", b"x")
         assert len(host.log.of("alarm.state.raised")) == len(host.log.of("alarm.state.cleared")) == 1
 
-    play(scenario, SimHost(1, options={"quota_bytes": 200_000}))
+    play(scenario, SimHost(1, SimSettings(options={"quota_bytes": 200_000})))
 
 
 def test_a_delete_in_a_frame_with_a_refused_put_goes_on() -> None:
@@ -227,7 +227,7 @@ def test_a_delete_in_a_frame_with_a_refused_put_goes_on() -> None:
         assert await client.get(b"fill00000") is None
         assert await client.get(b"big") is None
 
-    play(scenario, SimHost(1, options={"quota_bytes": 200_000}))
+    play(scenario, SimHost(1, SimSettings(options={"quota_bytes": 200_000})))
 
 
 def test_what_the_alarm_refuses_takes_no_room_in_the_log() -> None:
@@ -245,7 +245,7 @@ def test_what_the_alarm_refuses_takes_no_room_in_the_log() -> None:
 @pytest.mark.parametrize("left_bytes", [0, 100])
 def test_the_alarm_of_a_full_disk_is_raised_while_the_log_can_still_carry_it(left_bytes: int) -> None:
     """S16: the segment in use takes the alarm's entry, the deletes and what else makes room."""
-    host = SimHost(2, segment_bytes=2**20)
+    host = SimHost(2, SimSettings(segment_bytes=2**20))
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
@@ -277,7 +277,7 @@ def test_a_full_disk_never_stops_a_log_that_its_own_segments_can_serve(snapshot_
 
     With many entries between two syncs of the store, it is the full log that asks for the next.
     """
-    host = SimHost(4, snapshot_count=snapshot_count)
+    host = SimHost(4, SimSettings(snapshot_count=snapshot_count))
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

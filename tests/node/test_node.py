@@ -9,7 +9,7 @@ from tests.node.conftest import play
 from coord.errors import ApiError, Compacted, OutcomeUnknown, ResourceExhausted
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
-from coord.testing.sim_node import SimClient, SimHost
+from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
 
 def test_put_and_get() -> None:
@@ -214,7 +214,7 @@ def test_log_is_released_by_its_size_too(monkeypatch: pytest.MonkeyPatch) -> Non
         assert len(host.log.of("wal.segment.rolled")) > 50
         assert len(host.disk.list(host.medium.directory.parent / "wal")) < 20
 
-    play(scenario, SimHost(1, snapshot_count=1_000_000))
+    play(scenario, SimHost(1, SimSettings(snapshot_count=1_000_000)))
 
 
 def test_physical_compaction_is_answered_when_the_rows_are_gone() -> None:

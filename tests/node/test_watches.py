@@ -12,7 +12,7 @@ from tests.node.conftest import play
 from coord.errors import ApiError, Compacted
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
-from coord.testing.sim_node import SimClient, SimHost
+from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
 
 async def watch(client: SimClient, key: bytes, range_end: bytes = b"", start: int = 0, *rest: Any) -> tuple[int, int]:
@@ -215,7 +215,7 @@ def test_idle_watches_that_ask_are_told_the_revision() -> None:
         await trio.sleep(25)
         assert client.notifications == [[1, [asked], 2], [1, [asked], 2]]
 
-    play(scenario, SimHost(1, options={"progress_interval_s": 10.0}))
+    play(scenario, SimHost(1, SimSettings(options={"progress_interval_s": 10.0})))
 
 
 def test_cancel_answers_whether_there_was_one() -> None:

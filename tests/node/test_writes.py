@@ -8,7 +8,7 @@ from coord.codec import encode
 from coord.node.node import Node
 from coord.node.worker import Done, Job
 from coord.protocol.ops import Op
-from coord.testing.sim_node import SimClient, SimHost
+from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
 from .conftest import play
 
@@ -100,4 +100,4 @@ def test_a_write_that_is_too_large_is_refused_also_beside_others() -> None:
             answers.clear()
         assert await client.get(b"a") is None
 
-    play(scenario, SimHost(1, options={"max_request_bytes": 1000}))
+    play(scenario, SimHost(1, SimSettings(options={"max_request_bytes": 1000})))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from coord.limits import CATCH_UP_ENTRIES
-from coord.mvcc.machine import StateMachine
 from coord.node.applier import Applier
 from coord.node.calls import Calls
+from coord.node.changes import Changes
 from coord.node.compactor import AutoCompaction, Compactor
 from coord.node.consensus import Consensus, Outlets, Settings
 from coord.node.forwarding import Forwarder
@@ -18,15 +17,15 @@ from coord.node.leading import Leadership
 from coord.node.leases import LeaseReaper
 from coord.node.log_writer import LogWriter
 from coord.node.loop import Loop
-from coord.node.options import Options
-from coord.node.peer_side import NoPeers, PeerSide
+from coord.node.membership import Membership
+from coord.node.peer_side import PeerSide
+from coord.node.peers import Peers
 from coord.node.reads import Reader
 from coord.node.requests import Requests
 from coord.node.space import SpaceWatch
 from coord.node.standing import Standing
 from coord.node.waiters import Waiters
 from coord.node.watches import Broadcaster
-from coord.raft.types import Configuration
 from coord.types import Role
 from coord.wal.log import Wal
 
@@ -34,25 +33,16 @@ if TYPE_CHECKING:
     from coord.node.node import Node
 
 
-def configuration_of(machine: StateMachine, options: Options) -> Configuration:
-    """Return who votes."""
-    members = machine.members or {member.id: member for member in options.members}
-    voters = frozenset(member.id for member in members.values() if not member.is_learner)
-    learners = frozenset(members) - voters
-    blank = frozenset(member.id for member in members.values() if machine.cluster_id and not member.incarnation)
-    return Configuration(voters, learners, machine.outgoing, blank if len(voters) > 1 else frozenset())
-
-
 def connect(node: Node, wal: Wal) -> None:
     """Make the actors of `node`, and tell each whom it gives its work to."""
     node.loop = Loop(node.seams.clock, node.on_stall)
-    node.peers = NoPeers()
+    node.peer_side = PeerSide(node)
+    node.peers = Peers(node.seams.network, node.peer_side, node.seams.log, node.seams.clock, node.seams.chance)
     _connect_waiting(node)
     _connect_consensus(node)
     _connect_storage(node, wal)
     _connect_clients(node)
     _connect_leader(node)
-    _connect_peers(node)
     node.space.check()
     node.dial_members()
 
@@ -72,7 +62,7 @@ def _connect_waiting(node: Node) -> None:
         clock=seams.clock,
         log=seams.log,
         election_s=options.election_s,
-        on_leaderless=lambda reason: node.watches.cancel_all(reason),
+        on_leaderless=node.on_leaderless,
     )
     node.reader = Reader(
         machine,
@@ -214,6 +204,18 @@ def _connect_clients(node: Node) -> None:
     node.watches = Broadcaster(
         machine, node.outbox, seams.clock, seams.log, node.loop.wake, options.progress_interval_s
     )
+    node.membership = Membership(
+        member_id=options.member_id,
+        own=(options.incarnation, options.name, options.client_urls),
+        machine=machine,
+        raft=node.raft,
+        clock=seams.clock,
+        log=seams.log,
+        wake=node.loop.wake,
+        new_id=seams.new_id,
+        election_s=options.election_s,
+    )
+    node.changes = Changes(node.membership.change, seams.clock, node.outbox, lambda: machine.revision)
     node.auto_compaction = AutoCompaction(
         options.compaction_mode, options.compaction_retention, lambda: machine.revision
     )
@@ -228,6 +230,7 @@ def _connect_clients(node: Node) -> None:
         options.max_txn_ops,
         lambda: list(node.status().values()),
         calls=node.calls,
+        changes=node.changes,
     )
 
 
@@ -250,11 +253,7 @@ def _connect_leader(node: Node) -> None:
         wake=node.loop.wake,
         propose=node.consensus.propose_internal,
         new_id=seams.new_id,
-        founders=partial(list, options.members),
+        founders=lambda: node.membership.founders(options.members),
         on_lead=node.on_lead,
         on_unlead=node.on_unlead,
     )
-
-
-def _connect_peers(node: Node) -> None:
-    node.peer_side = PeerSide(node.seams.log, node.consensus, node.calls)

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from coord.errors import NodeError
 from coord.limits import PEER_FRAME_BYTES, PEER_REDIAL_S_MAX, PEER_REDIAL_S_MIN, PEER_SEND_BUFFER_HIGH_BYTES
-from coord.observe.log import Log
+from coord.node.consensus import Log
 from coord.protocol.hello import Purpose, Refusal, Welcome
 from coord.protocol.messages import Append, PeerMessage, Propose
 from coord.protocol.peer_protocol import encode_frame

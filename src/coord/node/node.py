@@ -14,8 +14,9 @@ from coord.mvcc.applied import Applied
 from coord.mvcc.machine import StateMachine
 from coord.node.applier import Applier
 from coord.node.calls import Calls
+from coord.node.changes import Changes
 from coord.node.compactor import AutoCompaction, Compactor, compact_body
-from coord.node.compose import configuration_of, connect
+from coord.node.compose import connect
 from coord.node.consensus import Consensus
 from coord.node.forwarding import Forwarder
 from coord.node.installation import Installation
@@ -24,9 +25,11 @@ from coord.node.leading import Leadership
 from coord.node.leases import LeaseReaper
 from coord.node.log_writer import LogWriter
 from coord.node.loop import Loop
+from coord.node.membership import Membership, configuration_of, is_member
 from coord.node.options import TICKS_PER_HEARTBEAT, Options, Seams
 from coord.node.outbox import Outbox
-from coord.node.peer_side import PeerSide, PeersPort
+from coord.node.peer_side import PeerSide
+from coord.node.peers import Peers
 from coord.node.ports import Sink
 from coord.node.reads import Reader
 from coord.node.recovery import recovered_log
@@ -68,6 +71,8 @@ class Node:
     log_writer: LogWriter = field(init=False)
     applier: Applier = field(init=False)
     leadership: Leadership = field(init=False)
+    membership: Membership = field(init=False)
+    changes: Changes = field(init=False)
     reader: Reader = field(init=False)
     leases: LeaseReaper = field(init=False)
     watches: Broadcaster = field(init=False)
@@ -78,7 +83,7 @@ class Node:
     calls: Calls = field(init=False)
     requests: Requests = field(init=False)
     auto_compaction: AutoCompaction = field(init=False)
-    peers: PeersPort = field(init=False)
+    peers: Peers = field(init=False)
     peer_side: PeerSide = field(init=False)
     installation: Installation = field(init=False)
     is_stopping: bool = False
@@ -88,6 +93,7 @@ class Node:
     """Set when a leader has once confirmed that what is applied here is current (S29)."""
     removed: trio.Event = field(factory=trio.Event)
     """Set when this member is no longer one of the cluster: its node should end."""
+    _met: dict[int, Member] = field(factory=dict)
     _replay_to: int = 0
     _last_number: int = field(init=False)
 
@@ -117,7 +123,7 @@ class Node:
             ),
             recovered_log(store, recovery),
             recovery.hard_state,
-            configuration_of(machine, options),
+            configuration_of(machine, options.initial_configuration, options.member_id),
             encode_entry(EntryKind.NOOP, None, b""),
             lambda limit: seams.new_id() % limit,
         )
@@ -183,6 +189,7 @@ class Node:
         self.watches.forget(sink)
         self.reader.forget(sink)
         self.calls.forget(sink)
+        self.changes.forget(sink)
         self.consensus.forget(sink)
 
     def status(self) -> dict[str, Any]:
@@ -239,6 +246,7 @@ class Node:
                     self.applier.turn,
                     self.installation.turn,
                     self.leadership.turn,
+                    self.membership.turn,
                     self._settle,
                     self.calls.turn,
                     self.reader.turn,
@@ -315,6 +323,7 @@ class Node:
             self.consensus.tick()
             self.reader.expire(now)
             self.calls.expire()
+            self.changes.expire()
             self.standing.tick()
             if ticks % TICKS_PER_HEARTBEAT == 0:
                 self.consensus.expire(now)
@@ -341,6 +350,8 @@ class Node:
             self.leases.on_applied(applied)
         if applied.compacted:
             self.compactor.compacted(applied.compacted)
+        if applied.members_changed:
+            self.membership.on_applied(applied)
         if applied.alarms_changed:
             self.space.alarms_changed()
         for name, fields in applied.notes:
@@ -350,18 +361,31 @@ class Node:
         """Follow a change of members: who votes, who is dialled, and whether this one still belongs to them."""
         self.raft.apply_configuration(self.configuration())
         self.dial_members()
-        if self.member_id in self.machine.removed and not self.removed.is_set():
+        if not is_member(self.machine, self.member_id, self.options.incarnation):
+            self.end_membership()
+
+    def end_membership(self) -> None:
+        """Learn that this member was removed: it must not disturb the others, and its node should end."""
+        if not self.removed.is_set():
             self.seams.log("node.membership.ended", member=self.member_id, name=self.name)
             self.raft.stand_back()
             self.removed.set()
 
     def configuration(self) -> Configuration:
         """Return who votes, by what is applied; before there is a cluster by the flags."""
-        return configuration_of(self.machine, self.options)
+        return configuration_of(self.machine, self.options.initial_configuration, self.member_id)
 
     def members(self) -> dict[int, Member]:
         """Return the members by id, before there is a cluster those of the flags."""
-        return self.machine.members or {member.id: member for member in self.options.members}
+        if self.machine.cluster_id:
+            return self.machine.members
+        return {**{member.id: member for member in self.options.members}, **self._met}
+
+    def meet(self, member: Member) -> None:
+        """Learn of a member; one that joins a cluster has no other way to know whom to dial."""
+        if not self.machine.cluster_id and member.id not in self.members():
+            self._met[member.id] = member
+            self.dial_members()
 
     def dial_members(self) -> None:
         """Have a link dialled to each of the others."""
@@ -379,6 +403,11 @@ class Node:
     def on_unlead(self) -> None:
         """Leave it to another."""
         self.leases.unlead()
+
+    def on_leaderless(self, reason: str) -> None:
+        """Send clients elsewhere: there has been no leader for an election timeout (S30)."""
+        self.watches.cancel_all(reason)
+        self.reader.leaderless(self.seams.clock(), self.options.election_s)
 
     def hold(self) -> None:
         """Rest all who look at the state, which a snapshot is about to replace."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from attrs import field, frozen
 
 from coord.limits import WATCH_PROGRESS_INTERVAL_S_DEFAULT
 from coord.node.consensus import Log
+from coord.node.hello import Triple
+from coord.node.peers import Network
 from coord.node.worker import Worker
 from coord.protocol.entries import Member
+from coord.raft.types import Configuration
 
 TICKS_PER_HEARTBEAT = 5
 """Raft's ticks: short, since ranks keep voters apart by two of them (S10)."""
@@ -25,9 +30,15 @@ class Options:
     peer_urls: tuple[str, ...]
     client_urls: tuple[str, ...]
     members: tuple[Member, ...] = field()
-    """The initial cluster, this member among them; none for one that joins a cluster that is there."""
+    """The initial cluster, this member among them; of a cluster that is there perhaps nothing is known."""
+    incarnation: int = 1
     boot: int = 1
-    """The how-manieth start of this data directory."""
+    nonce: int = 1
+    """Which life of which data directory this is (S1)."""
+    bootstrap_id: int = 0
+    """Proves equal flags; 0 for a member that joined a cluster that was there."""
+    is_joining: bool = False
+    """It joined a cluster that was there, and is blank until that has published its incarnation (S1)."""
     heartbeat_s: float = 0.1
     election_s: float = 1.0
     request_timeout_s: float = 5.0
@@ -44,6 +55,13 @@ class Options:
         return (Member(self.member_id, self.name, self.peer_urls, self.client_urls),)
 
     @property
+    def initial_configuration(self) -> Configuration | None:
+        """Who votes before there is a cluster; None for a member that joined one."""
+        if self.is_joining:
+            return None
+        return Configuration(frozenset(member.id for member in self.members))
+
+    @property
     def first_number(self) -> int:
         """Frames, read rounds and calls are numbered above this, so that no number is used twice in all boots."""
         return self.boot << _FRAME_BITS
@@ -52,6 +70,17 @@ class Options:
     def tick_s(self) -> float:
         """The length of Raft's tick."""
         return self.heartbeat_s / TICKS_PER_HEARTBEAT
+
+
+class PeerMemory(Protocol):
+    """Who the other members are, on disk (S1)."""
+
+    @property
+    def peers(self) -> Mapping[int, Triple]:
+        """Their incarnation, boot and nonce by member."""
+
+    def remember_peer(self, member: int, incarnation: int, boot: int, nonce: int) -> None:
+        """Make them durable; blocks for one small write."""
 
 
 @frozen
@@ -65,5 +94,9 @@ class Seams:
     log_worker: Worker
     store_worker: Worker
     prepare_worker: Worker
+    network: Network
+    memory: PeerMemory
+    chance: random.Random
+    """For pauses between tries; what must not be guessed comes from `new_id`."""
     observe_sync: Callable[[float], None] = lambda took_s: None
     observe_commit: Callable[[float], None] = lambda took_s: None

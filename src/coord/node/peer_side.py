@@ -2,82 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from attrs import define
 
-from coord.node.calls import Calls
-from coord.node.consensus import Consensus, Log
-from coord.protocol.messages import Call, CallReply, PeerMessage
+from coord.node.hello import LocalView
+from coord.node.peers import Introduction
+from coord.protocol.entries import Member
+from coord.protocol.hello import Hello, Purpose, Refusal, RefusalCode, Welcome
+from coord.protocol.messages import Call, CallReply, PeerMessage, SnapshotReceived
 
-
-class PeersPort(Protocol):
-    """The links to the other members, as the node uses them."""
-
-    def set_members(self, members: Mapping[int, tuple[str, ...]], names: Mapping[int, str] | None = None) -> None:
-        """Dial exactly these: id -> peer URLs of all others; `names` are for the log."""
-
-    def send(self, messages: Sequence[PeerMessage]) -> None:
-        """Send each message to its `to` with the next `turn`; what has no link is dropped."""
-
-    def turn(self) -> bool:
-        """Send what was given since the last turn: a frame a member."""
-
-    def is_linked(self, member: int) -> bool:
-        """Tell whether this node's link to `member` stands."""
-
-    async def run(self) -> None:
-        """Keep a link to every member standing, until cancelled."""
-
-
-class NoPeers:
-    """The links of a node that has no network."""
-
-    def set_members(self, members: Mapping[int, tuple[str, ...]], names: Mapping[int, str] | None = None) -> None:
-        """Dial nobody."""
-
-    def send(self, messages: Sequence[PeerMessage]) -> None:
-        """Drop them."""
-
-    def turn(self) -> bool:
-        """Nothing waits."""
-        return False
-
-    def is_linked(self, member: int) -> bool:
-        """Never."""
-        return False
-
-    async def run(self) -> None:
-        """There is nothing to do."""
+if TYPE_CHECKING:
+    from coord.node.node import Node
 
 
 @define(eq=False)
 class PeerSide:
-    """Takes what the links bring; plain functions that fill inboxes."""
+    """Implements `PeerHandler`: plain functions that fill inboxes and wake."""
 
-    log: Log
-    consensus: Consensus
-    calls: Calls
+    node: Node
+
+    def local_view(self) -> LocalView:
+        """See `PeerHandler`."""
+        node = self.node
+        options, machine = node.options, node.machine
+        return LocalView(
+            cluster_id=machine.cluster_id,
+            bootstrap_id=options.bootstrap_id,
+            member_id=options.member_id,
+            incarnation=options.incarnation,
+            boot=options.boot,
+            nonce=options.nonce,
+            members=node.members(),
+            outgoing=machine.outgoing,
+            removed=machine.removed,
+            peers=node.seams.memory.peers,
+            leader_id=node.raft.leader_id,
+            check_last_index=node.raft.check_last_index,
+        )
+
+    def hello(self, to: int, purpose: Purpose) -> Hello:
+        """See `PeerHandler`."""
+        node = self.node
+        options = node.options
+        own = node.members().get(options.member_id)
+        return Hello(
+            bootstrap_id=options.bootstrap_id,
+            cluster_id=node.machine.cluster_id,
+            member=options.member_id,
+            peer_urls=own.peer_urls if own is not None else options.peer_urls,
+            incarnation=options.incarnation,
+            boot=options.boot,
+            nonce=options.nonce,
+            to=to,
+            name=options.name,
+            client_urls=options.client_urls,
+            last_index=node.raft.log.last_index,
+            purpose=purpose,
+        )
+
+    def remember_peer(self, member: int, incarnation: int, boot: int, nonce: int) -> None:
+        """See `PeerHandler`."""
+        self.node.seams.memory.remember_peer(member, incarnation, boot, nonce)
 
     def received(self, sender: int, messages: list[PeerMessage]) -> None:
         """See `PeerHandler`."""
+        node = self.node
         for message in messages:
             if isinstance(message, Call | CallReply):
-                self.calls.take(message)
+                node.calls.take(message)
             else:
-                self.consensus.received(message)
+                node.consensus.received(message)
+
+    def introduced(self, peer: Introduction) -> None:
+        """See `PeerHandler`."""
+        node = self.node
+        node.meet(Member(peer.member, peer.name, peer.peer_urls, peer.client_urls))
+        node.membership.introduced(peer.member, peer.incarnation, peer.name, peer.client_urls)
+        node.consensus.soon(lambda: node.forwarder.introduced(peer.member))
 
     def link_up(self, member: int) -> None:
         """See `PeerHandler`."""
-        self._link_lost(member)
-        self.consensus.soon(lambda: self.consensus.raft.link_up(member))
+        node = self.node
+        # What was sent on an earlier link may not have arrived.
+        node.calls.link_broken(member)
+        node.consensus.soon(lambda: node.forwarder.link_lost(member))
+        node.consensus.soon(lambda: node.raft.link_up(member))
 
     def link_broken(self, member: int, is_refused: bool) -> None:
         """See `PeerHandler`."""
-        self.calls.link_broken(member)
-        self._link_lost(member)
-        self.consensus.soon(lambda: self.consensus.raft.link_broken(member, is_refused))
+        node = self.node
+        node.calls.link_broken(member)
+        node.consensus.soon(lambda: node.forwarder.link_lost(member))
+        node.consensus.soon(lambda: node.raft.link_broken(member, is_refused))
 
-    def _link_lost(self, member: int) -> None:
-        self.consensus.soon(lambda: self.consensus.forwarder.link_lost(member))
+    def told(self, welcome: Welcome) -> None:
+        """See `PeerHandler`."""
+        for member in welcome.members:
+            self.node.meet(member)
+
+    def refused(self, member: int, refusal: Refusal) -> None:
+        """See `PeerHandler`."""
+        if refusal.code is RefusalCode.REMOVED:
+            self.node.end_membership()
+
+    def snapshot_received(self, message: SnapshotReceived) -> None:
+        """Take a snapshot that is staged beside the store."""
+        node = self.node
+        node.consensus.soon(lambda: node.installation.received(message))

@@ -15,9 +15,9 @@ from attrs import define, field, frozen
 
 from coord.errors import DecodeError, NodeError, ProtocolViolation
 from coord.limits import PEER_DIAL_TIMEOUT_S
+from coord.node.consensus import Log
 from coord.node.dialler import Dialler, HelloRefused
 from coord.node.hello import LocalView, check_welcome, judge
-from coord.observe.log import Log
 from coord.protocol.hello import (
     Hello,
     Purpose,

@@ -227,7 +227,7 @@ _info(
     learners=IDS,
     blank=IDS,
 )
-_warn("raft.configuration.refused", "A change of the members was not begun, and why.", reason=TEXT)
+_warn("raft.configuration.refused", "A change of the members was not begun, and why.", limited=True, reason=TEXT)
 _info(
     "raft.peer.probing",
     "The leader looks for where a follower's log agrees with its own.",

@@ -37,7 +37,7 @@ class Watchdog:
             self.log.pump()
             ticks += 1
             if ticks % _STATUS_EVERY_TICKS == 0:
-                self.notifier.status(self._status())
+                self.notifier.status(self.status())
             if interval_s is not None and now >= next_feed:
                 next_feed = now + interval_s / 2
                 self._feed(now)
@@ -49,7 +49,10 @@ class Watchdog:
         else:
             self.notifier.watchdog()
 
-    def _status(self) -> str:
+    def status(self) -> str:
+        """Return one line for `systemctl status`: what this member does, and whom it misses."""
         node = self.node
-        role = node.raft.role.name.lower()
-        return f"{role} term={node.raft_term} commit={node.raft.log.committed} revision={node.revision}"
+        role = node.raft.role.name.lower() if node.leader_id else "no leader"
+        missing = node.standing.missing()
+        misses = f" misses={','.join(missing)}" if missing else ""
+        return f"{role} term={node.raft_term} commit={node.raft.log.committed} revision={node.revision}{misses}"

@@ -11,7 +11,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from coord.config import QUOTA_OFF, ServeConfig
 from coord.disk import RealDisk
 from coord.errors import NodeError
 from coord.mvcc.machine import StateMachine
+from coord.node.arrival import Flags, arrive, is_settled, options_of
 from coord.node.node import Node
 from coord.node.options import Options, Seams
 from coord.node.worker import ThreadWorker
@@ -30,10 +31,10 @@ from coord.observe.kinds import Level
 from coord.observe.log import Log, LogContext, open_log
 from coord.observe.metrics import Metrics
 from coord.observe.sdnotify import Notifier
-from coord.protocol.entries import initial_member_id
 from coord.server.collect import collect
 from coord.server.gateway import Gateway
 from coord.server.health import Watchdog
+from coord.server.peer_gateway import PeerGateway, SocketNetwork
 from coord.store.identity import DataDirectory, open_data_directory
 from coord.store.mapped import StoreMap
 from coord.store.store import open_store
@@ -80,6 +81,7 @@ class Process:
     log: Log
     notifier: Notifier
     make_node: Callable[[Seams], Node]
+    directory: DataDirectory
     store_map: StoreMap
     started: float
     metrics: Metrics = field(factory=Metrics)
@@ -95,6 +97,9 @@ class Process:
             log_worker=workers[0],
             store_worker=workers[1],
             prepare_worker=workers[2],
+            network=SocketNetwork(),
+            memory=self.directory,
+            chance=random.Random(),
             observe_sync=self.metrics.disk_wal_fsync_duration_seconds.observe,
             observe_commit=self.metrics.disk_backend_commit_duration_seconds.observe,
         )
@@ -103,20 +108,24 @@ class Process:
         hosts = [url.host for url in config.advertise_client_urls]
         gateway = Gateway(node, log, self.metrics, (*hosts, *config.host_whitelist), config.cors)
         urls = gateway.listen(config.listen_client_urls)
+        peer_hosts = [url.host for url in config.initial_advertise_peer_urls]
+        peer_gateway = PeerGateway(node.peers, log, (*peer_hosts, *config.host_whitelist))
+        peer_urls = peer_gateway.listen(config.listen_peer_urls)
         self.metrics.collectors.append(lambda: collect(self.metrics, node))
+        watchdog = Watchdog(node, self.notifier, log)
         try:
             async with trio.open_nursery() as nursery:
+                await nursery.start(peer_gateway.serve)
                 nursery.start_soon(node.run)
-                nursery.start_soon(Watchdog(node, self.notifier, log).run)
+                nursery.start_soon(watchdog.run)
                 nursery.start_soon(self._trim_memory)
                 await node.ready.wait()
                 await nursery.start(gateway.serve)
-                status = f"leader term={node.raft_term} revision={node.revision}"
-                self.notifier.ready(status)
+                self.notifier.ready(watchdog.status())
                 log(
                     "node.service.ready",
                     client_urls=[str(url) for url in urls],
-                    peer_urls=[str(url) for url in config.listen_peer_urls],
+                    peer_urls=[str(url) for url in peer_urls],
                     revision=node.revision,
                     ms=round((time.monotonic() - self.started) * 1000, 1),
                 )
@@ -138,7 +147,7 @@ class Process:
 
     async def _until_stopped(self, node: Node, gateway: Gateway) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            reason = signal.Signals(await anext(signals)).name
+            reason = await _reason_to_stop(node, signals)
             started = trio.current_time()
             self.log("node.shutdown.started", reason=reason)
             self.notifier.stopping(f"stopping after {reason}")
@@ -170,18 +179,20 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
     _announce(config, log)
     disk = RealDisk()
     chance = random.SystemRandom()
-    peer_urls = [str(url) for url in config.initial_advertise_peer_urls]
-    member = initial_member_id(config.initial_cluster_token, config.name, peer_urls)
+    flags = _flags(config)
     with ExitStack() as cleanup:
         directory = open_data_directory(
             disk,
             Path(config.data_dir).absolute(),
-            member=member,
-            token=config.initial_cluster_token,
+            member=flags.member_id,
+            token=flags.token,
             random64=lambda: chance.randrange(1, 2**64),
         )
         cleanup.callback(directory.close)
         _tell_identity(directory, log)
+        if not is_settled(directory, flags):
+            trio.run(_arrive, directory, flags, config, log, notifier)
+        member = directory.identity.member
         notifier.extend_timeout(60)
         recovering = time.monotonic()
         wal, recovery = recover(disk, directory.wal, member, salt=lambda: chance.getrandbits(32))
@@ -210,12 +221,38 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         machine = StateMachine(store)
         store_map = StoreMap(directory.store)
         _load(machine, store_map, log, notifier)
-        options = _options(config, member)
+        options = _options(config, flags, directory)
 
         def make_node(seams: Seams) -> Node:
             return Node.recover(options, seams, store, machine, wal, recovery)
 
-        yield Process(config, log, notifier, make_node, store_map, started)
+        yield Process(config, log, notifier, make_node, directory, store_map, started)
+
+
+async def _arrive(directory: DataDirectory, flags: Flags, config: ServeConfig, log: Log, notifier: Notifier) -> None:
+    patience_s = config.election_timeout_ms / 1000
+
+    def wait() -> None:
+        notifier.extend_timeout(30)
+        log.pump()
+
+    await arrive(directory, flags, SocketNetwork(), log, random.Random(), trio.current_time, patience_s, wait)
+
+
+async def _reason_to_stop(node: Node, signals: AsyncIterator[int]) -> str:
+    """Wait for a signal, or for the cluster to have removed this member."""
+    reason = "this member was removed from the cluster"
+
+    async def take_signal(scope: trio.CancelScope) -> None:
+        nonlocal reason
+        reason = signal.Signals(await anext(signals)).name
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_signal, nursery.cancel_scope)
+        await node.removed.wait()
+        nursery.cancel_scope.cancel()
+    return reason
 
 
 def _tell_identity(directory: DataDirectory, log: Log) -> None:
@@ -249,13 +286,22 @@ def _load(machine: StateMachine, store_map: StoreMap, log: Log, notifier: Notifi
     )
 
 
-def _options(config: ServeConfig, member: int) -> Options:
-    periodic = config.auto_compaction_mode == "periodic"
-    return Options(
+def _flags(config: ServeConfig) -> Flags:
+    return Flags(
         name=config.name,
-        member_id=member,
         peer_urls=tuple(map(str, config.initial_advertise_peer_urls)),
         client_urls=tuple(map(str, config.advertise_client_urls)),
+        token=config.initial_cluster_token,
+        initial_cluster=tuple((name, tuple(map(str, urls))) for name, urls in config.initial_cluster),
+        is_existing=config.initial_cluster_state == "existing",
+    )
+
+
+def _options(config: ServeConfig, flags: Flags, directory: DataDirectory) -> Options:
+    periodic = config.auto_compaction_mode == "periodic"
+    return options_of(
+        flags,
+        directory.identity,
         heartbeat_s=config.heartbeat_interval_ms / 1000,
         election_s=config.election_timeout_ms / 1000,
         max_request_bytes=config.max_request_bytes,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import trio
 from attrs import define, field
@@ -17,19 +17,70 @@ from attrs import define, field
 from coord.codec import decode, encode
 from coord.errors import ApiError
 from coord.mvcc.machine import StateMachine
+from coord.node.arrival import Flags, arrive, is_settled, options_of
 from coord.node.node import Node
-from coord.node.options import Options, Seams
+from coord.node.options import Seams
+from coord.node.peers import Network
 from coord.observe.log import RecordingLog
-from coord.protocol.ops import Method, Op
+from coord.protocol.ops import PEER_SUBPROTOCOL, Method, Op
+from coord.store.identity import DataDirectory, open_data_directory
 from coord.store.store import Store
 from coord.testing.sim_backend import SimBackend
 from coord.testing.sim_disk import SimDisk
+from coord.testing.sim_network import Port, SimNetwork
 from coord.testing.sim_worker import SimWorker
+from coord.transport.link import Link, LinkFailed
 from coord.wal.log import Wal
 from coord.wal.recovery import recover
 
-MEMBER = 0xA11CE
+_PATIENCE_S: Final = 1.0
+TOKEN = "sim"
 _DIRECTORY = Path("/data")
+_IDENTITY = Path("/data/member")
+
+
+def peer_url(name: str) -> str:
+    """Return where a simulated member listens for the others."""
+    return f"http://{name}:7380"
+
+
+def client_url(name: str) -> str:
+    """Return where a simulated member's clients would connect."""
+    return f"http://{name}:7379"
+
+
+class _Nowhere:
+    """The network of a member that is alone."""
+
+    async def dial(self, url: str) -> Link:
+        """See `Network`."""
+        raise LinkFailed(f"{url}: there is no network", is_refused=True)
+
+
+@define(eq=False)
+class SimSettings:
+    """What a simulated member is told. `names` are the members of the initial cluster, itself among them.
+
+    `options` are those of `coord.node.options.Options`; `on_node` gets each node of the machine before it runs.
+    """
+
+    name: str = "sim"
+    names: tuple[str, ...] = ("sim",)
+    network: SimNetwork | None = None
+    is_existing: bool = False
+    token: str = TOKEN
+    options: dict[str, Any] = field(factory=dict)
+    segment_bytes: int = 32 * 1024
+    snapshot_count: int = 20
+    worker_delay_s_max: float = 0.002
+    on_node: Callable[[str, Node], None] = lambda name, node: None
+
+    @property
+    def flags(self) -> Flags:
+        """What `coord serve` would be told."""
+        initial_cluster = tuple((name, (peer_url(name),)) for name in self.names)
+        own, clients = (peer_url(self.name),), (client_url(self.name),)
+        return Flags(self.name, own, clients, self.token, initial_cluster, self.is_existing)
 
 
 @define(eq=False)
@@ -37,56 +88,91 @@ class SimHost:
     """A machine with a disk, on which one node at a time runs."""
 
     seed: int
-    segment_bytes: int = 32 * 1024
-    snapshot_count: int = 20
-    options: dict[str, Any] = field(factory=dict)
+    settings: SimSettings = field(factory=SimSettings)
     disk: SimDisk = field(init=False)
     medium: SimBackend = field(init=False)
     log: RecordingLog = field(factory=RecordingLog)
     chance: random.Random = field(init=False)
     store: Store = field(init=False)
     wal: Wal = field(init=False)
+    directory: DataDirectory = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.chance = random.Random(self.seed)
-        self.disk = SimDisk(self.seed)
+        self.wipe()
+
+    def wipe(self) -> None:
+        """Put an empty disk in place of the old one."""
+        self.disk = SimDisk(self.chance.getrandbits(64))
         self.disk.make_directory(_DIRECTORY)
-        self.medium = SimBackend(self.disk, _DIRECTORY / "store", self.seed)
+        self.medium = SimBackend(self.disk, _DIRECTORY / "store", self.chance.getrandbits(64))
+
+    def open_directory(self) -> None:
+        """Begin a boot. Raises `NodeError`."""
+        flags = self.settings.flags
+        self.directory = open_data_directory(
+            self.disk,
+            _IDENTITY,
+            member=flags.member_id,
+            token=flags.token,
+            random64=lambda: self.chance.randrange(1, 2**64),
+        )
 
     def recover(self, workers: tuple[SimWorker, SimWorker, SimWorker]) -> Node:
-        """Start a process on what the disk holds, as `coord serve` does. Raises `NodeError`."""
+        """Start a process on what the disk holds, as `coord serve` does for a member alone. Raises `NodeError`."""
+        self.open_directory()
+        assert is_settled(self.directory, self.settings.flags)
+        return self.recover_node(workers)
+
+    def recover_node(self, workers: tuple[SimWorker, SimWorker, SimWorker]) -> Node:
+        """Put the node together, whose directory is open and says who it is. Raises `NodeError`."""
+        settings, identity = self.settings, self.directory.identity
+        self.directory.close()
         wal_directory = _DIRECTORY / "wal"
         if not self.disk.exists(wal_directory):
             self.disk.make_directory(wal_directory)
         self.wal, recovery = recover(
             self.disk,
             wal_directory,
-            MEMBER,
+            identity.member,
             salt=lambda: self.chance.getrandbits(32),
-            segment_bytes=self.segment_bytes,
+            segment_bytes=settings.segment_bytes,
         )
         mark = recovery.snapshot
         self.store = self.medium.open(None if mark is None else (mark.index, mark.term))
         machine = StateMachine(self.store)
         for _ in machine.load():
             pass
-        settings: dict[str, Any] = {"snapshot_count": self.snapshot_count, "request_timeout_s": 5.0, **self.options}
-        options = Options("sim", MEMBER, ("http://sim:7380",), ("http://sim:7379",), **settings)
-        seams = Seams(trio.current_time, self._new_id, self.log, *workers)
-        return Node.recover(options, seams, self.store, machine, self.wal, recovery)
+        changed: dict[str, Any] = {"snapshot_count": settings.snapshot_count, "request_timeout_s": 5.0}
+        options = options_of(settings.flags, identity, **{**changed, **settings.options})
+        seams = Seams(
+            trio.current_time, self._new_id, self.log, *workers, self._network(), self.directory, self._fork_chance()
+        )
+        node = Node.recover(options, seams, self.store, machine, self.wal, recovery)
+        settings.on_node(settings.name, node)
+        return node
 
     def workers(self) -> tuple[SimWorker, SimWorker, SimWorker]:
         """Return the workers of one process, each with a chance of its own."""
-        log, store, prepare = (SimWorker(random.Random(self.chance.getrandbits(64))) for _ in range(3))
+        delay_s_max = self.settings.worker_delay_s_max
+        log, store, prepare = (SimWorker(self._fork_chance(), delay_s_max) for _ in range(3))
         return log, store, prepare
 
     async def run(self, task_status: trio.TaskStatus[Node]) -> None:
         """Run a process until it is cancelled or fails; reports its node when that serves."""
+        settings = self.settings
         workers = self.workers()
-        node = self.recover(workers)
+        self.open_directory()
+        network = self._network()
+        await arrive(
+            self.directory, settings.flags, network, self.log, self._fork_chance(), trio.current_time, _PATIENCE_S
+        )
+        node = self.recover_node(workers)
         async with trio.open_nursery() as nursery:
             for worker in workers:
                 nursery.start_soon(worker.run)
+            if settings.network is not None:
+                nursery.start_soon(self._accept, node, settings.network.listen(settings.name, peer_url(settings.name)))
             nursery.start_soon(node.run)
             await node.ready.wait()
             task_status.started(node)
@@ -102,11 +188,23 @@ class SimHost:
 
     def image(self) -> SimHost:
         """Return a machine as a power loss at this moment would leave it; this one goes on."""
-        host = SimHost(self.chance.getrandbits(64), self.segment_bytes, self.snapshot_count, self.options)
+        host = SimHost(self.chance.getrandbits(64), self.settings)
         host.disk = self.disk.image()
         host.medium = self.medium.image(host.disk)
         host.medium.crash()
         return host
+
+    async def _accept(self, node: Node, port: Port) -> None:
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(node.peers.accept, await port.accept())
+
+    def _network(self) -> Network:
+        network = self.settings.network
+        return _Nowhere() if network is None else network.endpoint(self.settings.name, PEER_SUBPROTOCOL)
+
+    def _fork_chance(self) -> random.Random:
+        return random.Random(self.chance.getrandbits(64))
 
     def _new_id(self) -> int:
         return self.chance.randrange(1, 2**63)
