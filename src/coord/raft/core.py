@@ -226,6 +226,9 @@ class Raft:
             return
         state.configuration = configuration
         self._note_configuration()
+        # That it is committed must outlast a restart (S12), and soon: entries that would carry the commit to the disk
+        # may be long in coming, and a member that was blank until now would refuse its vote (S1).
+        state.hard_state = self.state_to_save()
         if state.role is Role.LEADER:
             if state.member_id in configuration.all_voters:
                 self._roles.replication.configure(configuration)
