@@ -43,6 +43,9 @@ class Liveness:
     def check(self) -> None:
         """Raise `Violation` unless the core comes to agree, keeps its leader and replaces a dead one."""
         self._calm()
+        if self._is_orphaned():
+            self.cluster.ledger.count("orphaned by a removal")
+            return
         self._converge("I11")
         self.cluster.ledger.scan()
         self._stay()
@@ -77,6 +80,28 @@ class Liveness:
                 if member < other:
                     cluster.connect(cluster.hosts[member], cluster.hosts[other])
         cluster.handlers["restart"] = self._restart
+
+    def _is_orphaned(self) -> bool:
+        """Tell whether the core needs the vote of a member that was removed, and refuses it lawfully.
+
+        Who was not told that a removal is committed still asks the removed. One that ended with a longer log gives no
+        vote and, knowing that it is out, does not stand. etcd's raft documents it for two members; a joint
+        configuration may have it with more. Members that hand over before they leave avoid it.
+        """
+        logs, removed = {}, set()
+        for member in self.core:
+            raft = self.cluster.hosts[member].raft
+            assert raft is not None
+            logs[member] = (raft.log.last_term, raft.log.last_index)
+            if raft.log.applied == raft.log.committed and member not in raft.configuration.members:
+                removed.add(member)
+        for member in self.core - removed:
+            raft = self.cluster.hosts[member].raft
+            assert raft is not None
+            willing = {other for other in self.core & self.cluster.able() if logs[other] <= logs[member]}
+            if is_quorum(raft.configuration, willing | (self.core - removed)):
+                return False
+        return bool(removed)
 
     def _restart(self, _: None, member: int) -> None:
         host = self.cluster.hosts[member]

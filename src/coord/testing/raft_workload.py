@@ -85,14 +85,20 @@ class Workload:
 
     def settle(self, leader: Host, new: Configuration) -> bool:
         """Propose a configuration that keeps a quorum possible; new members start when it is proposed."""
-        cluster = self.cluster
+        cluster, old = self.cluster, leader.image.configuration
         if not self.is_viable(new):
+            return False
+        if leader.member not in new.voters | new.outgoing and not is_quorum(old, cluster.able() - {leader.member}):
+            # Who is left might never learn that this was committed, and need the vote of a member that is gone (etcd's
+            # raft has this in its documentation): a node hands the lead over first.
+            assert leader.raft is not None
+            leader.raft.transfer()
+            leader.pump()
             return False
         proposed = leader.propose_configuration(cluster.ledger.add_configuration(new))
         if proposed is None:
             return False
         self.changes += 1
-        old = leader.image.configuration
         for member in sorted((new.voters | new.learners) - cluster.hosts.keys()):
             # S1: it joins blank, told by a member who the voters are.
             told = evolve(old, learners=old.learners | {member}, blank=old.blank | {member})
