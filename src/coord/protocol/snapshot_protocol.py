@@ -38,7 +38,7 @@ class SnapshotChunk:
 
 @frozen
 class SnapshotResult:
-    """The receiver's word at the end: `refusal` is empty if the file is whole and verified, else says why not."""
+    """The receiver's word at the end: `refusal` is empty if the snapshot is its state now, else says why not."""
 
     refusal: str = ""
 
