@@ -1,4 +1,4 @@
-"""Whole nodes under faults: a bounded set of seeds; `python -m coord.testing.cluster_sim` plays as many."""
+"""Whole nodes under faults, for a bounded set of seeds; `python -m coord.testing.cluster_sim` plays more."""
 
 from __future__ import annotations
 

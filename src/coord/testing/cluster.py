@@ -18,22 +18,26 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
-from functools import partial
 from typing import Any, Final
 
 import trio
 from attrs import define, field
 
-from coord.errors import CoordError
+from coord.errors import CoordError, DiskError
+from coord.limits import PEER_PING_GIVE_UP_S, PEER_PING_IDLE_S
 from coord.node.node import Node
 from coord.raft.types import Entry
 from coord.testing.cluster_connection import Connection
 from coord.testing.cluster_host import ClusterHost, TracingLog
 from coord.testing.deterministic import Freezer, fork, process
 from coord.testing.history_ledger import Ledger
+from coord.testing.sim_disk import SyncFailure
 from coord.testing.sim_network import SimNetwork
+from coord.testing.sim_node import SimSettings
+from coord.transport.link import Patience
 from coord.types import Role
 
+PATIENCE: Final = Patience(PEER_PING_IDLE_S, PEER_PING_GIVE_UP_S)
 LEADER_WAIT_S: Final = 30.0
 """Of virtual time; a cluster with a quorum has a leader long before."""
 
@@ -57,6 +61,8 @@ class Member:
     """The node while it serves."""
     connections: dict[Connection, None] = field(factory=dict)
     starts: int = 0
+    may_fail: bool = False
+    """Its disk was told to fail, which ends a node (law 7)."""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
 
@@ -76,13 +82,13 @@ class Cluster:
         self.trace = trace
         self.ledger = Ledger()
         self.freezer = Freezer()
-        self.network = SimNetwork(fork(self.chance))
+        self.network = SimNetwork(fork(self.chance), PATIENCE)
         self._nursery = nursery
         names = tuple(f"n{place + 1}" for place in range(size))
         self.members: dict[str, Member] = {}
         for name in names:
-            host = ClusterHost(self.chance.getrandbits(64), options=options, on_node=partial(self._hook, name))
-            host.log = TracingLog(name, trace)
+            settings = SimSettings(name, names, self.network, options=options, on_node=self._hook)
+            host = ClusterHost(self.chance.getrandbits(64), settings, TracingLog(name, trace))
             self.members[name] = Member(name, host)
 
     # -- processes ------------------------------------------------------------------------------------------------
@@ -104,10 +110,7 @@ class Cluster:
         if member.state is State.DOWN:
             return
         self.trace("kill", member=name, power=power)
-        member.state = State.DOWN
-        self.network.kill(name)
-        for connection in tuple(member.connections):
-            connection.lose()
+        self._die(member)
         member.scope.cancel()
         self.freezer.thaw(name)
         await member.ended.wait()
@@ -139,6 +142,24 @@ class Cluster:
         await self.kill(name)
         self.trace("wipe", member=name)
         self.members[name].host.wipe()
+
+    def slow_disk(self, name: str, delay_s_max: float | None = None) -> None:
+        """Let everything that a member's process writes take up to so long; None takes it back."""
+        self.trace("slow disk", member=name, delay_s_max=delay_s_max)
+        self.members[name].host.slow_down(delay_s_max)
+
+    async def fail_disk(self, name: str) -> None:
+        """Fail one of the next syncs of a member's disk and return when that has ended its process."""
+        member = self.members[name]
+        disk = member.host.disk
+        self.trace("fail disk", member=name)
+        member.may_fail = True
+        disk.sync_failure = self.chance.choice(tuple(SyncFailure))
+        disk.fail_sync_at = self.chance.randint(1, 4)
+        await member.ended.wait()
+        member.may_fail = False
+        disk.fail_sync_at = None
+        member.host.lose_power()
 
     # -- network --------------------------------------------------------------------------------------------------
 
@@ -211,9 +232,20 @@ class Cluster:
                     node = await nursery.start(member.host.run)
                     member.node = node
                     task_status.started()
+        except* DiskError:
+            if not member.may_fail:
+                raise
+            self._die(member)
         finally:
             member.node = None
             member.ended.set()
+
+    def _die(self, member: Member) -> None:
+        """Let the others see that a process has ended."""
+        member.state = State.DOWN
+        self.network.kill(member.name)
+        for connection in tuple(member.connections):
+            connection.lose()
 
     def _hook(self, name: str, node: Node) -> None:
         """Listen to what a node commits and logs."""

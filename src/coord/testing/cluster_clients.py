@@ -21,6 +21,8 @@ from coord.testing.history import History, Kind, Operation, WatchEnd, WatchRecor
 EVERYTHING: Final = (b"\0", b"\0")
 EPOCH_CALLS: Final = 60
 """Keys change after so many calls, so that the calls on one are few enough to be judged (§5d)."""
+CALLS_PER_S: Final = 15
+"""Of one working client, in virtual time."""
 _TIMEOUT_S: Final = 1.5
 _RETRY_S: Final = 6.0
 
@@ -160,7 +162,7 @@ async def work(caller: Caller) -> None:
     """Do random calls until the world ends."""
     chance, world = caller.chance, caller.world
     while not world.is_over:
-        await trio.sleep(chance.expovariate(40))
+        await trio.sleep(chance.expovariate(CALLS_PER_S))
         key = world.key(chance)
         match chance.randrange(12):
             case 0 | 1 | 2:

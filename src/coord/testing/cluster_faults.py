@@ -35,7 +35,7 @@ class Nemesis:
 
     async def _track(self, chance: random.Random) -> None:
         while True:
-            await trio.sleep(chance.uniform(0.1, 2.5))
+            await trio.sleep(chance.uniform(0.05, 1.5))
             if trio.current_time() >= self.ends_at:
                 return
             kind = chance.choice(self.kinds)
@@ -123,6 +123,28 @@ async def _pause(nemesis: Nemesis) -> None:
     await nemesis.while_touching(name, body)
 
 
+async def _slow_disk(nemesis: Nemesis) -> None:
+    cluster = nemesis.cluster
+    name = nemesis.chance.choice(cluster.names)
+    cluster.slow_disk(name, nemesis.chance.choice((0.02, 0.1, 0.6)))
+    await nemesis.last(0.3, 5.0)
+    cluster.slow_disk(name)
+
+
+async def _fail_disk(nemesis: Nemesis) -> None:
+    name = nemesis.victim()
+    if name is None:
+        return
+    cluster = nemesis.cluster
+
+    async def body() -> None:
+        await cluster.fail_disk(name)
+        await nemesis.last(0.01, 2.0)
+        await cluster.start(name)
+
+    await nemesis.while_touching(name, body)
+
+
 async def _isolate(nemesis: Nemesis) -> None:
     cluster = nemesis.cluster
     name = nemesis.victim() or nemesis.chance.choice(cluster.names)
@@ -169,6 +191,8 @@ FAULTS: dict[str, Fault] = {
     "crash": _crash,
     "blackout": _blackout,
     "pause": _pause,
+    "slow disk": _slow_disk,
+    "fail disk": _fail_disk,
     "isolate": _isolate,
     "split": _split,
     "one way": _one_way,

@@ -1,4 +1,4 @@
-"""A member's machine in a simulated cluster: a `SimHost` that somebody listens to, and whose disk can be lost."""
+"""A member's machine in a simulated cluster: a `SimHost` whose log is part of the trace, and whose disk can be slow."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 from attrs import define
 
-from coord.node.node import Node
 from coord.observe.log import RecordingLog
 from coord.testing.sim_node import SimHost
-from coord.testing.sim_worker import SimWorker
+from coord.testing.sim_worker import DELAY_S_MAX, SimWorker
 
 
 class TracingLog(RecordingLog):
@@ -29,16 +28,17 @@ class TracingLog(RecordingLog):
 
 @define(eq=False)
 class ClusterHost(SimHost):
-    """See the module's docstring. `on_node` gets each node before it runs."""
+    """See the module's docstring."""
 
-    on_node: Callable[[Node], None] = lambda node: None
+    _workers: tuple[SimWorker, ...] = ()
 
-    def recover(self, workers: tuple[SimWorker, SimWorker, SimWorker]) -> Node:
-        """See `SimHost.recover`."""
-        node = super().recover(workers)
-        self.on_node(node)
-        return node
+    def workers(self) -> tuple[SimWorker, SimWorker, SimWorker]:
+        """See `SimHost.workers`."""
+        made = self._workers = super().workers()
+        return made
 
-    def wipe(self) -> None:
-        """Put an empty disk in place of the old one."""
-        self.__attrs_post_init__()
+    def slow_down(self, delay_s_max: float | None) -> None:
+        """Let each job of this and later processes take up to so long before and after its effect; None: as usual."""
+        self.settings.worker_delay_s_max = DELAY_S_MAX if delay_s_max is None else delay_s_max
+        for worker in self._workers:
+            worker.delay_s_max = self.settings.worker_delay_s_max

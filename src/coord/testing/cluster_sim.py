@@ -14,12 +14,14 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import trio
 from attrs import define, field
 
+from coord.node import compose, keeper, recovery
 from coord.testing.cluster import Cluster, open_cluster
 from coord.testing.cluster_clients import Caller, World, compact, hold_leases, watch, work
 from coord.testing.cluster_end import check_end, converge
@@ -32,6 +34,7 @@ from coord.testing.lease_check import check_leases
 from coord.testing.linearizability import calls_by_key, check_linearizable
 from coord.testing.watch_check import check_watches
 
+_KEEPING: tuple[Any, ...] = (compose, keeper, recovery)
 DONE_MIN = 30
 """A run with fewer answered calls than this proves nothing."""
 
@@ -49,16 +52,20 @@ class Plan:
     compacts: bool
     faults: tuple[str, ...]
     tracks: int
+    catch_up_entries: int
+    """How far behind a member may be before it needs a snapshot."""
     options: dict[str, Any]
 
     @staticmethod
     def of(seed: int) -> Plan:
         """Draw a plan: each seed has another subset of the faults, and other sizes."""
         chance = random.Random(seed)
-        size = chance.choice((1,))
+        size = chance.choice((1, 3, 3, 3, 3, 5))
         faults = tuple(name for name in FAULTS if chance.random() < 0.5)
         if size == 1:
-            faults = tuple(name for name in faults if name in ("kill", "crash", "blackout", "pause"))
+            faults = tuple(
+                name for name in faults if name in ("kill", "crash", "blackout", "pause", "slow disk", "fail disk")
+            )
         return Plan(
             seed=seed,
             size=size,
@@ -68,7 +75,8 @@ class Plan:
             holders=chance.randint(0, 2),
             compacts=chance.random() < 0.6,
             faults=faults,
-            tracks=chance.choice((1, 1, 2)),
+            tracks=chance.choice((1, 2, 2)),
+            catch_up_entries=chance.choice((20, 60, 5000)),
             options={"snapshot_count": chance.choice((10, 30, 200, 10_000))},
         )
 
@@ -112,8 +120,22 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
         finally:
             report.digest, report.lines = trace.digest, trace.lines
 
-    run_seeded(seed, main)
+    with _catch_up(report.plan.catch_up_entries):
+        run_seeded(seed, main)
     return report
+
+
+@contextmanager
+def _catch_up(entries: int) -> Iterator[None]:
+    """Bound what members keep of the log, which is long in real life, so that snapshots are needed."""
+    before = [module.CATCH_UP_ENTRIES for module in _KEEPING]
+    try:
+        for module in _KEEPING:
+            module.CATCH_UP_ENTRIES = entries
+        yield
+    finally:
+        for module, kept in zip(_KEEPING, before, strict=True):
+            module.CATCH_UP_ENTRIES = kept
 
 
 async def _play(report: Report, history: History, trace: Trace) -> None:

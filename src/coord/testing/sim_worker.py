@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from typing import Final
 
 import trio
 
 from coord.node.worker import Done, Job
 
+DELAY_S_MAX: Final = 0.002
+
 
 class SimWorker:
     """Runs jobs inline on a virtual clock; `run` is its task."""
 
-    def __init__(self, chance: random.Random, delay_s_max: float = 0.002) -> None:
+    def __init__(self, chance: random.Random, delay_s_max: float = DELAY_S_MAX) -> None:
         self._chance = chance
         self.delay_s_max = delay_s_max
         self._jobs: deque[tuple[Job, Done]] = deque()
