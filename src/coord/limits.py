@@ -56,8 +56,9 @@ PEER_FRAME_BYTES: Final = 2 * MIB
 """Messages to one member share a frame up to about this size; a larger message has one of its own."""
 PEER_FRAME_BYTES_MAX: Final = 48 * MIB
 """What a member takes in one frame: more than the largest entry, whatever --max-request-bytes says there."""
-PEER_SEND_BUFFER_HIGH_BYTES: Final = 16 * MIB
-"""Above this, entries to a member are dropped, and small messages go on: Raft sends them again."""
+PEER_SEND_BUFFER_HIGH_BYTES: Final = 32 * MIB
+"""Above this, entries to a member are dropped, and small messages go on: Raft sends them again. Its own bound for what
+is under way is lower, so that this one is met only when the network stands still."""
 PEER_DIAL_TIMEOUT_S: Final = 2.0
 """To connect, shake hands and be answered the hello."""
 PEER_REDIAL_S_MIN: Final = 0.05
@@ -89,6 +90,9 @@ STORE_MAPPED_BYTES_MAX: Final = 96 * MIB
 """How much of the store's file, and of code, may stay mapped in memory."""
 LOG_BYTES_IN_MEMORY_MAX: Final = 64 * MIB
 CATCH_UP_ENTRIES: Final = 5_000
+"""So many entries stay in memory behind those that the store has, for members that are not far behind."""
+CATCH_UP_ENTRIES_MAX: Final = 100_000
+"""So many stay for one that is being brought up to date just now."""
 
 # Replication to one follower.
 INFLIGHT_MESSAGES_MAX: Final = 64
@@ -148,6 +152,7 @@ assert PING_IDLE_S < PING_GIVE_UP_S
 assert PEER_PING_IDLE_S < PEER_PING_GIVE_UP_S
 assert PEER_FRAME_BYTES < PEER_FRAME_BYTES_MAX
 assert PEER_FRAME_BYTES_MAX > 2 * WAL_BATCH_BYTES_MAX
+assert INFLIGHT_BYTES_MAX + PEER_FRAME_BYTES < PEER_SEND_BUFFER_HIGH_BYTES
 assert PEER_FRAME_BYTES_MAX < SEND_BUFFER_HARD_BYTES - PEER_SEND_BUFFER_HIGH_BYTES
 # A level takes three arrays: the transaction, a branch, an operation; the reply of a range stands deepest.
 assert TXN_DEPTH_MAX * 3 + 6 < CBOR_DEPTH_MAX
