@@ -230,14 +230,12 @@ class Raft:
         # may be long in coming, and a member that was blank until now would refuse its vote (S1).
         state.hard_state = self.state_to_save()
         if state.role is Role.LEADER:
-            if state.member_id in configuration.all_voters:
-                self._roles.replication.configure(configuration)
-                self._roles.transfer.configure()
-                # A smaller quorum may have been reached already.
-                self._roles.replication.commit()
-                self._roles.reads.confirm()
-            else:
-                self._roles.retire()
+            self._roles.replication.configure(configuration)
+            self._roles.transfer.configure()
+            # A smaller quorum may have been reached already.
+            self._roles.replication.commit()
+            self._roles.reads.confirm()
+            self._roles.retire_if_removed()
         elif not state.is_voter or state.role in (Role.FOLLOWER, Role.LEARNER):
             self._roles.change_role(self._roles.follower_role(), "the configuration changed")
 
@@ -406,7 +404,8 @@ class Raft:
     def _tick_as_leader(self) -> None:
         state, roles = self._state, self._roles
         roles.transfer.tick()
-        if state.ticks % state.options.heartbeat_ticks:
+        roles.retire_if_removed()
+        if state.role is not Role.LEADER or state.ticks % state.options.heartbeat_ticks:
             return
         # Thesis §6.2 (CheckQuorum): who cannot reach a quorum must not go on taking requests.
         heard = roles.replication.heard_within(state.options.election_ticks)

@@ -41,6 +41,8 @@ class Roles:
     transfer: Transfer = field(init=False)
     stands_back: bool = False
     """The node is stopping: this member campaigns no more."""
+    _is_leaving: bool = False
+    """This leader votes no more, and has begun to hand over."""
     _obstacle: str = ""
     """Why it could not campaign when it last would have."""
     _call: tuple[int, int, int] = (0, 0, 0)
@@ -130,13 +132,18 @@ class Roles:
             state.leader_id = 0
             self.reads.leader_changed()
 
-    def retire(self) -> None:
-        """Stop leading, as this member votes no more (thesis §4.2.2); who is furthest is asked to follow (§3.10)."""
+    def retire_if_removed(self) -> None:
+        """Hand over, and stop leading, when this member votes no more (thesis §4.2.2, §3.10).
+
+        It leads on until another's log is as long, for an election timeout at most. Others may not know yet that its
+        removal is committed: they would need its vote, and its longer log would make it refuse, for ever.
+        """
         state = self.state
-        following = self.transfer.best()
-        self.become_follower(state.term, 0, "this member is no voter any more")
-        if following:
-            state.messages.append(CampaignNow(state.member_id, following, state.term))
+        if state.role is not Role.LEADER or state.member_id in state.configuration.all_voters or self.transfer.to:
+            return
+        if self._is_leaving or not self.transfer.start(0):
+            self.become_follower(state.term, 0, "this member is no voter any more")
+        self._is_leaving = True
 
     def change_role(self, role: Role, reason: str) -> None:
         """Take a role, and say so."""
@@ -162,6 +169,7 @@ class Roles:
         self.prompt.cancel()
         # S12: a change that an earlier leader began may stand in the log.
         state.configuration_index = log.last_index
+        self._is_leaving = False
         self.replication.start()
         self.reads.lead()
         log.append((log.last_index + 1, state.term, self.noop))
