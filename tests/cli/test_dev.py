@@ -40,8 +40,7 @@ def test_an_event_is_told_in_words_with_names_for_ids_and_its_other_fields() -> 
         is_colored=False,
     )
     assert line == (
-        "03:04:05.678 n2  asks for votes: the leader is silent  "
-        "raft.election.started term=4 voters=n1,n2 last_index=7"
+        "03:04:05.678 n2  asks for votes: the leader is silent  raft.election.started term=4 voters=n1,n2 last_index=7"
     )
     granted = told(record("raft.vote.granted", pre=True, candidate="a"), "36", {"a": "n1"}, is_colored=False)
     assert granted == "03:04:05.678 n2  gives n1 its pre-vote  raft.vote.granted term=4"
@@ -65,6 +64,9 @@ def test_decisions_and_warnings_are_shown_and_the_rest_on_demand() -> None:
     assert not is_shown(rolled, shows_all=False)
     assert is_shown(rolled, shows_all=True)
     assert is_shown({**rolled, "level": "warn"}, shows_all=False)
+    refused = {**record("peer.hello.refused", code="malformed"), "level": "warn"}
+    assert not is_shown(refused, shows_all=False), "as each try through a silent relay ends"
+    assert is_shown({**refused, "code": "other-cluster"}, shows_all=False)
 
 
 def test_keys_act_on_the_chosen_node(board: Board) -> None:
@@ -105,12 +107,12 @@ def test_keys_without_meaning_do_nothing_and_help_helps(board: Board) -> None:
 
 
 def test_the_status_line_tells_who_leads_and_who_is_down(board: Board) -> None:
-    assert " no leader │ term 0 │ ▸n1 silent │ n2 silent" in board.status_line(200, False)
+    assert " no leader term 0 │ ▸n1 silent │ n2 silent" in board.status_line(200, False)
     board.saw("n1", term=3, leader_id=0xB, revision=12)
     board.saw("n2", term=3, leader_id=0xB, revision=13)
     board.nodes[2].condition = Condition.DEAD
     line = board.status_line(200, False)
-    assert line.startswith(" leader n2 │ term 3 │ ▸n1 follower rev 12 │ n2 leader rev 13 │ n3 dead │ k kill")
+    assert line.startswith(" leader n2 term 3 │ ▸n1 follower rev 12 │ n2 leader rev 13 │ n3 dead │ k kill")
     for width in (1, 20, 60, 80):
         assert len(board.status_line(width, False)) <= width
         assert ESCAPE.sub("", board.status_line(width, True)) == board.status_line(width, False)

@@ -78,3 +78,4 @@ class FaultProxies:
                 for relay in self.relays.values():
                     nursery.start_soon(relay.run)
                 self._started.set()
+                await trio.sleep_forever()

@@ -6,7 +6,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -76,17 +76,15 @@ async def _run(nodes: Sequence[DevNode], board: Board, screen: Screen, further: 
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         try:
             async with trio.open_nursery() as nursery:
-                quitting = trio.Event()
+                quitting, hurry = trio.Event(), trio.CancelScope()
                 nursery.start_soon(_greet, nodes, cluster, screen)
                 nursery.start_soon(_obey_keys, cluster, screen, nursery, quitting)
-                nursery.start_soon(_quit_on_signal, signals, quitting)
+                nursery.start_soon(_heed_signals, signals, quitting, hurry)
                 await cluster.run(nursery)
                 await quitting.wait()
                 screen.tell("── ending all nodes in order; Ctrl-C ends them at once")
-                async with trio.open_nursery() as ending:
-                    ending.start_soon(_quit_on_signal, signals, quitting, ending.cancel_scope)
+                with hurry:
                     await cluster.stop()
-                    ending.cancel_scope.cancel()
                 nursery.cancel_scope.cancel()
         finally:
             cluster.kill_all()
@@ -129,11 +127,12 @@ async def _obey_keys(cluster: DevCluster, screen: Screen, nursery: trio.Nursery,
     quitting.set()
 
 
-async def _quit_on_signal(signals: object, quitting: trio.Event, scope: trio.CancelScope | None = None) -> None:
-    await anext(signals)  # type: ignore[call-overload]  # trio's iterator has no exported type
-    quitting.set()
-    if scope is not None:
-        scope.cancel()
+async def _heed_signals(signals: AsyncIterator[int], quitting: trio.Event, hurry: trio.CancelScope) -> None:
+    """End in order at the first signal, at once at one that comes meanwhile."""
+    async for _ in signals:
+        if quitting.is_set():
+            hurry.cancel()
+        quitting.set()
 
 
 dev = Command(

@@ -161,7 +161,7 @@ class Board:
         """Return the line at the bottom of the screen, no wider than `width`."""
         leader = self.leader
         term = max((node.term for node in self.nodes), default=0)
-        parts = [(f"leader {leader.name}" if leader else "no leader", ""), (f"term {term}", "")]
+        parts = [(f"leader {leader.name} term {term}" if leader else f"no leader term {term}", "")]
         for number, node in enumerate(self.nodes):
             mark = "▸" if number == self.selected else ""
             parts.append((f"{mark}{node.name} {node.in_words}", COLORS[number % len(COLORS)]))

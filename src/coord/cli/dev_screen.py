@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import termios
 import tty
@@ -15,6 +14,8 @@ import trio
 
 _CLEAR_LINE: Final = "\r\x1b[K"
 _KEYS_AT_ONCE: Final = 64
+COLUMNS_DEFAULT: Final = 80
+"""Of a terminal that does not know how wide it is."""
 
 
 class Screen:
@@ -42,7 +43,7 @@ class Screen:
         """Write the status anew, if it changed."""
         if not self.is_terminal:
             return
-        status = self._status(shutil.get_terminal_size().columns, self.is_colored)
+        status = self._status(os.get_terminal_size(sys.stdout.fileno()).columns or COLUMNS_DEFAULT, self.is_colored)
         if status != self._shown:
             self._shown = status
             sys.stdout.write(_CLEAR_LINE + status)
