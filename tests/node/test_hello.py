@@ -211,7 +211,7 @@ def test_equal_flags_give_one_bootstrap_id_whatever_their_order() -> None:
         bootstrap_id("t", [("n1", ["http://a:1"]), ("n2", ["http://b:1"])]),
         bootstrap_id("t", [("n1", ["http://a:1", "http://a:2"]), ("n3", ["http://b:1"])]),
         bootstrap_id("t", [("n1", ["http://a:1"]), ("http://a:2", ["n2", "http://b:1"])]),
-        bootstrap_id("t", []),
     ]
-    assert len({one, *others}) == 6
+    others += [bootstrap_id("t", [("a", ["u"]), ("v", ["w"])]), bootstrap_id("t", [("a", ["u", "v", "w"])])]
+    assert len({one, *others}) == 7
     assert all(0 < number < 2**64 for number in (one, *others))

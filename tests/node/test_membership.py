@@ -99,7 +99,7 @@ class Rig:
         index = self.machine.applied_index + 1
         applied = self.machine.apply(index, self.raft.term if term is None else term, data)
         self.raft.last_index = max(index, self.raft.last_index)
-        if index > 1:
+        if index > 1 and applied.members_changed:
             self.membership.on_applied(applied)
 
     def turn(self, *, is_applying: bool = True) -> None:
@@ -247,22 +247,23 @@ def test_a_follower_publishes_when_it_leads() -> None:
     rig = Rig(member(N1), member(N2), member(N3, 0))
     rig.raft.role = Role.FOLLOWER
     rig.membership.introduced(N3, 103, "n3", ("http://n3:7379",))
-    rig.turn()
+    rig.turn(is_applying=False)
     assert not rig.raft.proposed
     rig.raft.role, rig.raft.term = Role.LEADER, 3
-    rig.turn()
+    rig.turn(is_applying=False)
     assert not rig.raft.proposed, "S12: nothing of its own term is applied yet"
     rig.apply(NOOP)
     rig.turn()
     assert rig.machine.members[N3].incarnation == 103
 
 
-def test_nothing_is_published_before_there_is_a_cluster() -> None:
+def test_nothing_is_changed_before_there_is_a_cluster() -> None:
     rig = Rig()
     machine = StateMachine(MemoryBackend())
     machine.apply(1, 2, NOOP)
     rig.membership.machine = machine
-    rig.membership.turn()
+    rig.ask(ADD, ["http://n4:7380"])
+    rig.turn(is_applying=False)
     assert not rig.raft.proposed
 
 
@@ -281,8 +282,12 @@ def test_what_is_added_begins_as_a_learner_and_votes_when_it_has_caught_up() -> 
     for rig.now in (0.5, 1.0):
         rig.turn()
     assert rig.configuration().learners == ids(50)
-    rig.raft.matches[50] = 18_100
-    rig.now = 1.5
+    for rig.raft.last_index, rig.raft.matches[50] in ((20_000, 17_000), (60_000, 54_500)):
+        rig.now += 1.0
+        rig.turn()
+        assert rig.configuration().learners == ids(50)
+    rig.raft.matches[50] = 55_000
+    rig.now += 1.0
     rig.turn()
     assert rig.configuration() == Configuration(ids(N1, N2, N3, 50))
     assert [fields["member"] for fields in rig.told("promoted")] == [50]
@@ -468,6 +473,18 @@ def test_a_leader_that_is_to_go_hands_over_first() -> None:
     rig.raft.role, rig.raft.leader_id = Role.FOLLOWER, N3
     rig.turn()
     assert rig.answers[0].text == member_changes.not_leader().text, "whoever asks, asks the new leader"
+
+
+def test_nothing_is_changed_while_the_lead_is_handed_over() -> None:
+    rig = Rig()
+    rig.ask(MOVE, N3)
+    rig.ask(REMOVE, [N2])
+    for _ in range(3):
+        rig.turn(is_applying=False)
+    assert not rig.raft.proposed
+    rig.now = 2.0
+    rig.turn()
+    assert [isinstance(answer, ApiError) for answer in rig.answers] == [True, False]
 
 
 def test_a_leader_that_cannot_hand_over_stays() -> None:

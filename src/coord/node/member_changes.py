@@ -114,11 +114,9 @@ def remove(view: View, ids: Sequence[int]) -> Roster:
     leaving_voters = [voter for voter in view.voters if voter.id in leaving]
     if leaving_voters:
         _check_started(staying)
-        # Who is down already is no part of any quorum that works: its removal can only help.
-        if any(voter.id in view.active for voter in leaving_voters):
-            heard = sum(voter.id in view.active for voter in staying)
-            if heard < len(staying) // 2 + 1:
-                raise unhealthy(f"of the {len(staying)} voters that would stay only {heard} can be reached")
+        heard = sum(voter.id in view.active for voter in staying)
+        if heard < len(staying) // 2 + 1:
+            raise unhealthy(f"of the {len(staying)} voters that would stay only {heard} can be reached")
     is_joint = len(leaving_voters) > 1
     gone = leaving - {voter.id for voter in leaving_voters} if is_joint else leaving
     return Roster(

@@ -160,7 +160,6 @@ class Membership:
     """Something may be left to do that nobody asked for."""
     _look_again_at: float | None = None
     """When to see whether a learner that is to vote has caught up."""
-    _led_term: int = 0
 
     def __attrs_post_init__(self) -> None:
         self._introduced = {self.member_id: self.own}
@@ -216,9 +215,6 @@ class Membership:
             while self._queue:
                 self._queue.popleft()[2](member_changes.not_leader())
             return False
-        if raft.term != self._led_term:
-            self._led_term = raft.term
-            self._is_dirty = True
         if self._has_work() and self._pending is None and self._transfer is None and self._is_ready():
             self._step()
         return False
