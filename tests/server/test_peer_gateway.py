@@ -117,7 +117,7 @@ def test_killed_process_is_seen_at_once() -> None:
                 two.rig.peers.set_members({1: (url,)})
                 await until(two.rig, "up", 1)
                 await until(two.rig, "introduced", 1, 1)
-                await trio.sleep(0.1)
+                await trio.sleep(0.5)
                 child.kill()
                 killed_at = trio.current_time()
                 seen_at = await until(two.rig, "broken", 1, True)

@@ -24,6 +24,8 @@ from coord.transport.link import CLOSE_GOING_AWAY, CLOSE_PROTOCOL_ERROR, Link, L
 
 BREAK_CHECK_S: Final = 0.3
 """A port that refuses within this time of a break belongs to a process that has died (S10)."""
+STOOD_S: Final = 0.25
+"""A link that stood so long was one: the next dial is at once. One that ends sooner may do so again and again."""
 _MESSAGE_BYTES: Final = 64
 _REMINDER_S_MIN: Final = 5.0
 _REMINDER_S_MAX: Final = 60.0
@@ -189,7 +191,7 @@ class Dialler:
             link.close(CLOSE_GOING_AWAY)
             link.abort()
         now = self._board.clock()
-        if now - opened_at >= PEER_REDIAL_S_MAX:
+        if now - opened_at >= STOOD_S:
             self._attempts = 0
         if end.end is not LinkEnd.SILENT:
             # Silence is no break: a process that is paused, or cut off, may still lead (S10).
