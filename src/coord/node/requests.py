@@ -47,8 +47,8 @@ class Requests:
     request_timeout_s: float
     max_txn_ops: int
     status: Callable[[], list[Any]]
-    calls: Calls | None = None
-    changes: Changes | None = None
+    calls: Calls
+    changes: Changes
     _handlers: dict[int, _Handler] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -141,14 +141,13 @@ class Requests:
 
     def _on_leader(self, read: Read, method: Method, arguments: list[Any]) -> None:
         """Have the round's confirmation looked at where the lease's clock runs."""
-        if self.calls is None or self.calls.is_here:
+        if self.calls.is_here:
             self.reader.linearizable(read)
         else:
             self.calls.forward(read.sink, read.request_id, read.deadline, method, arguments)
 
     def _elsewhere(self, sink: Sink, request_id: int, deadline: float, method: Method, arguments: list[Any]) -> None:
         # S9: it led when it took the request, and no longer does. What it believes of its leases means nothing.
-        assert self.calls is not None
         self.calls.forward(sink, request_id, deadline, method, arguments)
 
     def _renew(self, read: Read, arguments: list[Any]) -> bytes | None:
@@ -194,12 +193,9 @@ class Requests:
         # No reply of its own; a write cannot be called back and answers as if nothing had been said.
         if arguments and type(arguments[0]) is int:
             self.reader.cancel(sink, arguments[0])
-            if self.calls is not None:
-                self.calls.cancel(sink, arguments[0])
+            self.calls.cancel(sink, arguments[0])
 
     def _change(self, method: Method, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
-        if self.calls is None or self.changes is None:
-            raise Unimplemented(f"unknown method {method}")
         if self.calls.is_here:
             self.changes.take(sink, request_id, deadline, method, arguments)
         else:

@@ -76,6 +76,13 @@ class Metrics:
     )
     server_alarms: dict[str, int] = field(factory=dict, metadata=_is("gauge", "1 for each alarm that is on.", "alarm"))
     server_raft_term: int = _gauge("The term.")
+    server_is_learner: int = _gauge("1 if this member is a learner.")
+    network_active_peers: dict[str, int] = field(
+        factory=dict, metadata=_is("gauge", "1 if this member's link to another stands.", "remote")
+    )
+    raft_follower_lag_entries: dict[str, int] = field(
+        factory=dict, metadata=_is("gauge", "Entries that a member has not acknowledged to this leader.", "remote")
+    )
 
     disk_wal_fsync_duration_seconds: Histogram = field(
         factory=Histogram, metadata=_is("histogram", "Time to write a batch of the log and sync it.")

@@ -14,6 +14,13 @@ def collect(metrics: Metrics, node: Node) -> None:
     raft, machine, store = node.raft, node.machine, node.store
     metrics.server_has_leader = int(raft.leader_id != 0)
     metrics.server_is_leader = int(raft.role is Role.LEADER)
+    metrics.server_is_learner = int(raft.role is Role.LEARNER)
+    others = [member for member in node.members() if member != node.member_id]
+    metrics.network_active_peers = {f"{member:x}": int(node.peers.is_linked(member)) for member in others}
+    last_index = raft.log.last_index
+    metrics.raft_follower_lag_entries = {
+        f"{member:x}": last_index - match for member, (match, _, _) in raft.progress().items()
+    }
     metrics.server_leader_changes_seen_total = node.consensus.leader_changes
     metrics.server_proposals_committed_total = raft.log.committed
     metrics.server_proposals_applied_total = machine.applied_index
