@@ -265,6 +265,7 @@ def test_nothing_is_changed_before_there_is_a_cluster() -> None:
     rig.ask(ADD, ["http://n4:7380"])
     rig.turn(is_applying=False)
     assert not rig.raft.proposed
+    assert not rig.answers
 
 
 # ---- adding
