@@ -38,6 +38,8 @@ from coord.transport.link import Patience
 from coord.types import Role
 
 PATIENCE: Final = Patience(PEER_PING_IDLE_S, PEER_PING_GIVE_UP_S)
+FAILURE_WITHIN_S: Final = 2.0
+"""A member that writes nothing for so long is killed instead."""
 LEADER_WAIT_S: Final = 30.0
 """Of virtual time; a cluster with a quorum has a leader long before."""
 
@@ -149,16 +151,18 @@ class Cluster:
         self.members[name].host.slow_down(delay_s_max)
 
     async def fail_disk(self, name: str) -> None:
-        """Fail one of the next syncs of a member's disk and return when that has ended its process."""
+        """Fail one of the next syncs of a member's disk; return when its process has ended, by that or by a kill."""
         member = self.members[name]
         disk = member.host.disk
         self.trace("fail disk", member=name)
         member.may_fail = True
         disk.sync_failure = self.chance.choice(tuple(SyncFailure))
         disk.fail_sync_at = self.chance.randint(1, 4)
-        await member.ended.wait()
-        member.may_fail = False
+        with trio.move_on_after(FAILURE_WITHIN_S):
+            await member.ended.wait()
         disk.fail_sync_at = None
+        await self.kill(name)
+        member.may_fail = False
         member.host.lose_power()
 
     # -- network --------------------------------------------------------------------------------------------------

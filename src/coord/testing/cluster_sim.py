@@ -35,6 +35,8 @@ from coord.testing.linearizability import calls_by_key, check_linearizable
 from coord.testing.watch_check import check_watches
 
 _KEEPING: tuple[Any, ...] = (compose, keeper, recovery)
+LASTS_S_MAX = 120.0
+"""Of virtual time; a run that lasts longer hangs."""
 DONE_MIN = 30
 """A run with fewer answered calls than this proves nothing."""
 
@@ -116,7 +118,8 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
     async def main() -> None:
         trace = Trace(show)
         try:
-            await _play(report, history, trace)
+            with trio.fail_after(LASTS_S_MAX):
+                await _play(report, history, trace)
         finally:
             report.digest, report.lines = trace.digest, trace.lines
 
