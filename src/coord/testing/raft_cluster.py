@@ -142,7 +142,9 @@ class Cluster:
                 continue
             here.met.add(there.member)
             self.check_hello(here, there)
-            self.push(self.chance.randrange(2 * MS), "link up", here, here.boot, there.member)
+            # A dial that succeeds comes after all that were refused.
+            after = self.break_us[1] + self.chance.randrange(2 * MS)
+            self.push(after, "link up", here, here.boot, there.member)
 
     def check_hello(self, here: Host, there: Host) -> None:
         """S1: a member whose disk kept what it must is never refused."""

@@ -329,7 +329,9 @@ class Ledger:
             self._scan_log(host.member, disk.base_index, disk.base_term, disk.entries)
             if host.raft is not None:
                 log = host.raft.log
-                entries = log.slice(log.base_index + 1, log.last_index) if log.last_index > log.base_index else ()
+                # What was not handed to the disk yet is not in the ledger either.
+                last = log.handed_index
+                entries = log.slice(log.base_index + 1, last) if last > log.base_index else ()
                 self._scan_log(host.member, log.base_index, log.base_term, entries)
                 if log.persisted_index > disk.last_index and host.installing is None:
                     raise Violation(f"I12: {host.member} believes {log.persisted_index} durable, not {disk.last_index}")
