@@ -230,14 +230,17 @@ def test_silence_is_no_break(sender: str, receiver: str) -> None:
     play(story)
 
 
-def test_long_silence_then_death_is_seen_by_the_heartbeat_alone() -> None:
-    """A host that is lost refuses nothing, so that nobody forgets a leader that may live."""
+def test_silence_is_no_break_though_the_port_refuses() -> None:
+    """S10: a middlebox may refuse what it also swallows, so that nobody forgets a leader that may live."""
 
     async def story(place: Place) -> None:
         [_, two] = await place.start(1, 2)
         await sleep(5)
         place.network.stop("n1")
+        del place.network.ports[url_of(1)]
         await sleep(10)
+        assert two.log.of("peer.link.failed")[0]["is_refused"]
+        assert ("broken", 1, False) in two.names("broken")
         assert ("broken", 1, True) not in two.names("broken")
 
     play(story)
