@@ -22,6 +22,7 @@ from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
 from coord.node.reads import Reader
 from coord.node.requests import Requests
+from coord.node.snapshots import Snapshotter
 from coord.node.space import SpaceWatch
 from coord.node.standing import Standing
 from coord.node.waiters import Waiters
@@ -41,6 +42,7 @@ def connect(node: Node, wal: Wal) -> None:
     _connect_waiting(node)
     _connect_consensus(node)
     _connect_storage(node, wal)
+    _connect_snapshots(node)
     _connect_clients(node)
     _connect_leader(node)
     node.space.check()
@@ -122,7 +124,7 @@ def _connect_consensus(node: Node) -> None:
             to_applier=lambda entries: node.applier.commit(entries),
             to_reader=reader.confirmed,
             lost_reads=reader.lost,
-            to_snapshotter=lambda member: None,
+            to_snapshotter=lambda member: node.snapshotter.wanted(member),
         ),
         wants_round=reader.wants_round,
         has_space=node.has_space,
@@ -158,6 +160,7 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         observe_commit=seams.observe_commit,
         is_log_full=lambda: log_writer.is_disk_full,
         log_bytes=lambda: log_writer.written_bytes,
+        needed_index=node.needed_index,
         on_flushed=lambda: node.space.measure(),
         sync_every_entries=max(1, min(options.snapshot_count, CATCH_UP_ENTRIES)),
     )
@@ -174,16 +177,33 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         hold_physical=node.compactor.after_removal,
         outbox=node.outbox,
     )
+
+
+def _connect_snapshots(node: Node) -> None:
+    """What a member's state travels with, and how it takes another's place."""
+    seams = node.seams
+    node.snapshotter = Snapshotter(
+        node=node.peer_side,
+        links=node.peers,
+        store=node.store,
+        disk=seams.disk,
+        directory=seams.snapshots,
+        worker=seams.snapshot_worker,
+        store_worker=seams.store_worker,
+        clock=seams.clock,
+        log=seams.log,
+    )
+    node.peers.snapshots = node.snapshotter
     node.installation = Installation(
         raft=node.raft,
         machine=node.machine,
         store=node.store,
-        log_writer=log_writer,
+        log_writer=node.log_writer,
         keeper=node.keeper,
         applier=node.applier,
         clock=seams.clock,
         log=seams.log,
-        wake=wake,
+        wake=node.loop.wake,
         configuration=node.configuration,
         hold=node.hold,
         go_on=node.go_on,

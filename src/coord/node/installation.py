@@ -44,6 +44,7 @@ class Installation:
     """Called with the revision before the switch."""
     installed: int = 0
     _message: SnapshotReceived | None = None
+    _done: Callable[[bool], None] = lambda is_installed: None
     _is_marked: bool = False
     _loading: Generator[None, None, None] | None = None
     _revision_before: int = 0
@@ -54,12 +55,16 @@ class Installation:
         """True if no snapshot is being installed."""
         return self._message is None
 
-    def received(self, message: SnapshotReceived) -> None:
-        """Install a snapshot that is staged beside the store; to be called between two steps of Raft."""
+    def received(self, message: SnapshotReceived, done: Callable[[bool], None]) -> None:
+        """Install a snapshot that is staged beside the store; to be called between two steps of Raft.
+
+        `done` is called with True when it is the state, or with False if it is of no use.
+        """
         if self._message is not None or message.index <= self.machine.applied_index or not self.raft.install(message):
             self.log("snapshot.state.outdated", index=message.index, applied=self.machine.applied_index)
+            done(False)
             return
-        self._message = message
+        self._message, self._done = message, done
         self._is_marked = False
         self._started = self.clock()
         self._revision_before = self.machine.revision
@@ -109,4 +114,5 @@ class Installation:
             revision=self.machine.revision,
             ms=round((self.clock() - self._started) * 1000, 1),
         )
+        self._done(True)
         self.wake()

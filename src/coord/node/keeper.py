@@ -13,6 +13,7 @@ from attrs import define, field
 from coord.errors import DiskFullError
 from coord.limits import (
     CATCH_UP_ENTRIES,
+    CATCH_UP_ENTRIES_MAX,
     FLUSH_BYTES,
     FLUSH_INTERVAL_S,
     LOG_BYTES_IN_MEMORY_MAX,
@@ -45,6 +46,8 @@ class StoreKeeper:
     log_bytes: Callable[[], int]
     """All that was ever written to the log."""
     """Tells whether the log waits for space."""
+    needed_index: Callable[[], int]
+    """The entries behind it are about to be sent to other members."""
     on_flushed: Callable[[], object]
     """Called when what was flushed has left the overlay."""
     sync_every_entries: int
@@ -189,7 +192,9 @@ class StoreKeeper:
         """Forget what a follower that is not far behind does not need; one that is gets a snapshot."""
         log = self.raft_log
         flushed = min(self.store.applied_index, log.applied, log.persisted_index)
-        keep = CATCH_UP_ENTRIES
+        # Who is brought up to date by a snapshot, or by the entries behind one, would else need another when it has
+        # it, and so on for ever under load. Bounded, since a slow one must not fill the memory of the others.
+        keep = min(max(CATCH_UP_ENTRIES, flushed - self.needed_index()), CATCH_UP_ENTRIES_MAX)
         while True:
             if flushed - keep > log.base_index:
                 log.release(flushed - keep)

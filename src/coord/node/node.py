@@ -34,6 +34,7 @@ from coord.node.ports import Sink
 from coord.node.reads import Reader
 from coord.node.recovery import recovered_log
 from coord.node.requests import Requests
+from coord.node.snapshots import Snapshotter
 from coord.node.space import SpaceWatch
 from coord.node.standing import Standing
 from coord.node.waiters import Waiters
@@ -85,6 +86,7 @@ class Node:
     auto_compaction: AutoCompaction = field(init=False)
     peers: Peers = field(init=False)
     peer_side: PeerSide = field(init=False)
+    snapshotter: Snapshotter = field(init=False)
     installation: Installation = field(init=False)
     is_stopping: bool = False
     ready: trio.Event = field(factory=trio.Event)
@@ -239,6 +241,7 @@ class Node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._tick)
             nursery.start_soon(self.peers.run)
+            nursery.start_soon(self.snapshotter.run)
             await self.loop.run(
                 (
                     self.consensus.turn,
@@ -403,6 +406,7 @@ class Node:
     def on_unlead(self) -> None:
         """Leave it to another."""
         self.leases.unlead()
+        self.snapshotter.stop_sending()
 
     def on_leaderless(self, reason: str) -> None:
         """Send clients elsewhere: there has been no leader for an election timeout (S30)."""
@@ -422,6 +426,13 @@ class Node:
         self.watches.after_install(revision_before)
         self.compactor.restart()
         self.space.alarms_changed()
+
+    def needed_index(self) -> int:
+        """Return the last entry that every member which is being brought up to date has, or will have soon."""
+        needed = [match for match, is_active, _ in self.raft.progress().values() if is_active and match]
+        if (held := self.snapshotter.held_index) is not None:
+            needed.append(held)
+        return min(needed, default=self.raft.log.committed)
 
     def has_space(self, growth_bytes: int) -> bool:
         """Tell whether a write that grows the store may be proposed."""

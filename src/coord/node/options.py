@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
 from attrs import field, frozen
 
+from coord.disk import Disk
 from coord.limits import WATCH_PROGRESS_INTERVAL_S_DEFAULT
 from coord.node.consensus import Log
 from coord.node.hello import Triple
@@ -94,8 +96,12 @@ class Seams:
     log_worker: Worker
     store_worker: Worker
     prepare_worker: Worker
+    snapshot_worker: Worker
     network: Network
     memory: PeerMemory
+    disk: Disk
+    snapshots: Path
+    """The directory for snapshot files."""
     chance: random.Random
     """For pauses between tries; what must not be guessed comes from `new_id`."""
     observe_sync: Callable[[float], None] = lambda took_s: None

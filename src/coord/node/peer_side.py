@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 @define(eq=False)
 class PeerSide:
-    """Implements `PeerHandler`: plain functions that fill inboxes and wake."""
+    """Implements `PeerHandler` and `SnapshotNode`: plain functions that fill inboxes and wake."""
 
     node: Node
 
@@ -106,7 +107,39 @@ class PeerSide:
         if refusal.code is RefusalCode.REMOVED:
             self.node.end_membership()
 
-    def snapshot_received(self, message: SnapshotReceived) -> None:
-        """Take a snapshot that is staged beside the store."""
+    # What the snapshotter sees (`SnapshotNode`).
+
+    @property
+    def member_id(self) -> int:
+        """See `ReceivingNode`."""
+        return self.node.member_id
+
+    @property
+    def raft_term(self) -> int:
+        """See `ReceivingNode`."""
+        return self.node.raft.term
+
+    @property
+    def applied_index(self) -> int:
+        """See `ReceivingNode`."""
+        return self.node.machine.applied_index
+
+    @property
+    def first_index(self) -> int:
+        """See `SnapshotNode`."""
+        return self.node.raft.log.base_index + 1
+
+    def snapshot_received(self, message: SnapshotReceived, done: Callable[[bool], None]) -> None:
+        """See `ReceivingNode`."""
         node = self.node
-        node.consensus.soon(lambda: node.installation.received(message))
+        node.consensus.soon(lambda: node.installation.received(message, done))
+
+    def snapshot_sent(self, member: int, index: int) -> None:
+        """See `SnapshotNode`."""
+        node = self.node
+        node.consensus.soon(lambda: node.raft.snapshot_sent(member, index))
+
+    def snapshot_failed(self, member: int) -> None:
+        """See `SnapshotNode`."""
+        node = self.node
+        node.consensus.soon(lambda: node.raft.snapshot_failed(member))

@@ -20,7 +20,7 @@ from attrs import define, field
 
 from coord import __version__
 from coord.config import QUOTA_OFF, ServeConfig
-from coord.disk import RealDisk
+from coord.disk import Disk, RealDisk
 from coord.errors import NodeError
 from coord.mvcc.machine import StateMachine
 from coord.node.arrival import Flags, arrive, is_settled, options_of
@@ -81,6 +81,7 @@ class Process:
     log: Log
     notifier: Notifier
     make_node: Callable[[Seams], Node]
+    disk: Disk
     directory: DataDirectory
     store_map: StoreMap
     started: float
@@ -89,7 +90,7 @@ class Process:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the second one cuts the orderly end short."""
         config, log = self.config, self.log
-        workers = [ThreadWorker(f"coord-{name}") for name in ("log", "store", "prepare")]
+        workers = [ThreadWorker(f"coord-{name}") for name in ("log", "store", "prepare", "snapshot")]
         seams = Seams(
             clock=trio.current_time,
             new_id=_new_id,
@@ -97,8 +98,11 @@ class Process:
             log_worker=workers[0],
             store_worker=workers[1],
             prepare_worker=workers[2],
+            snapshot_worker=workers[3],
             network=SocketNetwork(),
             memory=self.directory,
+            disk=self.disk,
+            snapshots=self.directory.snapshots,
             chance=random.Random(),
             observe_sync=self.metrics.disk_wal_fsync_duration_seconds.observe,
             observe_commit=self.metrics.disk_backend_commit_duration_seconds.observe,
@@ -226,7 +230,7 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         def make_node(seams: Seams) -> Node:
             return Node.recover(options, seams, store, machine, wal, recovery)
 
-        yield Process(config, log, notifier, make_node, directory, store_map, started)
+        yield Process(config, log, notifier, make_node, disk, directory, store_map, started)
 
 
 async def _arrive(directory: DataDirectory, flags: Flags, config: ServeConfig, log: Log, notifier: Notifier) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attrs import define
 
 from coord.observe.log import RecordingLog
-from coord.testing.sim_node import SimHost
+from coord.testing.sim_node import SimHost, Workers
 from coord.testing.sim_worker import DELAY_S_MAX, SimWorker
 
 
@@ -32,7 +32,7 @@ class ClusterHost(SimHost):
 
     _workers: tuple[SimWorker, ...] = ()
 
-    def workers(self) -> tuple[SimWorker, SimWorker, SimWorker]:
+    def workers(self) -> Workers:
         """See `SimHost.workers`."""
         made = self._workers = super().workers()
         return made

@@ -37,6 +37,10 @@ _PATIENCE_S: Final = 1.0
 TOKEN = "sim"
 _DIRECTORY = Path("/data")
 _IDENTITY = Path("/data/member")
+_SNAPSHOTS = Path("/data/snapshots")
+
+Workers = tuple[SimWorker, SimWorker, SimWorker, SimWorker]
+"""For the log, the store, the log's next segment, and snapshots."""
 
 
 def peer_url(name: str) -> str:
@@ -118,13 +122,13 @@ class SimHost:
             random64=lambda: self.chance.randrange(1, 2**64),
         )
 
-    def recover(self, workers: tuple[SimWorker, SimWorker, SimWorker]) -> Node:
+    def recover(self, workers: Workers) -> Node:
         """Start a process on what the disk holds, as `coord serve` does for a member alone. Raises `NodeError`."""
         self.open_directory()
         assert is_settled(self.directory, self.settings.flags)
         return self.recover_node(workers)
 
-    def recover_node(self, workers: tuple[SimWorker, SimWorker, SimWorker]) -> Node:
+    def recover_node(self, workers: Workers) -> Node:
         """Put the node together, whose directory is open and says who it is. Raises `NodeError`."""
         settings, identity = self.settings, self.directory.identity
         self.directory.close()
@@ -146,17 +150,25 @@ class SimHost:
         changed: dict[str, Any] = {"snapshot_count": settings.snapshot_count, "request_timeout_s": 5.0}
         options = options_of(settings.flags, identity, **{**changed, **settings.options})
         seams = Seams(
-            trio.current_time, self._new_id, self.log, *workers, self._network(), self.directory, self._fork_chance()
+            trio.current_time,
+            self._new_id,
+            self.log,
+            *workers,
+            network=self._network(),
+            memory=self.directory,
+            disk=self.disk,
+            snapshots=_SNAPSHOTS,
+            chance=self._fork_chance(),
         )
         node = Node.recover(options, seams, self.store, machine, self.wal, recovery)
         settings.on_node(settings.name, node)
         return node
 
-    def workers(self) -> tuple[SimWorker, SimWorker, SimWorker]:
+    def workers(self) -> Workers:
         """Return the workers of one process, each with a chance of its own."""
         delay_s_max = self.settings.worker_delay_s_max
-        log, store, prepare = (SimWorker(self._fork_chance(), delay_s_max) for _ in range(3))
-        return log, store, prepare
+        log, store, prepare, snapshot = (SimWorker(self._fork_chance(), delay_s_max) for _ in range(4))
+        return log, store, prepare, snapshot
 
     async def run(self, task_status: trio.TaskStatus[Node]) -> None:
         """Run a process until it is cancelled or fails; reports its node when that serves."""

@@ -1,0 +1,348 @@
+"""Three members over a network in memory: elect, replicate, forward, lose some, catch up."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from tests.node.cluster_rig import NAMES, Trial, play_three, until
+
+from coord.errors import ApiError, OutcomeUnknown
+from coord.protocol.ops import Method, Notification, Op
+from coord.types import Role
+
+
+def test_three_members_elect_one_and_hold_the_same() -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        assert trio.current_time() < 1.0
+        for name in NAMES:
+            await trial.client(name).put(name.encode(), b"1")
+        for name in NAMES:
+            for key in NAMES:
+                assert await trial.client(name).get(key.encode()) == b"1"
+        await trial.agree()
+        assert [node.raft.role for node in trial.nodes.values()].count(Role.LEADER) == 1
+        assert trial.nodes[leader].machine.cluster_id == trial.nodes["n2"].machine.cluster_id != 0
+
+    play_three(story)
+
+
+def test_every_member_has_joined_once_all_were_met() -> None:
+    """S1: the incarnations of those who were met stand in the log, and nobody is blank."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trio.sleep(1)
+        for node in trial.nodes.values():
+            incarnations = {row.name: row.incarnation for row in node.machine.members.values()}
+            assert incarnations == {name: trial.nodes[name].options.incarnation for name in NAMES}
+            assert not node.raft.configuration.blank
+
+    play_three(story)
+
+
+def test_an_answer_comes_after_the_own_apply() -> None:
+    """S14: whoever wrote through a follower reads it there without a round."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        client = trial.client(trial.followers()[0])
+        for number in range(20):
+            await client.put(b"k", b"%d" % number)
+            arguments = [b"k", b"", 0, 0, 0, 0, True]
+            records, _, _ = await client.request(Method.RANGE, arguments)
+            assert records[0][5] == b"%d" % number
+
+    play_three(story)
+
+
+def test_many_frames_of_a_follower_travel_together() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        follower = trial.nodes[trial.followers()[0]]
+        client = trial.client(follower.name)
+        async with trio.open_nursery() as nursery:
+            for number in range(300):
+                nursery.start_soon(client.put, b"%d" % number, b"v")
+        assert len(client.acknowledged) == 300
+        assert not follower.waiters.sent
+        assert not follower.waiters.placed
+        assert follower.waiters.sent_bytes == follower.waiters.bytes == 0
+
+    play_three(story)
+
+
+def test_leader_killed_is_replaced_at_once_and_loses_nothing() -> None:
+    async def story(trial: Trial) -> None:
+        for round_number in range(6):
+            leader = await trial.leader()
+            client = trial.client(trial.followers()[0])
+            await client.put(b"%d" % round_number, b"v")
+            await trial.kill(leader)
+            killed_at = trio.current_time()
+            await trial.leader()
+            assert trio.current_time() - killed_at < 0.3
+            await client.put(b"%d after" % round_number, b"v")
+            await trial.start(leader)
+        await trial.agree()
+        for name in NAMES:
+            for number in range(6):
+                assert await trial.client(name).get(b"%d" % number) == b"v"
+                assert await trial.client(name).get(b"%d after" % number) == b"v"
+
+    play_three(story)
+
+
+def test_writes_under_changes_of_leader_are_applied_once_or_unknown() -> None:
+    """Nothing acknowledged is missing, and nothing that was refused happened."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        done: set[bytes] = set()
+        refused: set[bytes] = set()
+
+        async def write(name: str, low: int) -> None:
+            for number in range(low, low + 60):
+                if name not in trial.nodes:
+                    return
+                key = b"%s/%d" % (name.encode(), number)
+                try:
+                    with trio.move_on_after(8):
+                        await trial.client(name).put(key, b"v")
+                        done.add(key)
+                except OutcomeUnknown:
+                    pass
+                except ApiError:
+                    refused.add(key)
+                await trio.sleep(0.01)
+
+        for low in (0, 100, 200):
+            async with trio.open_nursery() as nursery:
+                for name in NAMES:
+                    nursery.start_soon(write, name, low)
+                await trio.sleep(0.3)
+                leader = await trial.leader()
+                await trial.kill(leader)
+                nursery.cancel_scope.deadline = trio.current_time() + 20
+            await trial.start(leader)
+            await trial.leader()
+        await trial.agree()
+        records, _, _ = await trial.client("n1").request(Method.RANGE, [b"\0", b"\0"])
+        found = {record[0] for record in records}
+        assert len(done) > 200
+        assert done <= found
+        assert not refused & found
+
+    play_three(story)
+
+
+def test_all_lose_power_at_once() -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        client = trial.client(trial.followers()[0])
+        for number in range(50):
+            await client.put(b"%d" % number, b"v" * 500)
+        for name in NAMES:
+            await trial.kill(name)
+        await trial.start(*NAMES)
+        leader = await trial.leader()
+        for number in range(50):
+            assert await trial.client(leader).get(b"%d" % number) == b"v" * 500
+        await trial.agree()
+        assert not any(host.log.of("snapshot.transfer.started") for host in trial.hosts.values())
+
+    play_three(story)
+
+
+def test_follower_that_was_away_catches_up_by_the_log() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        away = trial.followers()[0]
+        await trial.kill(away)
+        leader = await trial.leader()
+        for number in range(100):
+            await trial.client(leader).put(b"%d" % number, b"v")
+        await trial.start(away)
+        await trial.agree()
+        assert not trial.hosts[away].log.of("snapshot.state.installed")
+
+    play_three(story)
+
+
+def test_follower_that_was_away_for_long_catches_up_by_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A follower that is gone holds no log; when it comes back it gets the state, and its watchers the history."""
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 10)
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 10)
+    monkeypatch.setattr("coord.node.recovery.CATCH_UP_ENTRIES", 10)
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        away = trial.followers()[0]
+        await trial.client(leader).put(b"before", b"v")
+        await trial.kill(away)
+        leader = await trial.leader()
+        for number in range(300):
+            await trial.client(leader).put(b"%d" % (number % 50), b"v" * 100)
+            await trio.sleep(0.01)
+        assert trial.nodes[leader].raft.log.base_index > 200
+        await trial.start(away)
+        await trial.agree()
+        assert trial.hosts[away].log.of("snapshot.state.installed")
+        await trial.client(away).put(b"after", b"v")
+        assert await trial.client(leader).get(b"after") == b"v"
+        # What it was given is its own: it starts from it.
+        await trial.kill(away)
+        await trial.start(away)
+        await trial.agree()
+        await trial.kill(leader)
+        await trial.leader()
+        assert await trial.client(away).get(b"before") == b"v"
+        assert await trial.client(away).get(b"after") == b"v"
+
+    play_three(story)
+
+
+def test_cut_off_follower_is_given_a_snapshot_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S30: its watches go on from their own revisions, with every event once."""
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 10)
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 10)
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        away = trial.followers()[0]
+        watcher = trial.client(away)
+        # Its clients would go elsewhere; this one stays.
+        trial.nodes[away].standing.on_leaderless = lambda reason: None
+        await watcher.request(Method.WATCH_CREATE, [b"k", b"l"])
+        others = [name for name in NAMES if name != away]
+        for other in others:
+            trial.network.cut(other, away)
+            trial.network.cut(away, other)
+        first = trial.nodes[leader].revision + 1
+        for number in range(300):
+            await trial.client(leader).put(b"k%d" % (number % 50), b"v" * 100)
+            await trio.sleep(0.03)
+        trial.network.heal()
+        await trial.agree()
+        assert trial.hosts[away].log.of("snapshot.state.installed")
+        await trio.sleep(1)
+        seen = [
+            event[1][2] for note in watcher.notifications if note[0] == int(Notification.EVENTS) for event in note[3]
+        ]
+        assert seen == list(range(first, first + 300))
+
+    play_three(story)
+
+
+def test_without_a_quorum_writes_end_in_time_and_say_why() -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        follower = trial.followers()[0]
+        await trial.client(leader).put(b"a", b"1")
+        await trial.agree()
+        for name in NAMES:
+            if name != follower:
+                await trial.kill(name)
+        await trio.sleep(3)
+        client = trial.client(follower)
+        began = trio.current_time()
+        with pytest.raises(ApiError, match=f"no leader: {follower} waits for ") as refused:
+            await client.write_many([[0, int(Op.PUT), None, [b"b", b"1"]]], timeout_ms=700)
+        assert not isinstance(refused.value, OutcomeUnknown)
+        assert 0.6 < trio.current_time() - began < 1.0
+        with pytest.raises(ApiError, match="no leader"):
+            await client.request(Method.RANGE, [b"a"], timeout_ms=700)
+        records, _, _ = await client.request(Method.RANGE, [b"a", b"", 0, 0, 0, 0, True])
+        assert records[0][5] == b"1"
+
+    play_three(story)
+
+
+def test_writes_wait_for_the_next_leader() -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        follower = trial.followers()[0]
+        trial.network.stop(leader)
+        await trio.sleep(0.5)
+        client = trial.client(follower)
+        stopped = trial.nodes[leader].member_id
+        await until(lambda: trial.nodes[follower].raft.leader_id != stopped)
+        await client.put(b"a", b"1")
+        assert trial.nodes[follower].revision == 2
+
+    play_three(story)
+
+
+def test_one_member_alone_keeps_its_term_and_leads_when_another_comes() -> None:
+    async def story(trial: Trial) -> None:
+        alone = trial.nodes["n1"]
+        await trio.sleep(60)
+        assert alone.raft_term <= 1
+        assert not alone.machine.cluster_id
+        assert alone.standing.missing() == ["n2", "n3"]
+        began = trio.current_time()
+        await trial.start("n2")
+        await trial.leader()
+        assert trio.current_time() - began < 2.0
+        await trial.client("n2").put(b"a", b"1")
+        assert await trial.client("n1").get(b"a") == b"1"
+        await trial.start("n3")
+        await trial.agree()
+        await trial.client("n3").put(b"a", b"2")
+
+    play_three(story, start=("n1",))
+
+
+def test_orderly_stop_hands_the_lead_over() -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        client = trial.client(trial.followers()[0])
+        await client.put(b"a", b"1")
+        node = trial.nodes[leader]
+        applied = node.machine.applied_index
+        began = trio.current_time()
+        await node.stop()
+        assert trio.current_time() - began < 0.5
+        assert node.raft.role is Role.FOLLOWER
+        assert node.raft.leader_id not in (0, node.member_id)
+        assert trial.hosts[leader].store.synced_index >= applied
+        await client.put(b"b", b"1")
+        await trial.kill(leader)
+        assert trio.current_time() - began < 1.0
+
+    play_three(story)
+
+
+def test_rolling_restart_under_load_fails_no_write_elsewhere() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        written = 0
+        failures: list[ApiError] = []
+
+        async def load(name: str) -> None:
+            nonlocal written
+            while name in trial.nodes and not trial.nodes[name].is_stopping:
+                written += 1
+                try:
+                    await trial.client(name).put(b"%d" % written, b"v")
+                except ApiError as error:
+                    failures.append(error)
+                await trio.sleep(0.005)
+
+        for stopping in NAMES:
+            async with trio.open_nursery() as nursery:
+                for name in NAMES:
+                    if name != stopping:
+                        nursery.start_soon(load, name)
+                await trio.sleep(0.2)
+                await trial.nodes[stopping].stop()
+                await trial.kill(stopping, power=False)
+                await trio.sleep(0.5)
+                await trial.start(stopping)
+                await trio.sleep(0.5)
+                nursery.cancel_scope.cancel()
+        await trial.agree()
+        assert written > 300
+        assert not failures
+
+    play_three(story)
