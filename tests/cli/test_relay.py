@@ -18,7 +18,7 @@ from coord.errors import ProtocolViolation
 N1, N2 = "http://127.0.0.1:17380", "http://127.0.0.1:1738"
 NAMES = {N1: "n1", N2: "n2"}
 HEAD = b"GET / HTTP/1.1\r\nHost: n3\r\nUpgrade: websocket\r\n\r\n"
-STEP_TIMEOUT_S = 5.0
+STEP_TIMEOUT_S = 20.0
 DIALLED: list[trio.SocketStream] = []
 """Closed at the end of each scene."""
 

@@ -23,10 +23,10 @@ from coord.errors import CoordError
 from coord.observe.events import CATALOGUE
 from coord.observe.kinds import Kind
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 10.0
 """SIGTERM ends a node within this."""
-EVENT_TIMEOUT_S = 10.0
+EVENT_TIMEOUT_S = 30.0
 _COMMON = {"ts", "level", "event", "node", "cluster", "term", "role", "seq"}
 _RENDERED: dict[Kind, type | tuple[type, ...]] = {
     Kind.INT: int,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
-from itertools import pairwise
 
 import trio
 from attrs import define, field
@@ -13,8 +13,8 @@ from attrs import define, field
 import coord
 from coord.errors import CoordError, OutcomeUnknown
 
-PREFIX = "load/"
 RETRY_S = 0.01
+_numbers = itertools.count(1)
 
 
 @define(eq=False)
@@ -30,6 +30,8 @@ class ClusterLoad:
     writers: int = 5
     timeout_s: float = 2.0
     value_bytes: int = 100
+    prefix: str = field(factory=lambda: f"load{next(_numbers)}/")
+    """No two loads write the same key."""
     acknowledged: dict[str, int] = field(factory=dict)
     """The revision that each key's answer named."""
     answered_at: list[float] = field(factory=list)
@@ -54,7 +56,7 @@ class ClusterLoad:
         if self._failure:
             raise self._failure[0]
 
-    def wait_for_writes(self, count: int, timeout_s: float = 15.0) -> None:
+    def wait_for_writes(self, count: int, timeout_s: float = 60.0) -> None:
         """Wait until so many more writes are acknowledged."""
         wanted, deadline = len(self.acknowledged) + count, time.monotonic() + timeout_s
         while len(self.acknowledged) < wanted:
@@ -66,12 +68,12 @@ class ClusterLoad:
     def longest_gap_s(self) -> float:
         """The longest time between two acknowledged writes."""
         times = sorted(self.answered_at)
-        return max((later - sooner for sooner, later in pairwise(times)), default=0.0)
+        return max((later - sooner for sooner, later in itertools.pairwise(times)), default=0.0)
 
     def check(self) -> None:
         """Find each acknowledged write, once and at the revision that was told, and nothing that was not issued."""
         with coord.connect_sync(self.endpoints, timeout=20) as client:
-            found = {pair.key.decode(): pair for pair in client.range(PREFIX, prefix=True)}
+            found = {pair.key.decode(): pair for pair in client.range(self.prefix, prefix=True)}
         missing = self.acknowledged.keys() - found.keys()
         assert not missing, f"{len(missing)} acknowledged writes are lost: {sorted(missing)[:5]}"
         assert found.keys() <= self.issued
@@ -95,7 +97,7 @@ class ClusterLoad:
     async def _connection(self, number: int, endpoints: str) -> None:
         async with coord.connect(endpoints, timeout=self.timeout_s) as client, trio.open_nursery() as nursery:
             for writer in range(self.writers):
-                nursery.start_soon(self._write, client, f"{PREFIX}{number}/{writer}")
+                nursery.start_soon(self._write, client, f"{self.prefix}{number}/{writer}")
 
     async def _write(self, client: coord.Client, prefix: str) -> None:
         number = 0

@@ -16,8 +16,8 @@ from coord.errors import CoordError
 from .cluster import NodeProcess
 from .faults import FaultProxies
 
-LEADER_TIMEOUT_S = 10.0
-AGREE_TIMEOUT_S = 20.0
+LEADER_TIMEOUT_S = 30.0
+AGREE_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 2.0
 POLL_S = 0.02
 

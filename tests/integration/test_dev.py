@@ -23,7 +23,7 @@ import pytest
 import coord
 from coord.cli.dev_cluster import PORT_STEP
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 ESCAPE = re.compile(r"\x1b\[[0-9;]*[mK]")
 
 
