@@ -162,6 +162,16 @@ def test_member_that_lags_gets_the_whole_state() -> None:
     play(story)
 
 
+def test_what_is_wanted_before_the_start_is_not_forgotten() -> None:
+    async def story(place: Place) -> None:
+        leader = await Site.start(place, 1, entries=100)
+        leader.snapshotter.wanted(2)
+        await Site.start(place, 2)
+        await until(lambda: leader.sent or leader.failed)
+
+    play(story)
+
+
 def test_label_is_of_what_the_file_holds() -> None:
     async def story(place: Place) -> None:
         leader, follower = await pair(place)

@@ -122,8 +122,10 @@ class Snapshotter:
 
     def wanted(self, member: int) -> None:
         """Bring `member` a snapshot, unless that is under way; `snapshot_sent` or `snapshot_failed` tells the end."""
-        if member not in self._transfers and self._nursery is not None:
-            scope = self._transfers[member] = trio.CancelScope()
+        if member in self._transfers:
+            return
+        scope = self._transfers[member] = trio.CancelScope()
+        if self._nursery is not None:
             self._nursery.start_soon(self._transfer, member, scope)
 
     def stop_sending(self) -> None:
@@ -146,6 +148,8 @@ class Snapshotter:
         await work(self.worker, partial(clean_snapshots, self.disk, self.directory, keep=0))
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            for member, scope in self._transfers.items():
+                nursery.start_soon(self._transfer, member, scope)
             await trio.sleep_forever()
 
     # ---- one transfer
