@@ -1,4 +1,7 @@
-"""Changes of members on the leader, from a client's request to the answer that follows the entry's apply."""
+"""Changes of members on the leader, from a client's request to the answer that follows the entry's apply.
+
+One that the leader can no longer make, since it has handed over, goes on to whoever leads now.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 from attrs import define, field
 
 from coord.errors import ApiError, OutcomeUnknown
+from coord.node.member_changes import NotLeader
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_error, reply_value
@@ -20,12 +24,17 @@ _LATE = OutcomeUnknown("etcdserver: request timed out: the change may still happ
 
 @define
 class Changes:
-    """Remembers who asked for which change. `change(method, arguments, done)` is the membership's."""
+    """Remembers who asked for which change.
+
+    `change(method, arguments, done)` is the membership's; `forward(sink, request_id, deadline, method, arguments)`
+    has another leader asked.
+    """
 
     change: Callable[[int, list[Any], Done], None]
     clock: Callable[[], float]
     outbox: Outbox
     revision: Callable[[], int]
+    forward: Callable[[Sink, int, float, int, list[Any]], None]
     _deadlines: dict[tuple[Sink, int], float] = field(factory=dict)
 
     def take(self, sink: Sink, request_id: int, deadline: float, method: int, arguments: list[Any]) -> None:
@@ -36,6 +45,12 @@ class Changes:
         def done(result: Any) -> None:
             if self._deadlines.pop(who, None) is None:
                 return
+            if isinstance(result, NotLeader):
+                try:
+                    self.forward(sink, request_id, deadline, method, arguments)
+                    return
+                except ApiError as error:
+                    result = error
             if isinstance(result, ApiError):
                 self.outbox.reply(sink, reply_error(request_id, self.revision(), result))
             else:

@@ -235,7 +235,9 @@ def _connect_clients(node: Node) -> None:
         new_id=seams.new_id,
         election_s=options.election_s,
     )
-    node.changes = Changes(node.membership.change, seams.clock, node.outbox, lambda: machine.revision)
+    node.changes = Changes(
+        node.membership.change, seams.clock, node.outbox, lambda: machine.revision, node.calls.forward
+    )
     node.auto_compaction = AutoCompaction(
         options.compaction_mode, options.compaction_retention, lambda: machine.revision
     )

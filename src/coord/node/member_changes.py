@@ -22,9 +22,11 @@ Introduced = tuple[int, str, tuple[str, ...]]
 _IN_SYNC_PERCENT: Final = 90
 
 
-def not_leader() -> ApiError:
-    """Nothing was done, because this member does not lead."""
-    return FailedPrecondition("etcdserver: not leader")
+class NotLeader(FailedPrecondition):
+    """Nothing was done, because this member does not lead, or no longer; another one should be asked."""
+
+    def __init__(self) -> None:
+        super().__init__("etcdserver: not leader")
 
 
 def unhealthy(why: str) -> ApiError:

@@ -181,8 +181,8 @@ class Membership:
     def change(self, method: int, arguments: list[Any], done: Done) -> None:
         """Queue a request to change the members or to move the lead.
 
-        `done` gets the result when the change is applied, or an `ApiError`. `member_changes.not_leader()` says that
-        nothing was done and another member should be asked.
+        `done` gets the result when the change is applied, or an `ApiError`; `NotLeader` says that nothing was done
+        and another member should be asked.
         """
         if len(self._queue) >= MEMBER_CHANGES_PENDING_MAX:
             done(ResourceExhausted("etcdserver: too many requests"))
@@ -213,7 +213,7 @@ class Membership:
         raft = self.raft
         if raft.role is not Role.LEADER:
             while self._queue:
-                self._queue.popleft()[2](member_changes.not_leader())
+                self._queue.popleft()[2](member_changes.NotLeader())
             return False
         if self._has_work() and self._pending is None and self._transfer is None and self._is_ready():
             self._step()
@@ -296,7 +296,7 @@ class Membership:
         failed = member_changes.unhealthy("no other voter can take the lead over")
 
         def ended(leader_id: int) -> None:
-            done(member_changes.not_leader() if leader_id else failed)
+            done(member_changes.NotLeader() if leader_id else failed)
 
         to = max(staying, key=lambda voter: heard.match.get(voter, 0), default=0)
         if not to or not self._hand_over(to, ended):
