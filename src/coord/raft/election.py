@@ -32,6 +32,8 @@ class Election:
     _timeout_ticks: int = 0
     _is_pre: bool = False
     _is_transfer: bool = False
+    _unreachable: int = 0
+    """Who is known to give no answer; 0: nobody."""
     _votes: dict[int, bool] = field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
@@ -71,23 +73,16 @@ class Election:
             return "committed entries are not applied yet"
         return ""
 
-    def begin(self, is_pre: bool, reason: str, is_transfer: bool = False) -> None:
-        """Ask all voters of both configurations; the term is already that of the campaign."""
-        state = self._state
-        self._is_pre, self._is_transfer, self.reason = is_pre, is_transfer, reason
-        self._votes = {}
-        self.restart_clock()
-        voters = sorted(state.configuration.all_voters)
-        state.note(
-            "raft.election.started",
-            pre=is_pre,
-            reason=reason,
-            last_index=state.log.last_index,
-            last_term=state.log.last_term,
-            voters=voters,
-        )
-        for voter in voters:
-            self.ask(voter)
+    def begin_pre_vote(self, reason: str, unreachable: int) -> None:
+        """Ask who would give its vote in the next term; `unreachable` is known to give no answer, 0: nobody."""
+        self._is_pre, self._is_transfer, self._unreachable = True, False, unreachable
+        self._begin(reason)
+
+    def begin(self, reason: str, is_transfer: bool) -> None:
+        """Ask for votes in the term that this member has just begun."""
+        self._unreachable = self._unreachable if self._is_pre and not is_transfer else 0
+        self._is_pre, self._is_transfer = False, is_transfer
+        self._begin(reason)
 
     def ask(self, voter: int) -> None:
         """Ask one voter, unless it has answered."""
@@ -106,8 +101,8 @@ class Election:
             # shorter log, it would count the votes that the longer one was given.
             state.durable_messages.append(request)
 
-    def count(self, voter: int, refusal: str, unreachable: int = 0) -> Outcome:
-        """Count an answer. A member's first answer stands; `unreachable` is known to give none."""
+    def count(self, voter: int, refusal: str) -> Outcome:
+        """Count an answer. A member's first answer stands."""
         state = self._state
         votes = self._votes
         is_granted = refusal == VOTE_GRANTED
@@ -125,10 +120,8 @@ class Election:
         )
         if configuration.has_quorum(granted):
             return Outcome.WON
-        refused = votes.keys() | {unreachable}
-        return (
-            Outcome.OPEN if configuration.has_quorum(configuration.all_voters - (refused - granted)) else Outcome.LOST
-        )
+        refused = (votes.keys() | {self._unreachable}) - granted
+        return Outcome.OPEN if configuration.has_quorum(configuration.all_voters - refused) else Outcome.LOST
 
     def won(self) -> None:
         """Note a victory."""
@@ -182,6 +175,23 @@ class Election:
         One whom the leader itself told to campaign is not (§3.10).
         """
         return not request.is_transfer and self.hears_leader
+
+    def _begin(self, reason: str) -> None:
+        state = self._state
+        self.reason = reason
+        self._votes = {}
+        self.restart_clock()
+        voters = sorted(state.configuration.all_voters)
+        state.note(
+            "raft.election.started",
+            pre=self._is_pre,
+            reason=reason,
+            last_index=state.log.last_index,
+            last_term=state.log.last_term,
+            voters=voters,
+        )
+        for voter in voters:
+            self.ask(voter)
 
     def _refusal(self, request: VoteRequest) -> str:
         state = self._state

@@ -158,7 +158,7 @@ class Roles:
         self.lose_leader(reason)
         self._enter(HardState(state.term + 1, state.member_id, state.log.committed))
         # The own vote is counted when it is on the disk.
-        self.election.begin(False, reason, is_transfer)
+        self.election.begin(reason, is_transfer)
         self.change_role(Role.CANDIDATE, reason)
 
     def _become_leader(self) -> None:
@@ -203,11 +203,11 @@ class Roles:
             self.lose_leader(reason)
             self.campaign(reason)
 
-    def campaign(self, reason: str) -> None:
+    def campaign(self, reason: str, unreachable: int = 0) -> None:
         """Stand for election unless something forbids it; a pre-vote comes first (thesis §9.6).
 
         Without it a member that cannot reach a quorum would raise its term for ever, and unseat the leader when it
-        comes back.
+        comes back. `unreachable` is known to give no answer.
         """
         state = self.state
         if state.role is Role.LEADER or not self._may_campaign():
@@ -221,7 +221,7 @@ class Roles:
             self._become_candidate(reason)
             return
         self.change_role(Role.PRE_CANDIDATE, reason)
-        self.election.begin(True, reason)
+        self.election.begin_pre_vote(reason, unreachable)
         self.count_vote(state.member_id, VOTE_GRANTED)
 
     def campaign_if_prompt(self) -> None:
@@ -229,7 +229,7 @@ class Roles:
         is_waiting = self.state.role in (Role.FOLLOWER, Role.PRE_CANDIDATE) and not self.state.leader_id
         if self.prompt.is_due and is_waiting and self._may_campaign():
             self.prompt.started()
-            self.campaign(self.prompt.reason)
+            self.campaign(self.prompt.reason, self.prompt.unreachable)
 
     def stand_back(self) -> None:
         """Campaign no more, as the node is stopping. A leader leads on until another does."""
@@ -262,7 +262,7 @@ class Roles:
 
     def count_vote(self, voter: int, refusal: str) -> None:
         """Count a vote for this member's campaign, and act on what the votes come to."""
-        outcome = self.election.count(voter, refusal, self.prompt.unreachable)
+        outcome = self.election.count(voter, refusal)
         if outcome is Outcome.WON:
             if self.state.role is Role.CANDIDATE:
                 self._become_leader()
