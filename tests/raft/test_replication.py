@@ -179,6 +179,21 @@ def test_all_proposals_of_a_turn_share_one_append() -> None:
     assert appends[0].entries is appends[1].entries
 
 
+def test_what_was_sent_in_an_earlier_leadership_is_not_sent_again() -> None:
+    """The same indices hold other entries now."""
+    rig = Rig.make().lead(2, 3)
+    for data in (b"old", b"older"):
+        rig.raft.propose(data)
+        rig.sync()
+    rig.step(Append(3, 1, 2, 1, 1, 1, [(2, 2, b"new")]))
+    rig.sync()
+    rig.take(Append)
+
+    rig.win(2)
+
+    assert [list(append.entries) for append in rig.take(Append)] == [[(3, 3, NOOP)], [(3, 3, NOOP)]]
+
+
 def test_appends_follow_each_other_without_waiting() -> None:
     rig = Rig.make().lead(2, 3)
 

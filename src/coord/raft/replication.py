@@ -33,7 +33,7 @@ class Replication:
     _settled: dict[int, int] = field(factory=dict)
     """The highest committed index that a member acknowledged to this one in any term (S1)."""
     _slice: tuple[int, int, Sequence[Entry]] = (0, 0, ())
-    """The last slice of the log that was cut: followers that keep up are sent the same one."""
+    """The last slice that was cut in this `flush`: followers that keep up are sent the same one."""
 
     def start(self) -> None:
         """Lead: nothing is known of anybody, and all are taken to have been heard just now."""
@@ -169,6 +169,8 @@ class Replication:
                 self._replicate(member, progress)
             elif progress.stage is Stage.PROBE and not progress.is_paused:
                 self._send_probe(member, progress)
+        # The log may be another when this member leads again.
+        self._slice = (0, 0, ())
 
     def _replicate(self, member: int, progress: Progress) -> None:
         log, options = self._state.log, self._state.options
