@@ -12,10 +12,11 @@ from trio import fail_after, sleep
 from coord.errors import DiskError
 from coord.limits import PEER_FRAME_BYTES, PEER_SEND_BUFFER_HIGH_BYTES
 from coord.node.dialler import BREAK_CHECK_S
+from coord.node.peers import Network
 from coord.protocol.hello import Purpose, Refusal, RefusalCode, Welcome, decode_answer, encode_hello
 from coord.protocol.messages import Append, Heartbeat
 from coord.protocol.peer_protocol import decode_frame, encode_frame
-from coord.transport.link import CLOSE_INVALID_DATA, LinkClosed, LinkEnd
+from coord.transport.link import CLOSE_INVALID_DATA, Link, LinkClosed, LinkEnd, LinkFailed
 from coord.transport.memory import WINDOW_BYTES, MemoryWire
 
 
@@ -132,6 +133,34 @@ def test_killed_process_is_seen_at_once() -> None:
             assert (gone["member"], gone["name"]) == (1, "n1")
 
     play(story, size=3)
+
+
+class Resetting:
+    """A network on which a dying process still takes links, and resets them."""
+
+    def __init__(self, network: Network, resets: int) -> None:
+        self.network, self.resets = network, resets
+
+    async def dial(self, url: str) -> Link:
+        if self.resets:
+            self.resets -= 1
+            await sleep(0.001)
+            raise LinkFailed(f"{url}: Connection reset by peer")
+        return await self.network.dial(url)
+
+
+def test_dying_process_that_still_takes_links_is_seen_soon() -> None:
+    async def story(place: Place) -> None:
+        _, two = await place.start(1, 2)
+        await sleep(5)
+        two.peers.network = Resetting(two.peers.network, 2)
+        killed_at = trio.current_time()
+        place.kill(1)
+        await sleep(1)
+        assert two.names("broken").count(("broken", 1, True)) == 1
+        assert two.time_of("broken", 1, True) - killed_at < 0.04
+
+    play(story)
 
 
 def test_break_of_the_others_link_alone_is_checked_at_once_too() -> None:

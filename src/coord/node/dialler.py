@@ -24,6 +24,8 @@ from coord.transport.link import CLOSE_GOING_AWAY, CLOSE_PROTOCOL_ERROR, Link, L
 
 BREAK_CHECK_S: Final = 0.3
 """A port that refuses within this time of a break belongs to a process that has died (S10)."""
+CHECK_S_MIN: Final = 0.005
+"""Until then a dial that fails otherwise is repeated soon: a dying process may still take a link and reset it."""
 STOOD_S: Final = 0.25
 """A link that stood so long was one: the next dial is at once. One that ends sooner may do so again and again."""
 _MESSAGE_BYTES: Final = 64
@@ -134,9 +136,10 @@ class Dialler:
 
     def redial(self, *, has_broken: bool = False) -> None:
         """Dial now if there is no link; `has_broken`: because the member's own link broke (S10)."""
-        if has_broken:
-            self._broke_at = self._board.clock()
-        self._wake.set()
+        if not self._is_checking():
+            if has_broken:
+                self._broke_at = self._board.clock()
+            self._wake.set()
 
     def drop(self) -> None:
         """Give the link up and dial again: the process at its other end is no longer the one that answers there."""
@@ -159,6 +162,10 @@ class Dialler:
         if self.scope.cancelled_caught:
             self._board.link_broken(self.member, False)
 
+    def _is_checking(self) -> bool:
+        """Tell whether it is being found out if the process has died (S10)."""
+        return not self._is_gone and self._board.clock() - self._broke_at <= BREAK_CHECK_S
+
     async def _pause(self) -> None:
         """S10: the first dial after a link has stood is at once; each further one waits longer, with jitter.
 
@@ -166,10 +173,11 @@ class Dialler:
         that flap cost little.
         """
         if self._attempts:
-            pause_s = min(PEER_REDIAL_S_MIN * 2.0 ** min(self._attempts - 1, 16), PEER_REDIAL_S_MAX)
+            least_s = CHECK_S_MIN if self._is_checking() else PEER_REDIAL_S_MIN
+            pause_s = min(least_s * 2.0 ** min(self._attempts - 1, 16), PEER_REDIAL_S_MAX)
             with trio.move_on_after(pause_s * self._board.chance.uniform(0.5, 1.0)):
                 await self._wake.wait()
-            await trio.sleep(max(0.0, self._dialled_at + PEER_REDIAL_S_MIN / 2 - self._board.clock()))
+            await trio.sleep(max(0.0, self._dialled_at + least_s / 2 - self._board.clock()))
         self._wake = trio.Event()
         self._attempts += 1
         self._dialled_at = self._board.clock()
@@ -203,7 +211,7 @@ class Dialler:
 
     def _note_failure(self, error: LinkFailed) -> None:
         now = self._board.clock()
-        if error.is_refused and now - self._broke_at <= BREAK_CHECK_S and not self._is_gone:
+        if error.is_refused and self._is_checking():
             self._is_gone = True
             self._board.log("peer.process.gone", member=self.member, name=self.name, error=str(error))
             self._board.link_broken(self.member, True)
