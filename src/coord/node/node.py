@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
@@ -96,6 +96,7 @@ class Node:
     removed: trio.Event = field(factory=trio.Event)
     """Set when this member is no longer one of the cluster: its node should end."""
     _met: dict[int, Member] = field(factory=dict)
+    _dialled: dict[int, Member] = field(factory=dict)
     _replay_to: int = 0
     _last_number: int = field(init=False)
 
@@ -336,6 +337,8 @@ class Node:
                 self._each_second(now)
 
     def _each_second(self, now: float) -> None:
+        if self._dialled.keys() - self.members().keys():
+            self.dial_members()
         self.space.check()
         self.watches.sweep()
         if self.leadership.is_leading and (revision := self.auto_compaction.due(now)):
@@ -363,7 +366,8 @@ class Node:
     def on_members(self) -> None:
         """Follow a change of members: who votes, who is dialled, and whether this one still belongs to them."""
         self.raft.apply_configuration(self.configuration())
-        self.dial_members()
+        # Who was removed may be the one that asked for it, and is still to hear the answer.
+        self.dial_members(self._dialled)
         if not is_member(self.machine, self.member_id, self.options.incarnation):
             self.end_membership()
 
@@ -390,9 +394,11 @@ class Node:
             self._met[member.id] = member
             self.dial_members()
 
-    def dial_members(self) -> None:
-        """Have a link dialled to each of the others."""
-        others = {member.id: member for member in self.members().values() if member.id != self.member_id}
+    def dial_members(self, parting: Mapping[int, Member] | None = None) -> None:
+        """Have a link dialled to each of the others, and to those that part until the next second."""
+        others = {**(parting or {}), **self.members()}
+        others.pop(self.member_id, None)
+        self._dialled = others
         self.peers.set_members(
             {other: member.peer_urls for other, member in others.items()},
             {other: member.name for other, member in others.items()},

@@ -1,0 +1,191 @@
+"""Members come, go and lead in turn, while clients write: whole nodes in virtual time (S1, S2, S12)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from tests.node.cluster_rig import NAMES, Trial, play_three, until
+
+from coord.errors import ApiError, DataDirError
+from coord.node.node import Node
+from coord.protocol.ops import Method
+from coord.testing.sim_node import SimClient, peer_url
+
+ADD, REMOVE, UPDATE, PROMOTE = Method.MEMBER_ADD, Method.MEMBER_REMOVE, Method.MEMBER_UPDATE, Method.MEMBER_PROMOTE
+
+
+@asynccontextmanager
+async def writing(trial: Trial, *names: str) -> AsyncIterator[list[SimClient]]:
+    """Write through these members all the while; any write that fails fails the test."""
+    clients = [trial.client(name) for name in names]
+
+    async def write(client: SimClient) -> None:
+        for number in range(1_000_000):
+            await client.put(b"%s/%d" % (client.node.name.encode(), number % 50), b"v")
+
+    async with trio.open_nursery() as nursery:
+        for client in clients:
+            nursery.start_soon(write, client)
+        yield clients
+        nursery.cancel_scope.cancel()
+
+
+async def grow(trial: Trial, name: str, *, through: str) -> None:
+    """Add a member, start it, and wait until it votes."""
+    await trial.client(through).request(ADD, [[peer_url(name)]], timeout_ms=20_000)
+    known = tuple(row.peer_urls[0][7:-5] for row in trial.nodes[through].machine.members.values())
+    trial.add_host(name, known, is_existing=True)
+    await trial.start(name)
+    await until(lambda: voters(trial.nodes[name]) >= {trial.nodes[name].member_id}, 30)
+
+
+def voters(node: Node) -> frozenset[int]:
+    return node.raft.configuration.voters
+
+
+def name_of(trial: Trial, member: int) -> str:
+    return next(name for name, node in trial.nodes.items() if node.member_id == member)
+
+
+def events(trial: Trial, name: str, event: str) -> list[dict[str, Any]]:
+    return trial.hosts[name].log.of(event)
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from leaves(error)
+        else:
+            yield error
+
+
+def test_three_become_five_and_one_under_load() -> None:
+    """Nothing fails on the way, whoever is asked, and whoever leads when it goes."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        async with writing(trial, "n1") as clients:
+            await grow(trial, "n4", through="n2")
+            await grow(trial, "n5", through="n3")
+            assert len(voters(trial.nodes["n1"])) == 5
+            for name in ("n5", "n2"):
+                node = trial.nodes.pop(name)
+                await trial.client("n1").request(REMOVE, [[node.member_id]], timeout_ms=20_000)
+                await until(node.removed.is_set, 20)
+            both = [trial.nodes.pop(name).member_id for name in ("n3", "n4")]
+            await trial.client("n1").request(REMOVE, [both], timeout_ms=20_000)
+            alone = frozenset({trial.nodes["n1"].member_id})
+            await until(lambda: trial.nodes["n1"].raft.configuration.all_voters == alone, 20)
+            written = len(clients[0].acknowledged)
+            await until(lambda: len(clients[0].acknowledged) > written + 20, 20)
+        told = [fields["member"] for fields in events(trial, "n1", "cluster.member.removed")]
+        assert len(told) == 4
+
+    play_three(story)
+
+
+@pytest.mark.parametrize("through", ["leader", "follower"])
+def test_a_leader_is_removed_by_its_successor(through: str) -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        gone, followers = trial.nodes[leader], trial.followers()
+        async with writing(trial, *followers):
+            asked = trial.client(leader if through == "leader" else followers[0])
+            answer = await asked.request(REMOVE, [[gone.member_id]], timeout_ms=20_000)
+            assert gone.member_id not in {row[0] for row in answer}
+            await until(gone.removed.is_set, 20)
+        trial.nodes.pop(leader)
+        assert len(voters(trial.nodes[await trial.leader()])) == 2
+
+    play_three(story)
+
+
+@pytest.mark.parametrize("through", ["leader", "follower"])
+def test_the_lead_moves_where_it_is_told(through: str) -> None:
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        to, other = trial.followers()
+        async with writing(trial, leader, to, other):
+            asked = trial.client(leader if through == "leader" else other)
+            member = trial.nodes[to].member_id
+            assert await asked.request(Method.MOVE_LEADER, [member], timeout_ms=20_000) == member
+            assert await trial.leader() == to
+
+    play_three(story)
+
+
+def test_members_are_changed_whoever_is_asked() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        client = trial.client(trial.followers()[0])
+        new, everybody = await client.request(ADD, [[peer_url("n4")], True])
+        assert [new[4], len(everybody)] == [True, 4]
+        await client.request(UPDATE, [new[0], [peer_url("n5")]])
+        with pytest.raises(ApiError, match="can only promote a learner member which is in sync with leader"):
+            await client.request(PROMOTE, [new[0]])
+        await client.request(REMOVE, [[new[0]]])
+        with pytest.raises(ApiError, match="etcdserver: member not found"):
+            await client.request(PROMOTE, [new[0]])
+
+    play_three(story)
+
+
+def test_a_wiped_member_is_refused_until_it_is_removed_and_added_anew() -> None:
+    """S1: what it acknowledged and forgot may be all that a quorum had."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trio.sleep(1)
+        await trial.client("n1").put(b"k", b"v")
+        old = trial.nodes["n3"].member_id
+        await trial.kill("n3")
+        trial.hosts["n3"].wipe()
+        texts: list[str] = []
+        try:
+            await trial.start("n3")
+        except* DataDirError as errors:
+            texts = [str(error) for error in leaves(errors)]
+        (text,) = texts
+        assert f"remove it with 'coord member remove {old:x}', empty its --data-dir, and add it anew" in text
+        for name in ("n1", "n2"):
+            assert [told["code"] for told in events(trial, name, "peer.hello.refused")] == ["other-incarnation"]
+
+    play_three(story)
+
+
+def test_a_dead_member_is_replaced() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trio.sleep(1)
+        old = trial.nodes["n3"].member_id
+        await trial.kill("n3")
+        async with writing(trial, "n1", "n2"):
+            await trial.client("n1").request(REMOVE, [[old]], timeout_ms=20_000)
+            await trial.client("n1").request(ADD, [[peer_url("n3")]], timeout_ms=20_000)
+            trial.add_host("n3", is_existing=True)
+            await trial.start("n3")
+            new = trial.nodes["n3"]
+            assert new.member_id != old
+            await until(lambda: new.member_id in voters(new), 30)
+        await trial.agree()
+        assert old in new.machine.removed
+
+    play_three(story)
+
+
+def test_another_members_directory_is_refused() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trial.kill("n2")
+        trial.hosts["n2"].disk, disk = trial.hosts["n1"].disk.image(), trial.hosts["n2"].disk
+        with pytest.raises(DataDirError, match="set --name and the peer URLs as they were"):
+            trial.hosts["n2"].open_directory()
+        trial.hosts["n2"].disk = disk
+        await trial.start("n2")
+        assert len(trial.nodes) == len(NAMES)
+
+    play_three(story)
