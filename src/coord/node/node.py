@@ -331,7 +331,8 @@ class Node:
             self.standing.tick()
             if ticks % TICKS_PER_HEARTBEAT == 0:
                 self.consensus.expire(now)
-                self.leases.tick()
+                if self.leadership.is_leading:
+                    self.leases.tick()
             if now >= next_second:
                 next_second = now + _SECOND_S
                 self._each_second(now)
