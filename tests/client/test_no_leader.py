@@ -37,6 +37,39 @@ def test_the_first_refusal_for_want_of_a_leader_moves_a_client() -> None:
     run(test)
 
 
+def test_the_last_try_of_a_write_leaves_time_for_its_answer() -> None:
+    """Else a write of which it was known that nothing was done ends as one that may have happened (S14)."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        node = network.nodes["n1:1"]
+        async with a_client(network) as client:
+            await client.get("k")
+            node.refusals = [no_leader("n1 waits for n2")] * 1000
+
+            async def fall_silent() -> None:
+                await trio.sleep(1.55)
+                node.is_silent = True
+
+            nursery.start_soon(fall_silent)
+            with pytest.raises(Unavailable, match="n1 waits for n2") as caught:
+                await client.put("k", b"v", timeout=2.0)
+            assert type(caught.value) is Unavailable
+
+    run(test)
+
+
+def test_the_blocking_clients_last_try_leaves_time_too() -> None:
+    with listening(FakeNode()) as (listener,), test_blocking.a_client(listener) as client:
+        client.get("k")
+        listener.node.refusals = [no_leader(ALONE)] * 1000
+        with pytest.raises(Unavailable, match="n1 waits for n2, n3") as caught:
+            client.put("k", b"v", timeout=0.6)
+        assert type(caught.value) is Unavailable
+        tries = 1000 - len(listener.node.refusals)
+        assert 1 <= tries <= 4
+
+
 @pytest.mark.parametrize("in_a_fragment", [False, True])
 def test_a_watch_that_lost_its_leader_goes_on_elsewhere_without_a_gap_or_a_double(in_a_fragment: bool) -> None:
     """S30."""

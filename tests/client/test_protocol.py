@@ -37,8 +37,9 @@ def test_a_frame_that_no_node_would_take_is_not_made() -> None:
 
 
 def test_timeouts_are_whole_milliseconds_that_a_node_takes() -> None:
-    seconds = [-1, 0, 0.0001, 0.0019, 1, 5, 1e6]
-    assert [protocol.milliseconds(one) for one in seconds] == [1, 1, 1, 1, 900, 4700, 600_000]
+    seconds = [-1, 0, 0.0001, 0.0039, 0.1, 1, 2.5, 5, 1e6, float("inf")]
+    told_ms = [protocol.milliseconds(one) for one in seconds]
+    assert told_ms == [1, 1, 1, 1, 50, 800, 2250, 4700, 600_000, 600_000]
 
 
 def test_items_of_later_releases_are_ignored() -> None:

@@ -47,6 +47,8 @@ class RealNode:
             url,
             "--advertise-client-urls",
             url,
+            "--listen-peer-urls",
+            "http://127.0.0.1:0",
         ]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen([sys.executable, "-m", "coord", "serve", *options], stdout=log, stderr=log)

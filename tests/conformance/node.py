@@ -49,6 +49,7 @@ class NodeServer:
         directory.mkdir(parents=True, exist_ok=True)
         self._log = (directory / "log").open("wb")
         options = ["--data-dir", str(directory / "data"), "--listen-client-urls", url, "--advertise-client-urls", url]
+        options += ["--listen-peer-urls", "http://127.0.0.1:0"]
         command = [sys.executable, "-m", "coord", "serve", *options]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=self._log)
 

@@ -51,7 +51,7 @@ def test_the_error_names_whom_a_member_without_a_quorum_waits_for() -> None:
 
 def test_two_of_four_are_no_quorum_and_a_member_without_a_name_has_its_id() -> None:
     rig = Rig(others={2: "n2", 3: "n3", 0xBEEF: ""}, linked={2})
-    assert rig.standing.no_leader().text == "etcdserver: no leader: n1 waits for n3, beef"
+    assert rig.standing.no_leader().text == "etcdserver: no leader: n1 waits for beef, n3"
 
 
 def test_a_member_is_ready_once_it_has_caught_up_and_while_it_has_a_leader() -> None:

@@ -44,6 +44,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         host = f"127.0.0.1:{probe.getsockname()[1]}"
     directory = tmp_path_factory.mktemp("node")
     flags = ["--data-dir", str(directory / "data"), "--listen-client-urls", f"http://{host}"]
+    flags += ["--listen-peer-urls", "http://127.0.0.1:0"]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([sys.executable, "-m", "coord", "serve", *flags], stdout=log, stderr=log)
     give_up = time.monotonic() + 30

@@ -14,7 +14,14 @@ from coord.client import responses as r
 from coord.client import verbs
 from coord.client.blocking_link import NodeConnection
 from coord.client.blocking_watch import BlockingWatch
-from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, parse_endpoints, refusal_pause_s
+from coord.client.endpoints import (
+    ANOTHER_TRY_S,
+    ENDPOINTS_DEFAULT,
+    Endpoint,
+    Rotation,
+    parse_endpoints,
+    refusal_pause_s,
+)
 from coord.client.failing import (
     REFUSALS_BEFORE_MOVING,
     TIMEOUT_DEFAULT_S,
@@ -400,6 +407,8 @@ class BlockingClient:
                     self._drop()
                     self._rotation.failed(connection.endpoint, str(error))
             pause_s = refusal_pause_s(attempt, self._random)
+            if time.monotonic() + pause_s + ANOTHER_TRY_S >= deadline and refusal is not None:
+                raise refusal
             if time.monotonic() + pause_s >= deadline:
                 raise timed_out(timeout, verb.is_write, False, refusal)
             time.sleep(pause_s)

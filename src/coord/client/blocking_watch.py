@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from coord.client import responses as r
 from coord.client.blocking_link import NodeConnection
-from coord.client.endpoints import refusal_pause_s
-from coord.client.failing import is_clear_refusal
+from coord.client.endpoints import ANOTHER_TRY_S, refusal_pause_s
+from coord.client.failing import is_clear_refusal, timed_out
 from coord.client.watching import RESUME_REASONS, WatchState
 from coord.errors import ApiError, ClientClosed, Code, ConnectionFailed, ProtocolViolation, Unavailable, compacted
 from coord.protocol.ops import Method, Notification
@@ -73,8 +73,11 @@ class BlockingWatch:
     def start(self, timeout: float) -> None:
         """Create the watch. Raises `ConnectionFailed`, or `ApiError` if the node refuses it."""
         deadline = time.monotonic() + timeout
-        while self._connection is None:
-            self._connect(deadline, timeout)
+        try:
+            while self._connection is None:
+                self._connect(deadline, timeout)
+        except TimeoutError:
+            raise timed_out(timeout, False, True, None) from None
 
     def next(self, timeout: float | None = None) -> r.Batch:
         """Return the next batch. Raises `TimeoutError` after `timeout` seconds; None waits for ever."""
@@ -148,7 +151,7 @@ class BlockingWatch:
     def _pause(self, refusal: ApiError, deadline: float) -> None:
         self._refusals += 1
         pause_s = refusal_pause_s(self._refusals, self._random)
-        if time.monotonic() + pause_s >= deadline:
+        if time.monotonic() + pause_s + ANOTHER_TRY_S >= deadline:
             raise refusal
         time.sleep(pause_s)
 

@@ -43,6 +43,8 @@ class Call:
     error: Exception | None = None
     attempts: int = 0
     refusal: ApiError | None = None
+    timeout: float = NEVER
+    """What the caller gave it, in seconds; a node is told a little less."""
 
     def header(self) -> Header:
         """Return the header of the answer; only for a call that is done without an error."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from coord.client.calls import NEVER, Call, Connection, Subscription
-from coord.client.endpoints import Rotation, refusal_pause_s
+from coord.client.endpoints import ANOTHER_TRY_S, Rotation, refusal_pause_s
 from coord.client.failing import (
     REFUSALS_BEFORE_MOVING,
     has_no_leader,
@@ -82,9 +82,10 @@ class ClientCore:
         call.connection = None
         call.attempts += 1
         due = now + refusal_pause_s(call.attempts, self.rotation.random)
-        if due >= call.deadline:
-            self._finish(call, timed_out(call.timeout_ms / 1000, False, False, call.refusal))
+        if due + ANOTHER_TRY_S >= call.deadline:
+            self._finish(call, timed_out(call.timeout, False, False, call.refusal))
             return
+        call.timeout_ms = min(call.timeout_ms, protocol.milliseconds(call.deadline - due))
         heapq.heappush(self._resting, (due, call.id, call))
         self.next_due = min(self.next_due, due)
 
@@ -176,7 +177,7 @@ class ClientCore:
         return (call for call in chain(waiting, sent) if not call.is_done)
 
     def _time_out(self, call: Call) -> None:
-        timeout = call.timeout_ms / 1000
+        timeout = call.timeout
         is_sent = call.connection is not None
         error: Exception = timed_out(timeout, call.is_write, is_sent, call.refusal)
         if not is_sent and self.active is None:

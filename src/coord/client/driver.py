@@ -64,7 +64,7 @@ class Driver:
             timeout_ms = milliseconds(timeout)
         core = self.core
         task, deadline = current_task(), trio.current_time() + timeout
-        call = Call(core.next_id(), is_write, code, arguments, timeout_ms, deadline, task)
+        call = Call(core.next_id(), is_write, code, arguments, timeout_ms, deadline, task, timeout=timeout)
         core.submit(call)
         await self._wait(call)
         return call
@@ -74,7 +74,7 @@ class Driver:
         timeout = self.timeout if timeout is None else timeout
         task, deadline = current_task(), trio.current_time() + timeout
         number, timeout_ms = self.core.next_id(), milliseconds(timeout)
-        call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription)
+        call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription, timeout=timeout)
         self.core.submit_progress(call, subscription)
         await self._wait(call)
         return call

@@ -13,6 +13,9 @@ ENDPOINTS_DEFAULT: Final = f"127.0.0.1:{PORT_DEFAULT}"
 BACKOFF_FIRST_S: Final = 0.025
 BACKOFF_MAX_S: Final = 2.0
 REFUSAL_PAUSE_MAX_S: Final = 0.2
+ANOTHER_TRY_S: Final = 0.5
+"""What was refused is not sent again with less time than this: the answer would come too late, and of a write it would
+no longer be known that nothing was done."""
 _SCHEMES: Final = {"http": False, "ws": False, "https": True, "wss": True}
 
 

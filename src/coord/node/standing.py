@@ -45,7 +45,7 @@ class Standing:
 
     def missing(self) -> list[str]:
         """Return the names of the other voters that this member has no link to."""
-        return [name or f"{member:x}" for member, name in sorted(self.others().items()) if not self.is_linked(member)]
+        return sorted(name or f"{member:x}" for member, name in self.others().items() if not self.is_linked(member))
 
     def no_leader(self) -> ApiError:
         """Return etcd's error, with what keeps this member from having a leader."""

@@ -27,6 +27,8 @@ FRAME_BYTES_AIM: Final = 256 * 1024
 """A batch is cut where it would grow beyond this: a node reads a frame whole before it serves any of it."""
 
 _ANSWER_SHARE: Final = 0.1
+_ANSWER_S_MIN: Final = 0.2
+"""A node looks at its deadlines about ten times a second."""
 _ANSWER_S_MAX: Final = 0.3
 
 _REQUESTS: Final = int(ClientMessage.REQUESTS)
@@ -71,7 +73,8 @@ def milliseconds(seconds: float) -> int:
 
     A node knows why it did not get to it in time, and whether a write was proposed; the client does not.
     """
-    return int(min(max((seconds - min(seconds * _ANSWER_SHARE, _ANSWER_S_MAX)) * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
+    reserve_s = min(max(seconds * _ANSWER_SHARE, _ANSWER_S_MIN), _ANSWER_S_MAX, seconds / 2)
+    return int(min(max((seconds - reserve_s) * 1000, 1), REQUEST_TIMEOUT_MS_MAX))
 
 
 def hello(name: str, cluster_id: int) -> bytes:
