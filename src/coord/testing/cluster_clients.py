@@ -94,6 +94,7 @@ class Caller:
         request: list[Any] = list(arguments)
         if is_local:
             request += [b"", 0, 0, 0, 0, True, False, False, 0, 0, 0, 0, self.seen][len(request) - 1 :]
+            self.connect(anew=self.chance.random() < 0.5)
         operation = self._call(Kind.LOCAL_READ if is_local else Kind.READ, request)
         await self._send(operation, lambda to: to.request(Method.RANGE, request, _TIMEOUT_S))
         return operation
@@ -197,11 +198,13 @@ async def hold_leases(caller: Caller) -> None:
     """Hold one lease after the other, with keys: renew it for a while, then revoke it or let it end."""
     chance, world = caller.chance, caller.world
     while not world.is_over:
-        lease, ttl_s = chance.randrange(1, 2**63), chance.randint(2, 4)
+        lease, ttl_s = chance.randrange(1, 2**63), chance.randint(1, 4)
+        # The members' floor makes two seconds of one.
         granted = await caller.write(Op.LEASE_GRANT, [ttl_s, lease], is_numbered=True)
         if not granted.is_done:
             await trio.sleep(0.1)
             continue
+        ttl_s = granted.result[1]
         for name in (b"l/1/", b"l/2/"):
             await caller.write(Op.PUT, [name + b"%x" % lease, caller.tag(), lease], is_numbered=True)
         ends = trio.current_time() + chance.uniform(0, 8)
