@@ -86,10 +86,7 @@ class PeerSide:
         """See `PeerHandler`."""
         node = self.node
         # What was sent on an earlier link may not have arrived.
-        node.calls.link_broken(member)
-        if not node.peers.is_linked(member):
-            # What was sent may be lost. If only the other's link has ended, an answer may be, and the own apply tells.
-            node.consensus.soon(lambda: node.forwarder.link_lost(member))
+        node.consensus.soon(lambda: node.forwarder.link_lost(member))
         node.consensus.soon(lambda: node.raft.link_up(member))
 
     def link_broken(self, member: int, is_refused: bool) -> None:
