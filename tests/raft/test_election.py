@@ -65,6 +65,24 @@ def test_a_vote_counts_once() -> None:
     assert rig.role is Role.PRE_CANDIDATE
 
 
+def test_the_first_answer_of_a_voter_stands() -> None:
+    rig = Rig.make()
+    rig.tick(10)
+
+    rig.step(VoteReply(2, 1, 0, True, "no"), VoteReply(2, 1, 1, True))
+
+    assert rig.role is Role.PRE_CANDIDATE
+
+
+def test_a_grant_is_for_the_term_that_was_asked_for() -> None:
+    rig = Rig.make(terms=[5])
+    rig.tick(10)
+
+    rig.step(VoteReply(2, 1, 4, True), VoteReply(3, 1, 9, True))
+
+    assert rig.role is Role.PRE_CANDIDATE
+
+
 def test_only_voters_count() -> None:
     rig = Rig.make(voters(1, 2, 3, learners=[4]))
     rig.tick(10)

@@ -110,6 +110,22 @@ def test_votes_that_are_out_are_not_thrown_away_by_the_repetition() -> None:
     assert (rig.role, rig.term) == (Role.CANDIDATE, 2)
 
 
+def test_a_split_of_real_votes_is_repeated_after_a_while() -> None:
+    """At once, both candidates would only split the votes again."""
+    rig = following(2, leader=1)
+    rig.raft.link_broken(1, True)
+    rig.step(VoteReply(3, 2, 2, True), VoteReply(4, 2, 2, True))
+    rig.sync()
+    rig.tick(3)
+
+    rig.step(VoteReply(3, 2, 2, False, "no"), VoteReply(4, 2, 2, False, "no"))
+    assert rig.role is Role.FOLLOWER
+    rig.tick()
+    assert rig.role is Role.FOLLOWER
+    rig.tick()
+    assert rig.role is Role.PRE_CANDIDATE
+
+
 def test_one_such_campaign_a_term() -> None:
     rig = following(2, leader=1)
     rig.raft.link_broken(1, True)

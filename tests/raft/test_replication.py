@@ -400,6 +400,15 @@ def test_a_broken_link_probes_from_what_is_known() -> None:
     assert [(append.to, append.previous_index) for append in rig.take(Append)] == [(2, 1)]
 
 
+def test_a_probe_without_entries_asks_for_an_answer() -> None:
+    """With a commit it would be a notice, and the leader would wait for an answer that nobody owes."""
+    rig = Rig.make().lead(2, 3)
+
+    rig.raft.link_broken(2, False)
+
+    assert rig.take(Append) == [Append(1, 2, 1, 1, 1, 0, ())]
+
+
 def test_a_member_that_forgot_what_is_committed_is_found_out() -> None:
     """S1: by the highest committed index that it acknowledged; an uncommitted tail may lawfully be cut."""
     rig = Rig.make().lead(2, 3)

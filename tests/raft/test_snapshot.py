@@ -149,6 +149,17 @@ def test_a_snapshot_of_an_earlier_leader_serves() -> None:
     assert rig.take(AppendReply) == [AppendReply(1, 2, 3, 9)]
 
 
+def test_a_snapshot_of_a_later_leader_makes_it_known() -> None:
+    rig = behind()
+
+    assert rig.raft.install(SnapshotReceived(3, 1, 7, 9, 2))
+    rig.raft.installed(voters(1, 2, 3))
+    rig.sync()
+
+    assert (rig.term, rig.raft.leader_id) == (7, 3)
+    assert rig.take(AppendReply) == [AppendReply(1, 3, 7, 9)]
+
+
 def test_a_leader_installs_nothing() -> None:
     rig = Rig.make(terms=[1]).lead(2)
 
@@ -168,6 +179,16 @@ def test_no_entries_and_no_campaign_while_it_is_installed() -> None:
     assert not rig.take(AppendReply)
     assert not rig.take(VoteRequest)
     assert rig.raft.log.last_index == 9
+
+
+def test_no_campaign_even_if_the_state_machine_is_as_far() -> None:
+    rig = behind()
+    rig.raft.install(SnapshotReceived(2, 1, 3, 9, 2))
+    rig.raft.applied(9)
+
+    rig.tick(50)
+
+    assert rig.role is Role.FOLLOWER
 
 
 def test_a_completion_of_before_the_snapshot_counts_for_nothing() -> None:
