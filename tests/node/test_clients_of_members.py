@@ -347,3 +347,56 @@ def test_metrics_tell_who_leads_who_is_linked_and_who_lags() -> None:
         assert metrics.raft_follower_lag_entries == {}
 
     play(scenario)
+
+
+def test_watches_go_on_behind_a_snapshot_that_replaced_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S30: a member that stood still for long is given a snapshot; what it lacked comes out of its history."""
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 20)
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 20)
+
+    async def scenario(cluster: Cluster) -> None:
+        leader, (one, _) = await settled(cluster)
+        writer, watcher = client(cluster, leader), client(cluster, one)
+        await writer.put(b"k", b"0")
+        goes_on = await watch(watcher, b"k")
+        future = await watch(watcher, b"k", b"", 100)
+        await writer.put(b"k", b"1")
+        await trio.sleep(0.5)
+        cluster.pause(one)
+        for number in range(150):
+            await writer.put(b"k", b"%d" % number)
+            await trio.sleep(0.03)
+        cluster.resume(one)
+        await trio.sleep(5)
+        assert cluster.members[one].host.log.of("snapshot.state.installed")
+        await writer.put(b"k", b"last")
+        await trio.sleep(1)
+        assert revisions(watcher, goes_on) == list(range(3, 155))
+        assert revisions(watcher, future) == list(range(100, 155))
+
+    play(scenario)
+
+
+def test_a_watch_whose_history_a_snapshot_no_longer_holds_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 20)
+    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 20)
+
+    async def scenario(cluster: Cluster) -> None:
+        leader, (one, _) = await settled(cluster)
+        writer, watcher = client(cluster, leader), client(cluster, one)
+        ends = await watch(watcher, b"k")
+        cluster.pause(one)
+        for number in range(150):
+            await writer.put(b"k", b"%d" % number)
+            await trio.sleep(0.03)
+        await writer.write(Op.COMPACT, [100])
+        cluster.resume(one)
+        await trio.sleep(5)
+        assert cluster.members[one].host.log.of("snapshot.state.installed")
+        assert [note for note in watcher.notifications if note[0] == Notification.CANCELED] == [[2, [ends], 100, ""]]
+        # What was on its way to it when it stood still it gave out before.
+        given = revisions(watcher, ends)
+        assert given == list(range(2, 2 + len(given)))
+        assert len(given) < 98
+
+    play(scenario)

@@ -426,14 +426,16 @@ class BlockingClient:
     def _open(self, deadline: float, timeout: float) -> NodeConnection:
         """Connect to the next endpoint that answers; raises `ConnectionFailed` at the deadline."""
         rotation = self._rotation
+        reach_until, reach_s = deadline, timeout
         if self._connect_timeout is not None:
-            timeout = min(timeout, self._connect_timeout)
-            deadline = min(deadline, time.monotonic() + timeout)
+            reach_s = min(timeout, self._connect_timeout)
+            reach_until = min(deadline, time.monotonic() + reach_s)
         while True:
-            remaining = deadline - time.monotonic()
+            # A node that turns clients away was reached, and may have its cluster in a moment.
+            remaining = (deadline if rotation.turned_away else reach_until) - time.monotonic()
             pause_s = rotation.pause_s()
             if remaining <= pause_s:
-                raise unreachable(timeout, rotation)
+                raise unreachable(reach_s, rotation)
             time.sleep(pause_s)
             endpoint = rotation.next_endpoint()
             # One endpoint that swallows packets must not use up the time of the others.
