@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from coord.testing.cluster_sim import Plan, main, run
@@ -45,4 +47,6 @@ def test_a_seed_is_played_and_told_from_the_shell(capsys: pytest.CaptureFixture[
 
 @pytest.mark.sim
 def test_more_seeds() -> None:
-    assert main(["--seeds", "1000:1200"]) == 0
+    """`SEED=n` plays that one alone, and tells all of it."""
+    seed = int(os.environ.get("SEED", "0"))
+    assert main(["--seed", str(seed), "--trace"] if seed else ["--seeds", "1000:1200"]) == 0

@@ -145,10 +145,10 @@ class Cluster:
         self.trace("wipe", member=name)
         self.members[name].host.wipe()
 
-    def slow_disk(self, name: str, delay_s_max: float | None = None) -> None:
-        """Let everything that a member's process writes take up to so long; None takes it back."""
-        self.trace("slow disk", member=name, delay_s_max=delay_s_max)
-        self.members[name].host.slow_down(delay_s_max)
+    def slow_disk(self, name: str, delay_s_max: float | None = None, *, log_only: bool = False) -> None:
+        """Let what a member's process writes, or only its log, take up to so long; None, or a new start: as usual."""
+        self.trace("slow disk", member=name, delay_s_max=delay_s_max, log_only=log_only)
+        self.members[name].host.slow_down(delay_s_max, log_only=log_only)
 
     async def fail_disk(self, name: str) -> None:
         """Fail one of the next syncs of a member's disk; return when its process has ended, by that or by a kill."""
@@ -216,6 +216,10 @@ class Cluster:
         if node is None:
             raise CoordError(f"{name} is {self.members[name].state.value}")
         return node
+
+    def connect(self, name: str) -> Connection:
+        """Return a client's connection to a member; it ends with the member's process."""
+        return Connection(self.members[name], fork(self.chance))
 
     @property
     def names(self) -> list[str]:

@@ -15,7 +15,7 @@ from attrs import define, field
 from coord.codec import decode, encode
 from coord.errors import ApiError, CoordError
 from coord.node.ports import NodePort
-from coord.protocol.ops import Method, Notification
+from coord.protocol.ops import Method, Notification, Op
 from coord.testing.history import WatchEnd, WatchEvents, WatchProgress, WatchRecord
 
 DELAY_S_MAX = 0.002
@@ -72,6 +72,16 @@ class Connection:
             node.request(self, request_id, int(method), timeout_ms, arguments)
 
         return await self._ask(send)
+
+    async def put(self, key: bytes, value: bytes, timeout_s: float = 5.0) -> int:
+        """Put a key and return the revision; as `write`."""
+        revision, _ = await self.write(0, 0, [0, int(Op.PUT), None, [key, value]], timeout_s)
+        return revision
+
+    async def get(self, key: bytes, timeout_s: float = 5.0) -> bytes | None:
+        """Return a key's newest value (linearizable); as `write`."""
+        _, (pairs, _, _) = await self.request(Method.RANGE, [key], timeout_s)
+        return pairs[0][5] if pairs else None
 
     async def watch(self, record: WatchRecord, tick: Callable[[], int]) -> None:
         """Create a watch; what it is told goes to its record. Raises as `write`."""

@@ -124,11 +124,22 @@ async def _pause(nemesis: Nemesis) -> None:
 
 
 async def _slow_disk(nemesis: Nemesis) -> None:
-    cluster = nemesis.cluster
-    name = nemesis.chance.choice(cluster.names)
-    cluster.slow_disk(name, nemesis.chance.choice((0.02, 0.1, 0.6)))
-    await nemesis.last(0.3, 5.0)
-    cluster.slow_disk(name)
+    """At times power fails before it is over: what waits for the disk is lost then, and nothing else may be."""
+    name = nemesis.victim()
+    if name is None:
+        return
+    cluster, chance = nemesis.cluster, nemesis.chance
+
+    async def body() -> None:
+        cluster.slow_disk(name, chance.choice((0.02, 0.1, 0.6)), log_only=chance.random() < 0.5)
+        await nemesis.last(0.3, 4.0)
+        if chance.random() < 0.4:
+            await cluster.kill(name)
+            await nemesis.last(0.01, 1.0)
+            await cluster.start(name)
+        cluster.slow_disk(name)
+
+    await nemesis.while_touching(name, body)
 
 
 async def _fail_disk(nemesis: Nemesis) -> None:

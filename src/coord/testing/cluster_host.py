@@ -37,8 +37,10 @@ class ClusterHost(SimHost):
         made = self._workers = super().workers()
         return made
 
-    def slow_down(self, delay_s_max: float | None) -> None:
-        """Let each job of this and later processes take up to so long before and after its effect; None: as usual."""
-        self.settings.worker_delay_s_max = DELAY_S_MAX if delay_s_max is None else delay_s_max
-        for worker in self._workers:
-            worker.delay_s_max = self.settings.worker_delay_s_max
+    def slow_down(self, delay_s_max: float | None, *, log_only: bool) -> None:
+        """Let each job of this process take up to so long before and after its effect; None: as usual.
+
+        `log_only`: the syncs of the log alone, as where log and store lie on disks of their own.
+        """
+        for worker in self._workers[: 1 if log_only else None]:
+            worker.delay_s_max = DELAY_S_MAX if delay_s_max is None else delay_s_max

@@ -71,7 +71,7 @@ class Plan:
         return Plan(
             seed=seed,
             size=size,
-            seconds=chance.choice((8.0, 12.0, 16.0)),
+            seconds=chance.choice((6.0, 9.0, 12.0)),
             workers=chance.randint(2, 5),
             watchers=chance.randint(1, 3),
             holders=chance.randint(0, 2),

@@ -9,7 +9,7 @@ from typing import Final
 
 from coord.testing.mutants import Hunted, Mutant, Patch
 
-SECONDS_MAX: Final = 12.0
+SECONDS_MAX: Final = 8.0
 
 
 def _mutant(name: str, rule: str, *patches: tuple[str, str, str], seeds_max: int = 200) -> Mutant:
@@ -201,12 +201,12 @@ MUTANTS: Final = (
 
 
 def hunt(seed: int) -> Hunted:
-    """Play one seed of the simulator of whole nodes; several members, since most rules are about more than one."""
+    """Play one seed of the simulator of whole nodes; three members, since most rules are about more than one."""
     from coord.testing.cluster_sim import Plan, run
 
     plan = Plan.of(seed)
     plan.seconds = min(plan.seconds, SECONDS_MAX)
-    plan.size = max(plan.size, 3)
+    plan.size = 3
     plan.holders = max(plan.holders, 1)
     try:
         report = run(seed, plan=plan)
