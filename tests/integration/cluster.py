@@ -159,7 +159,7 @@ class NodeProcess:
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.log() if line["event"] == name]
 
-    def wait_for_event(self, name: str, timeout_s: float = EVENT_TIMEOUT_S, **wanted: Any) -> dict[str, Any]:
+    def wait_for_event(self, name: str, /, timeout_s: float = EVENT_TIMEOUT_S, **wanted: Any) -> dict[str, Any]:
         """Wait until the current life has logged `name` with these fields; return the first such line."""
         deadline = time.monotonic() + timeout_s
         while True:

@@ -1,0 +1,73 @@
+"""Who a node is: what has another identity, or has forgotten, is refused with a text that says what to do (S1, S2)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from .cluster import NodeProcess
+from .processes import ProcessCluster
+from .test_life import refusal
+
+
+def test_a_restart_is_the_same_member(cluster: ProcessCluster) -> None:
+    before = {name: cluster.status(name).header.member_id for name in cluster.nodes}  # type: ignore[union-attr]
+    cluster.stop()
+    cluster.start()
+    assert {name: cluster.status(name).header.member_id for name in cluster.nodes} == before  # type: ignore[union-attr]
+    assert [node.events("node.identity.loaded")[0]["boot"] for node in cluster.nodes.values()] == [2, 2, 2]
+    cluster.check_agreement()
+
+
+def test_a_wiped_directory_is_refused_and_told_the_remedy(cluster: ProcessCluster) -> None:
+    """It might vote again, or acknowledge again, what it has forgotten."""
+    cluster.put("kept")
+    cluster["n3"].kill()
+    cluster.wipe("n3")
+    cluster["n3"].spawn()
+    refused = cluster["n3"].wait_for_event("peer.link.refused")
+    assert "coord member remove" in refused["reason"]
+    assert "coord member add" in refused["reason"]
+    cluster.put("served meanwhile")
+
+
+def test_a_directory_from_a_backup_is_refused(cluster: ProcessCluster, tmp_path: Path) -> None:
+    """A lower boot counter: what it acknowledged since is not in it."""
+    cluster["n3"].kill()
+    shutil.copytree(cluster["n3"].data, tmp_path / "backup")
+    cluster["n3"].start()
+    cluster.put("since")
+    cluster["n3"].kill()
+    cluster.wipe("n3")
+    shutil.copytree(tmp_path / "backup", cluster["n3"].data)
+    cluster["n3"].spawn()
+    refused = cluster["n3"].wait_for_event("peer.link.refused")
+    assert "coord member remove" in refused["reason"]
+
+
+def test_a_node_with_other_flags_is_refused(make_cluster: Callable[..., ProcessCluster]) -> None:
+    cluster = make_cluster()
+    for name in ("n1", "n2"):
+        cluster[name].spawn()
+    cluster["n3"].spawn("--initial-cluster-token=another")
+    refused = cluster["n3"].wait_for_event("peer.link.refused")
+    assert "--initial-cluster-token" in refused["reason"]
+    cluster.leader()
+
+
+def test_another_members_directory_is_refused(cluster: ProcessCluster) -> None:
+    cluster["n2"].kill()
+    cluster["n3"].kill()
+    cluster.wipe("n3")
+    shutil.copytree(cluster["n2"].data, cluster["n3"].data)
+    assert "set --name and the peer URLs as they were" in refusal(cluster["n3"])
+
+
+def test_a_second_process_on_a_members_directory_is_refused(cluster: ProcessCluster, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    second = NodeProcess(other, "n1", advertised_port=cluster["n1"].peer_port, flags=cluster["n1"].flags)
+    (other / "data").symlink_to(cluster["n1"].data)
+    assert f"is in use by process {cluster['n1'].pid}" in refusal(second)
+    cluster.check_agreement()
