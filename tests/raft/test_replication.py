@@ -216,6 +216,22 @@ def test_inflight_messages_are_bounded() -> None:
     assert [(append.to, append.previous_index, len(append.entries)) for append in rig.take(Append)] == [(2, 3, 3)]
 
 
+def test_after_a_loss_the_leader_begins_with_one_append() -> None:
+    """All that was in flight behind the loss is refused; answered by as many appends each time, refusals would breed."""
+    rig = Rig.make(options=evolve(OPTIONS, append_bytes_max=1)).lead(2, 3)
+    for _ in range(9):
+        rig.raft.propose(b"x")
+    assert [append.to for append in rig.take(Append)].count(2) == 9
+
+    rig.step(AppendReply(2, 1, 1, 5, is_rejected=True, hint_index=1, hint_term=1))
+    sent = []
+    for index in (2, 3, 4, 5, 6):
+        sent.append([append.to for append in rig.take(Append)].count(2))
+        rig.ack(2, index)
+
+    assert sent == [1, 1, 2, 2, 2]
+
+
 def test_inflight_bytes_are_bounded_but_one_always_goes() -> None:
     rig = Rig.make(options=evolve(OPTIONS, inflight_bytes=10, append_bytes_max=8)).lead(2, 3)
 

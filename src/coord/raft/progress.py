@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from typing import Final
 
 from attrs import define, field
+
+
+_UNLIMITED: Final = 2**30
 
 
 class Stage(Enum):
@@ -36,6 +40,8 @@ class Progress:
     """The newest read round that it acknowledged."""
     match_at_heartbeat: int = -1
     """`match` when the last heartbeat's answer came, with appends in flight; −1 if none were."""
+    _window: int = _UNLIMITED
+    """How many appends may be in flight, as far as that depends on what was lost; it grows with each answer."""
     _inflight: deque[tuple[int, int]] = field(factory=deque)
     """`(last index, bytes)` of each append with entries that was not acknowledged."""
     _inflight_bytes: int = 0
@@ -45,6 +51,15 @@ class Progress:
         self.stage = Stage.PROBE
         self.next_index = self.match + 1
         self._reset()
+
+    def refused(self) -> None:
+        """Learn that what is in flight does not follow on its log, for something before was lost.
+
+        What was sent behind it will be refused too. If all of it were sent again at each refusal, over a link that
+        reorders, the refusals would breed; so it is one append, then two, then four.
+        """
+        self._window = 1
+        self.probe()
 
     def replicate(self) -> None:
         """Send without waiting, from what was acknowledged on."""
@@ -59,7 +74,7 @@ class Progress:
 
     def has_room(self, messages_max: int, bytes_max: int) -> bool:
         """Tell whether one more append may go."""
-        return len(self._inflight) < messages_max and self._inflight_bytes < bytes_max
+        return len(self._inflight) < min(messages_max, self._window) and self._inflight_bytes < bytes_max
 
     def sent(self, last_index: int, size_bytes: int) -> None:
         """Count an append with entries up to `last_index`."""
@@ -72,6 +87,7 @@ class Progress:
         inflight = self._inflight
         while inflight and inflight[0][0] <= index:
             self._inflight_bytes -= inflight.popleft()[1]
+            self._window += 1
         self.match = max(self.match, index)
         self.next_index = max(self.next_index, index + 1)
 

@@ -231,7 +231,8 @@ class Replication:
         if reply.index <= progress.match or progress.stage is Stage.SNAPSHOT:
             return
         if progress.stage is Stage.REPLICATE:
-            self._probe(reply.sender, progress, "it lacks what went before")
+            progress.refused()
+            self._note_probe(reply.sender, progress, "it lacks what went before")
         elif progress.next_index - 1 == reply.index:
             hint = self._state.log.last_not_above(reply.hint_index, reply.hint_term)
             progress.next_index = max(min(reply.index, hint + 1), progress.match + 1)
@@ -239,6 +240,9 @@ class Replication:
 
     def _probe(self, member: int, progress: Progress, reason: str) -> None:
         progress.probe()
+        self._note_probe(member, progress, reason)
+
+    def _note_probe(self, member: int, progress: Progress, reason: str) -> None:
         self._state.note("raft.peer.probing", peer=member, match=progress.match, reason=reason)
 
     def _settle(self, member: int, progress: Progress) -> None:
