@@ -217,7 +217,7 @@ def test_inflight_messages_are_bounded() -> None:
 
 
 def test_after_a_loss_the_leader_begins_with_one_append() -> None:
-    """All that was in flight behind the loss is refused; answered by as many appends each time, refusals would breed."""
+    """All that was in flight behind it is refused; answered by as many appends each time, refusals would breed."""
     rig = Rig.make(options=evolve(OPTIONS, append_bytes_max=1)).lead(2, 3)
     for _ in range(9):
         rig.raft.propose(b"x")

@@ -8,7 +8,6 @@ from typing import Final
 
 from attrs import define, field
 
-
 _UNLIMITED: Final = 2**30
 
 
