@@ -14,6 +14,7 @@ from coord.client.responses import Batch, Header
 from coord.client.watching import WatchState
 from coord.errors import ApiError
 from coord.protocol import client_protocol as protocol
+from coord.protocol.ops import MEMBER_CHANGES
 from coord.types import Revision
 
 NEVER: Final = math.inf
@@ -45,6 +46,11 @@ class Call:
     refusal: ApiError | None = None
     timeout: float = NEVER
     """What the caller gave it, in seconds; a node is told a little less."""
+
+    @property
+    def is_change(self) -> bool:
+        """What is asked for may happen though no answer comes, so that it is not asked for twice (S14)."""
+        return self.is_write or self.code in MEMBER_CHANGES
 
     def header(self) -> Header:
         """Return the header of the answer; only for a call that is done without an error."""

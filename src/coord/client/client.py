@@ -309,6 +309,34 @@ class Client:
         """Return the members."""
         return await self._run(verbs.member_list(linearizable), timeout)
 
+    async def member_add(
+        self, peer_urls: Sequence[str], *, is_learner: bool = False, timeout: float | None = None
+    ) -> r.MemberAddResponse:
+        """Add a member that is reached at `peer_urls`; start it afterwards, with these.
+
+        It begins as a learner, and votes once it has caught up, unless `is_learner` keeps it one until
+        `member_promote`.
+        """
+        return await self._run(verbs.member_add(peer_urls, is_learner), timeout)
+
+    async def member_remove(self, *ids: int, timeout: float | None = None) -> r.MemberRemoveResponse:
+        """Remove members, all in one step; their nodes end. Raises `NotFound`."""
+        return await self._run(verbs.member_remove(ids), timeout)
+
+    async def member_update(
+        self, member_id: int, peer_urls: Sequence[str], *, timeout: float | None = None
+    ) -> r.MemberUpdateResponse:
+        """Tell the cluster that a member is reached at other peer URLs. Raises `NotFound`."""
+        return await self._run(verbs.member_update(member_id, peer_urls), timeout)
+
+    async def member_promote(self, member_id: int, *, timeout: float | None = None) -> r.MemberPromoteResponse:
+        """Let a learner vote; refused until it has caught up. Raises `NotFound`."""
+        return await self._run(verbs.member_promote(member_id), timeout)
+
+    async def move_leader(self, member_id: int = 0, *, timeout: float | None = None) -> r.MoveLeaderResponse:
+        """Hand the lead over to a voter; 0 lets the leader choose."""
+        return await self._run(verbs.move_leader(member_id), timeout)
+
     async def hash_kv(
         self, endpoint: str | None = None, *, revision: int = 0, timeout: float | None = None
     ) -> r.HashKVResponse:

@@ -179,7 +179,7 @@ class ClientCore:
     def _time_out(self, call: Call) -> None:
         timeout = call.timeout
         is_sent = call.connection is not None
-        error: Exception = timed_out(timeout, call.is_write, is_sent, call.refusal)
+        error: Exception = timed_out(timeout, call.is_change, is_sent, call.refusal)
         if not is_sent and self.active is None:
             error = unreachable(timeout, self.rotation)
         self._withdraw(call)
@@ -201,7 +201,7 @@ class ClientCore:
         self.watches.lost(connection)
         for call in pending.values():
             call.connection = None
-            if call.is_write:
+            if call.is_change:
                 self._finish(call, lost_after_sending(connection.endpoint, why))
             elif call.code == _WATCH_CREATE and call.subscription is not None:
                 self.watches.subscribe(call.subscription)

@@ -138,6 +138,47 @@ class MemberListResponse:
 
 
 @frozen
+class MemberAddResponse:
+    """`member` is the new one, a learner at first in any case; `members` are all."""
+
+    header: Header
+    member: Member
+    members: list[Member]
+
+
+@frozen
+class MemberRemoveResponse:
+    """`members` are those that stay."""
+
+    header: Header
+    members: list[Member]
+
+
+@frozen
+class MemberUpdateResponse:
+    """`members` are all."""
+
+    header: Header
+    members: list[Member]
+
+
+@frozen
+class MemberPromoteResponse:
+    """`members` are all."""
+
+    header: Header
+    members: list[Member]
+
+
+@frozen
+class MoveLeaderResponse:
+    """`leader_id` leads now."""
+
+    header: Header
+    leader_id: int
+
+
+@frozen
 class HashKVResponse:
     """A hash of everything between `compact_revision` and `hash_revision`, equal on all members."""
 

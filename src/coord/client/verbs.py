@@ -23,7 +23,7 @@ from coord.client.txn import (
 )
 from coord.errors import lease_not_found
 from coord.protocol.entries import Member
-from coord.protocol.ops import AlarmAction, Method, Op
+from coord.protocol.ops import MEMBER_CHANGES, AlarmAction, Method, Op
 from coord.types import AlarmType, CompareResult, CompareTarget, KeyValue, SortOrder, SortTarget
 
 Answer = TypeVar("Answer")
@@ -37,6 +37,11 @@ class Verb(Generic[Answer]):
     code: int
     arguments: list[Any]
     parse: Callable[[r.Header, Any], Answer]
+
+    @property
+    def is_change(self) -> bool:
+        """What is asked for may happen though no answer comes, so that it is not asked for twice (S14)."""
+        return self.is_write or self.code in MEMBER_CHANGES
 
 
 class RangeOptions(TypedDict, total=False):
@@ -232,8 +237,53 @@ def member_list(linearizable: bool) -> Verb[r.MemberListResponse]:
         False,
         Method.MEMBER_LIST,
         [bool(linearizable)],
-        lambda header, wire: r.MemberListResponse(header, [Member.from_wire(item) for item in wire]),
+        lambda header, wire: r.MemberListResponse(header, _members(wire)),
     )
+
+
+def member_add(peer_urls: Sequence[str], is_learner: bool) -> Verb[r.MemberAddResponse]:
+    """A new member, which is reached at `peer_urls`."""
+    return Verb(
+        False,
+        Method.MEMBER_ADD,
+        [_urls(peer_urls), bool(is_learner)],
+        lambda header, wire: r.MemberAddResponse(header, Member.from_wire(wire[0]), _members(wire[1])),
+    )
+
+
+def member_remove(ids: Sequence[int]) -> Verb[r.MemberRemoveResponse]:
+    """The end of members, in one step."""
+    return Verb(
+        False,
+        Method.MEMBER_REMOVE,
+        [[integer(member_id) for member_id in ids]],
+        lambda header, wire: r.MemberRemoveResponse(header, _members(wire)),
+    )
+
+
+def member_update(member_id: int, peer_urls: Sequence[str]) -> Verb[r.MemberUpdateResponse]:
+    """Other peer URLs for a member."""
+    return Verb(
+        False,
+        Method.MEMBER_UPDATE,
+        [integer(member_id), _urls(peer_urls)],
+        lambda header, wire: r.MemberUpdateResponse(header, _members(wire)),
+    )
+
+
+def member_promote(member_id: int) -> Verb[r.MemberPromoteResponse]:
+    """A vote for a learner."""
+    return Verb(
+        False,
+        Method.MEMBER_PROMOTE,
+        [integer(member_id)],
+        lambda header, wire: r.MemberPromoteResponse(header, _members(wire)),
+    )
+
+
+def move_leader(member_id: int) -> Verb[r.MoveLeaderResponse]:
+    """The lead for another voter; 0: the leader chooses."""
+    return Verb(False, Method.MOVE_LEADER, [integer(member_id)], r.MoveLeaderResponse)
 
 
 def hash_kv(revision: int) -> Verb[r.HashKVResponse]:
@@ -254,6 +304,15 @@ def alarm_list() -> Verb[r.AlarmResponse]:
 def alarm(action: AlarmAction, member_id: int, alarm_type: AlarmType) -> Verb[r.AlarmResponse]:
     """Switch alarms."""
     return Verb(True, Op.ALARM, [int(action), member_id, int(alarm_type)], _alarms)
+
+
+def _urls(peer_urls: Sequence[str]) -> list[str]:
+    # One text alone is a sequence too, of its letters.
+    return [peer_urls] if isinstance(peer_urls, str) else list(peer_urls)
+
+
+def _members(wire: Any) -> list[Member]:
+    return [Member.from_wire(item) for item in wire]
 
 
 def _put(header: r.Header, wire: Any) -> r.PutResponse:

@@ -20,14 +20,10 @@ from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.protocol.messages import Call, CallReply, PeerMessage
-from coord.protocol.ops import Method
+from coord.protocol.ops import MEMBER_CHANGES, Method
 
 REPEATABLE: Final = frozenset((Method.LEASE_KEEP_ALIVE, Method.LEASE_TIME_TO_LIVE))
 """What may be asked twice."""
-CHANGES: Final = frozenset(
-    (Method.MEMBER_ADD, Method.MEMBER_REMOVE, Method.MEMBER_UPDATE, Method.MEMBER_PROMOTE, Method.MOVE_LEADER)
-)
-"""What changes the cluster, so that it may be asked again only if nothing was done."""
 
 _LOST = OutcomeUnknown("etcdserver: the link to the leader broke: the change may still happen")
 _LATE = OutcomeUnknown("etcdserver: request timed out: the change may still happen")
@@ -186,7 +182,7 @@ class Calls:
         caller = Caller(self, call.sender, call.id)
         if not self.is_here:
             self._turn_away(caller)
-        elif call.method not in REPEATABLE and call.method not in CHANGES:
+        elif call.method not in REPEATABLE and call.method not in MEMBER_CHANGES:
             self.outbox.reply(caller, reply_error(call.id, 0, Unimplemented(f"no member calls method {call.method}")))
         else:
             self.serve(caller, call.id, call.method, call.timeout_ms, call.arguments)

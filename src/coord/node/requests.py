@@ -19,7 +19,7 @@ from coord.errors import ApiError, InvalidArgument, Unimplemented
 from coord.limits import REQUEST_TIMEOUT_MS_MAX
 from coord.mvcc.machine import StateMachine
 from coord.mvcc.ranges import encode_range
-from coord.node.calls import CHANGES, Calls
+from coord.node.calls import Calls
 from coord.node.changes import Changes
 from coord.node.leases import LeaseReaper
 from coord.node.outbox import Outbox
@@ -28,7 +28,7 @@ from coord.node.reads import Read, Reader
 from coord.node.replies import reply_error, reply_value
 from coord.node.watch_delivery import Watch
 from coord.node.watches import Broadcaster
-from coord.protocol.ops import Method
+from coord.protocol.ops import MEMBER_CHANGES, Method
 from coord.protocol.ranges import RangeRequest, parse_range
 
 _Handler = Callable[[Sink, int, float, list[Any]], None]
@@ -67,7 +67,7 @@ class Requests:
             Method.HASH_KV: self._hash_kv,
             Method.ALARM_LIST: self._alarm_list,
         }
-        for method in CHANGES:
+        for method in MEMBER_CHANGES:
             self._handlers[method] = partial(self._change, method)
 
     def take(self, sink: Sink, request_id: int, method: int, timeout_ms: int, arguments: list[Any]) -> None:

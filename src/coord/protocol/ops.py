@@ -44,6 +44,12 @@ class Method(IntEnum):
     MOVE_LEADER = 54
 
 
+MEMBER_CHANGES = frozenset(
+    (Method.MEMBER_ADD, Method.MEMBER_REMOVE, Method.MEMBER_UPDATE, Method.MEMBER_PROMOTE, Method.MOVE_LEADER)
+)
+"""What changes the cluster: asked again only if nothing was done (S14)."""
+
+
 class ClientMessage(IntEnum):
     """The first item of a message from a client."""
 
