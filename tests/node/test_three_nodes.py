@@ -6,9 +6,12 @@ import pytest
 import trio
 from tests.node.cluster_rig import NAMES, Trial, play_three, until
 
+from coord.codec import encode
 from coord.errors import ApiError, OutcomeUnknown
-from coord.protocol.ops import Method, Notification, Op
-from coord.types import Role
+from coord.protocol.entries import encode_entry
+from coord.protocol.ops import AlarmAction, EntryKind, Method, Notification, Op
+from coord.testing.sim_node import SimClient
+from coord.types import AlarmType, Role
 
 
 def test_three_members_elect_one_and_hold_the_same() -> None:
@@ -344,5 +347,56 @@ def test_rolling_restart_under_load_fails_no_write_elsewhere() -> None:
         await trial.agree()
         assert written > 300
         assert not failures
+
+    play_three(story)
+
+
+def test_new_leader_clears_the_alarm_of_the_one_before() -> None:
+    """S16: all hold the same, so that an alarm whose member leads no more would else stay for ever."""
+
+    async def story(trial: Trial) -> None:
+        name = await trial.leader()
+        leader = trial.nodes[name]
+        former = trial.nodes[trial.followers()[0]].member_id
+        body = encode([int(AlarmAction.ACTIVATE), former, int(AlarmType.NOSPACE)])
+        leader.consensus.propose_internal(encode_entry(EntryKind.ALARM, None, body))
+        await until(lambda: bool(trial.hosts[name].log.of("alarm.state.cleared")) and not leader.machine.alarms)
+        await trial.client(trial.followers()[0]).put(b"a", b"1")
+
+    play_three(story)
+
+
+def test_new_leader_compacts_on_in_the_old_rhythm() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        for number in range(10):
+            await trial.client("n1").put(b"a", b"%d" % number)
+        await trio.sleep(38)
+        await trial.client("n1").put(b"a", b"again")
+        await trial.kill(await trial.leader())
+        leader = trial.nodes[await trial.leader()]
+        await until(lambda: leader.machine.compact_revision > 1, 8)
+
+    play_three(story, options={"compaction_retention": 20.0})
+
+
+def test_paused_leader_that_goes_on_follows_the_next() -> None:
+    """S11, S14: what it had taken is not lost, and what it answers is not wrong."""
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        await trial.client(leader).put(b"a", b"1")
+        trial.network.stop(leader)
+        stopped = trial.nodes.pop(leader)
+        await trial.leader()
+        await trial.client(trial.followers()[0]).put(b"a", b"2")
+        stale = SimClient(stopped)
+        with pytest.raises(ApiError):
+            await stale.request(Method.RANGE, [b"a"], timeout_ms=100)
+        trial.network.resume(leader)
+        trial.nodes[leader] = stopped
+        await trial.leader()
+        assert await stale.get(b"a") == b"2"
+        await trial.agree()
 
     play_three(story)

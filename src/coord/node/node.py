@@ -342,7 +342,9 @@ class Node:
             self.dial_members()
         self.space.check()
         self.watches.sweep()
-        if self.leadership.is_leading and (revision := self.auto_compaction.due(now)):
+        # Every member looks back, so that a new leader needs no window of its own before it goes on.
+        revision = self.auto_compaction.due(now)
+        if revision and self.leadership.is_leading:
             self.seams.log("compaction.automatic.proposed", mode=self.options.compaction_mode, revision=revision)
             header = WritesHeader(self.member_id, 0, 0, 0, "", self.options.max_txn_ops, {})
             self.consensus.propose_internal(encode_writes(header, compact_body(revision)))

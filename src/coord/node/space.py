@@ -15,6 +15,8 @@ from coord.protocol.ops import AlarmAction, EntryKind
 from coord.store.port import Space, StorePort
 from coord.types import AlarmType
 
+_ALL_MEMBERS = 0
+
 
 @define
 class SpaceWatch:
@@ -38,7 +40,7 @@ class SpaceWatch:
         if self.is_disk_full():
             return False
         # What apply would refuse must not take room in the log: on a full disk the deletes will need it.
-        if any(kind == AlarmType.NOSPACE for _, kind in self.machine.alarms):
+        if self.is_raised():
             return False
         if self.quota_bytes <= 0:
             return True
@@ -74,13 +76,16 @@ class SpaceWatch:
         self._pending = None
 
     def is_raised(self) -> bool:
-        """Tell whether this member's NOSPACE alarm is on."""
-        return (self.member_id, int(AlarmType.NOSPACE)) in self.machine.alarms
+        """Tell whether a NOSPACE alarm is on, of this member or of one that led before."""
+        return any(kind == AlarmType.NOSPACE for _, kind in self.machine.alarms)
 
     def _act(self, action: AlarmAction) -> None:
         if self._pending is action or not self.is_leader():
             return
-        body = encode([int(action), self.member_id, int(AlarmType.NOSPACE)])
+        # Cleared for all: the alarm of a member that led and no longer does would else stay for ever, since all hold
+        # the same and only the leader judges it.
+        member = self.member_id if action is AlarmAction.ACTIVATE else _ALL_MEMBERS
+        body = encode([int(action), member, int(AlarmType.NOSPACE)])
         if self.propose(encode_entry(EntryKind.ALARM, None, body)):
             self._pending = action
             event = "alarm.state.raised" if action is AlarmAction.ACTIVATE else "alarm.state.cleared"

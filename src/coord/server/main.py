@@ -194,8 +194,8 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         )
         cleanup.callback(directory.close)
         _tell_identity(directory, log)
-        if not is_settled(directory, flags):
-            trio.run(_arrive, directory, flags, config, log, notifier)
+        if not is_settled(directory, flags) and not trio.run(_arrive, directory, flags, config, log, notifier):
+            raise SystemExit(0)
         member = directory.identity.member
         notifier.extend_timeout(60)
         recovering = time.monotonic()
@@ -233,14 +233,26 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         yield Process(config, log, notifier, make_node, disk, directory, store_map, started)
 
 
-async def _arrive(directory: DataDirectory, flags: Flags, config: ServeConfig, log: Log, notifier: Notifier) -> None:
+async def _arrive(directory: DataDirectory, flags: Flags, config: ServeConfig, log: Log, notifier: Notifier) -> bool:
+    """Settle how this member comes into its cluster; False if it was asked to stop while it waited for that."""
     patience_s = config.election_timeout_ms / 1000
+    has_arrived = False
 
     def wait() -> None:
         notifier.extend_timeout(30)
         log.pump()
 
-    await arrive(directory, flags, SocketNetwork(), log, random.Random(), trio.current_time, patience_s, wait)
+    async def stop(scope: trio.CancelScope) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            log("node.shutdown.started", reason=signal.Signals(await anext(signals)).name)
+        scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop, nursery.cancel_scope)
+        await arrive(directory, flags, SocketNetwork(), log, random.Random(), trio.current_time, patience_s, wait)
+        has_arrived = True
+        nursery.cancel_scope.cancel()
+    return has_arrived
 
 
 async def _reason_to_stop(node: Node, signals: AsyncIterator[int]) -> str:
