@@ -115,13 +115,13 @@ def test_a_node_without_a_cluster_says_whom_it_waits_for() -> None:
     run(test)
 
 
-def test_what_turned_a_client_away_is_forgotten_once_it_was_served() -> None:
+def test_what_turned_a_client_away_is_forgotten_once_its_node_is_gone() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, "n1:1")
         async with a_client(network, timeout=1.0) as client:
-            client._core.rotation.turned_away = ALONE
-            network.cut("n1:1", is_down=False)
-            await client.get("k")
+            rotation = client._core.rotation
+            (endpoint,) = rotation.endpoints
+            rotation.turned_away(endpoint, ALONE)
             network.cut("n1:1")
             with pytest.raises(ConnectionFailed):
                 await client.get("k")

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import trio
 
+from coord.codec import encode
 from coord.mvcc.machine import StateMachine
 from coord.node.leases import LeaseReaper
 from coord.node.node import Node
 from coord.observe.log import RecordingLog
-from coord.protocol.ops import Method, Op
+from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.ops import Method, Op, Settled
 from coord.testing.memory_backend import MemoryBackend
 from coord.testing.sim_node import SimClient, SimHost
 
@@ -206,3 +211,105 @@ def test_a_node_that_starts_late_in_its_machines_life_tells_of_no_stall() -> Non
     )
     reaper.tick()
     assert not log.of("lease.clock.delayed")
+
+
+class Term:
+    """A reaper whose term, rounds and time a test moves."""
+
+    def __init__(self) -> None:
+        self.term = 3
+        self.now = 100.0
+        self.rounds: list[Callable[[], None]] = []
+        self.proposed: list[bytes] = []
+        machine = StateMachine(MemoryBackend())
+        header = WritesHeader(1, 1, 0, 0, "", 128, {0: (int(Settled.LEASE), 7, 5)})
+        machine.apply(1, 3, encode_writes(header, encode([[0, int(Op.LEASE_GRANT), None, [5]]])))
+        self.reaper = LeaseReaper(
+            machine=machine,
+            clock=lambda: self.now,
+            log=RecordingLog(),
+            propose=self.propose,
+            start_round=self.rounds.append,
+            term=lambda: self.term,
+            interval_s=0.1,
+        )
+
+    def propose(self, entry: bytes) -> bool:
+        self.proposed.append(entry)
+        return True
+
+    def wait(self, seconds: float) -> None:
+        for _ in range(round(seconds * 10)):
+            self.now += 0.1
+            self.reaper.tick()
+
+
+def test_a_reaper_that_no_longer_leads_proposes_and_counts_nothing() -> None:
+    """S9, S22: nor does a round of its former term, which is confirmed late."""
+    rig = Term()
+    rig.reaper.lead()
+    assert rig.reaper.is_leading
+    rig.wait(5.2)
+    (late,) = rig.rounds
+    rig.reaper.unlead()
+    assert not rig.reaper.is_leading
+    late()
+    rig.wait(20)
+    assert rig.proposed == []
+    assert len(rig.rounds) == 1
+
+    rig.term = 4
+    rig.reaper.lead()
+    late()
+    assert rig.proposed == []
+    rig.wait(4.8)
+    assert len(rig.rounds) == 1, "the whole TTL from the new beginning (S23)"
+    rig.wait(0.5)
+    # Raft has learned of a higher term, of which the reaper will be told in a moment.
+    rig.term = 5
+    rig.rounds[1]()
+    assert rig.proposed == []
+    rig.term = 4
+    rig.rounds[1]()
+    assert len(rig.proposed) == 1
+
+
+def test_a_lease_that_falls_due_during_a_round_waits_for_the_next() -> None:
+    """S22: a round begun past its deadline, so that no keep-alive that came in time is overlooked."""
+    rig = Term()
+    rig.reaper.lead()
+    rig.wait(2)
+    rig.reaper._heap.append((0.0, 99))  # of a lease that is gone
+    rig.reaper._heap.sort()
+    rig.wait(0.1)
+    (begun_early,) = rig.rounds
+    rig.wait(4)
+    begun_early()
+    assert rig.proposed == []
+    rig.wait(0.2)
+    rig.rounds[1]()
+    assert len(rig.proposed) == 1
+
+
+def test_a_keep_alive_whose_leader_was_deposed_before_it_was_served_is_asked_anew() -> None:
+    """S9: what it believes of its leases means nothing; the round was its last as a leader."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        lease = await grant(client, 5)
+        answers: list[Any] = []
+
+        async def ask() -> None:
+            answers.append(await client.request(Method.LEASE_KEEP_ALIVE, [[lease]]))
+            answers.append(await client.request(Method.LEASE_TIME_TO_LIVE, [lease]))
+
+        node.leases.unlead()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            assert answers == []
+            assert node.leases.renewed == 0
+            node.leases.lead()
+        assert answers == [[[lease, 5]], [lease, 5, 5, []]]
+
+    play(scenario)

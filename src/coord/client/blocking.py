@@ -311,6 +311,34 @@ class BlockingClient:
         """Return the members."""
         return self._call(verbs.member_list(linearizable), timeout)
 
+    def member_add(
+        self, peer_urls: Sequence[str], *, is_learner: bool = False, timeout: float | None = None
+    ) -> r.MemberAddResponse:
+        """Add a member that is reached at `peer_urls`; start it afterwards, with these.
+
+        It begins as a learner, and votes once it has caught up, unless `is_learner` keeps it one until
+        `member_promote`.
+        """
+        return self._call(verbs.member_add(peer_urls, is_learner), timeout)
+
+    def member_remove(self, *ids: int, timeout: float | None = None) -> r.MemberRemoveResponse:
+        """Remove members, all in one step; their nodes end. Raises `NotFound`."""
+        return self._call(verbs.member_remove(ids), timeout)
+
+    def member_update(
+        self, member_id: int, peer_urls: Sequence[str], *, timeout: float | None = None
+    ) -> r.MemberUpdateResponse:
+        """Tell the cluster that a member is reached at other peer URLs. Raises `NotFound`."""
+        return self._call(verbs.member_update(member_id, peer_urls), timeout)
+
+    def member_promote(self, member_id: int, *, timeout: float | None = None) -> r.MemberPromoteResponse:
+        """Let a learner vote; refused until it has caught up. Raises `NotFound`."""
+        return self._call(verbs.member_promote(member_id), timeout)
+
+    def move_leader(self, member_id: int = 0, *, timeout: float | None = None) -> r.MoveLeaderResponse:
+        """Hand the lead over to a voter; 0 lets the leader choose."""
+        return self._call(verbs.move_leader(member_id), timeout)
+
     def hash_kv(
         self, endpoint: str | None = None, *, revision: int = 0, timeout: float | None = None
     ) -> r.HashKVResponse:
@@ -364,7 +392,7 @@ class BlockingClient:
         timeout = self._seconds(timeout)
         deadline = time.monotonic() + timeout
         if not self._lock.acquire(timeout=max(timeout, 0)):
-            raise timed_out(timeout, verb.is_write, False, None)
+            raise timed_out(timeout, verb.is_change, False, None)
         try:
             header, result = self._try_until(verb, deadline, timeout)
             self._revision = max(self._revision, header.revision)
@@ -392,11 +420,11 @@ class BlockingClient:
                 if not is_whole:
                     # Half a frame was sent; whatever followed would be taken for its other half.
                     self._drop()
-                raise timed_out(timeout, verb.is_write, True, refusal) from None
+                raise timed_out(timeout, verb.is_change, True, refusal) from None
             except (LinkClosed, ProtocolViolation, OSError) as error:
                 self._drop()
                 self._rotation.failed(connection.endpoint, str(error))
-                if verb.is_write:
+                if verb.is_change:
                     raise lost_after_sending(connection.endpoint, error) from error
             except ApiError as error:
                 if not is_clear_refusal(error):
@@ -410,7 +438,7 @@ class BlockingClient:
             if time.monotonic() + pause_s + ANOTHER_TRY_S >= deadline and refusal is not None:
                 raise refusal
             if time.monotonic() + pause_s >= deadline:
-                raise timed_out(timeout, verb.is_write, False, refusal)
+                raise timed_out(timeout, verb.is_change, False, refusal)
             time.sleep(pause_s)
         raise AssertionError("unreachable")
 
@@ -432,7 +460,7 @@ class BlockingClient:
             reach_until = min(deadline, time.monotonic() + reach_s)
         while True:
             # A node that turns clients away was reached, and may have its cluster in a moment.
-            remaining = (deadline if rotation.turned_away else reach_until) - time.monotonic()
+            remaining = (deadline if rotation.why_turned_away else reach_until) - time.monotonic()
             pause_s = rotation.pause_s()
             if remaining <= pause_s:
                 raise unreachable(reach_s, rotation)
@@ -445,7 +473,7 @@ class BlockingClient:
             except (LinkFailed, LinkClosed, ProtocolViolation, OSError) as error:
                 rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: ") or "no answer in time")
                 if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
-                    rotation.turned_away = error.reason
+                    rotation.turned_away(endpoint, error.reason)
                 continue
             if self._cluster_id and connection.cluster_id != self._cluster_id:
                 connection.close()

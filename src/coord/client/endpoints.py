@@ -99,8 +99,7 @@ class Rotation:
     failures: dict[Endpoint, str] = field(factory=dict)
     """Why the last try of each endpoint failed; empty for one that was reached since."""
     leader_id: int = 0
-    turned_away: str = ""
-    """What a node said that takes no clients yet, since the last that was reached."""
+    _turned_away: dict[Endpoint, str] = field(factory=dict)
     _members: dict[Endpoint, int] = field(factory=dict)
     _next: int = 0
     _failed_in_row: int = 0
@@ -128,7 +127,7 @@ class Rotation:
         """Note that `endpoint` answered, as `member_id`."""
         self._members[endpoint] = member_id
         self.failures.pop(endpoint, None)
-        self.turned_away = ""
+        self._turned_away.clear()
         self._failed_in_row = 0
 
     def failed(self, endpoint: Endpoint, reason: str, *, is_standby: bool = False) -> None:
@@ -137,8 +136,18 @@ class Rotation:
         What was only to stand by does not count towards the pause: the next real need is to be served at once.
         """
         self.failures[endpoint] = reason
+        self._turned_away.pop(endpoint, None)
         if not is_standby:
             self._failed_in_row += 1
+
+    def turned_away(self, endpoint: Endpoint, reason: str) -> None:
+        """Note that `endpoint` was reached, but takes no clients yet, and what it said; call it after `failed`."""
+        self._turned_away[endpoint] = reason
+
+    @property
+    def why_turned_away(self) -> str:
+        """What a node said whose last word was that it takes no clients yet; empty if there is none."""
+        return next(iter(self._turned_away.values()), "")
 
     @property
     def rounds(self) -> int:

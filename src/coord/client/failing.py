@@ -21,23 +21,23 @@ REFUSALS_BEFORE_MOVING: Final = 2
 
 
 def is_clear_refusal(error: ApiError) -> bool:
-    """Tell whether nothing was proposed, so that even a write may be sent again (S14)."""
+    """Tell whether nothing was proposed, so that even a change may be sent again (S14)."""
     return isinstance(error, Unavailable) and not isinstance(error, OutcomeUnknown)
 
 
 def lost_after_sending(endpoint: object, why: object) -> OutcomeUnknown:
-    """The outcome of a write whose connection ended before its answer came."""
+    """The outcome of a change whose connection ended before its answer came."""
     # S14: sent again it could be applied twice, so only its caller can decide.
-    return OutcomeUnknown(f"connection to {endpoint} lost ({why}): the write may still be applied")
+    return OutcomeUnknown(f"connection to {endpoint} lost ({why}): it may still be applied")
 
 
-def timed_out(timeout: float, is_write: bool, is_sent: bool, refusal: ApiError | None) -> ApiError:
+def timed_out(timeout: float, is_change: bool, is_sent: bool, refusal: ApiError | None) -> ApiError:
     """The outcome of a call that a node did not answer within `timeout` seconds.
 
     A call that was refused again and again ends with its last refusal, which says more.
     """
-    if is_sent and is_write:
-        return OutcomeUnknown(f"no answer within {timeout:g} s: the write may still be applied")
+    if is_sent and is_change:
+        return OutcomeUnknown(f"no answer within {timeout:g} s: it may still be applied")
     if refusal is not None:
         return refusal
     return DeadlineExceeded(f"no answer within {timeout:g} s")
@@ -48,8 +48,8 @@ def unreachable(timeout: float, rotation: Rotation) -> CoordError:
 
     Where a node was reached but turned the client away, for want of a cluster, what it said is the error.
     """
-    if rotation.turned_away:
-        return Unavailable(rotation.turned_away)
+    if why := rotation.why_turned_away:
+        return Unavailable(why)
     return ConnectionFailed(f"no endpoint reached within {timeout:g} s: {rotation.explain()}")
 
 

@@ -96,7 +96,7 @@ class Keeping:
         except (LinkClosed, ProtocolViolation) as error:
             rotation.failed(endpoint, str(error), is_standby=is_standby)
             if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
-                rotation.turned_away = error.reason
+                rotation.turned_away(endpoint, error.reason)
         finally:
             if not is_kept:
                 link.abort()

@@ -256,7 +256,7 @@ def member_remove(ids: Sequence[int]) -> Verb[r.MemberRemoveResponse]:
     return Verb(
         False,
         Method.MEMBER_REMOVE,
-        [[integer(member_id) for member_id in ids]],
+        [[_member(member_id) for member_id in ids]],
         lambda header, wire: r.MemberRemoveResponse(header, _members(wire)),
     )
 
@@ -266,7 +266,7 @@ def member_update(member_id: int, peer_urls: Sequence[str]) -> Verb[r.MemberUpda
     return Verb(
         False,
         Method.MEMBER_UPDATE,
-        [integer(member_id), _urls(peer_urls)],
+        [_member(member_id), _urls(peer_urls)],
         lambda header, wire: r.MemberUpdateResponse(header, _members(wire)),
     )
 
@@ -276,14 +276,14 @@ def member_promote(member_id: int) -> Verb[r.MemberPromoteResponse]:
     return Verb(
         False,
         Method.MEMBER_PROMOTE,
-        [integer(member_id)],
+        [_member(member_id)],
         lambda header, wire: r.MemberPromoteResponse(header, _members(wire)),
     )
 
 
 def move_leader(member_id: int) -> Verb[r.MoveLeaderResponse]:
     """The lead for another voter; 0: the leader chooses."""
-    return Verb(False, Method.MOVE_LEADER, [integer(member_id)], r.MoveLeaderResponse)
+    return Verb(False, Method.MOVE_LEADER, [_member(member_id)], r.MoveLeaderResponse)
 
 
 def hash_kv(revision: int) -> Verb[r.HashKVResponse]:
@@ -304,6 +304,13 @@ def alarm_list() -> Verb[r.AlarmResponse]:
 def alarm(action: AlarmAction, member_id: int, alarm_type: AlarmType) -> Verb[r.AlarmResponse]:
     """Switch alarms."""
     return Verb(True, Op.ALARM, [int(action), member_id, int(alarm_type)], _alarms)
+
+
+def _member(member_id: int) -> int:
+    # The ids of members use all 64 bits.
+    if not 0 <= member_id < 2**64:
+        raise ValueError(f"{member_id} is no member's id: 64 bits, unsigned")
+    return member_id
 
 
 def _urls(peer_urls: Sequence[str]) -> list[str]:

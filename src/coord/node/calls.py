@@ -107,7 +107,9 @@ class Calls:
             return
         if self.open_count >= READS_PENDING_MAX:
             raise errors.too_many_requests()
-        self._waiting.append(_Pending(sink, request_id, deadline, method, arguments))
+        # Where this member leads, it does so since a moment ago, or no longer for long: not again before the next tick.
+        turned_away_by = self.member_id if self.is_here else 0
+        self._waiting.append(_Pending(sink, request_id, deadline, method, arguments, 0, turned_away_by))
         self.wake()
 
     def take(self, message: Call | CallReply) -> None:
@@ -216,10 +218,10 @@ class Calls:
         now = self.clock()
         for pending in waiting:
             timeout_ms = max(1, round((pending.deadline - now) * 1000))
-            if leader == self.member_id:
-                self.serve(pending.sink, pending.request_id, pending.method, timeout_ms, pending.arguments)
-            elif pending.turned_away_by == leader:
+            if pending.turned_away_by == leader:
                 self._waiting.append(pending)
+            elif leader == self.member_id:
+                self.serve(pending.sink, pending.request_id, pending.method, timeout_ms, pending.arguments)
             else:
                 call_id = self.new_id()
                 pending.sent_to = leader
