@@ -231,10 +231,19 @@ async def compact(caller: Caller) -> None:
             await caller.write(Op.COMPACT, [at], is_numbered=True)
 
 
+async def watch_everything(caller: Caller) -> None:
+    """Watch all keys."""
+    await _watch(caller, *EVERYTHING)
+
+
 async def watch(caller: Caller) -> None:
+    """Watch some keys."""
+    await _watch(caller, *caller.chance.choice((EVERYTHING, (b"l/", b"l0"), (b"a", b"c"))))
+
+
+async def _watch(caller: Caller, key: bytes, range_end: bytes) -> None:
     """Watch one range for the whole run, through one member after the other, each time from where it ended."""
     chance, world = caller.chance, caller.world
-    key, range_end = chance.choice((EVERYTHING, EVERYTHING, (b"l/", b"l0"), (b"a", b"c")))
     prev_kv, asked = chance.random() < 0.5, 0
     while not world.is_over:
         connection = caller.connect(anew=True)
@@ -269,11 +278,11 @@ async def _follow(caller: Caller, connection: Connection, record: WatchRecord) -
     while trio.current_time() < ends and not connection.is_lost:
         connection.is_slow_reader = chance.random() < 0.2
         await trio.sleep(0.3)
-        if any(isinstance(item, WatchEnd) for item in record.told):
+        if record.has_ended:
             return
     connection.is_slow_reader = False
     try:
         with trio.move_on_after(3):
-            await connection.request(Method.WATCH_PROGRESS, [], 2.0)
+            await connection.progress()
     except (ApiError, ConnectionLost):
         return

@@ -49,6 +49,7 @@ class Connection:
     on_notice: Callable[[], None] = lambda: None
     _answers: dict[int, list[Any] | None] = field(factory=dict)
     _waiting: dict[int, trio.Event] = field(factory=dict)
+    _on_answer: dict[int, Callable[[list[Any]], None]] = field(factory=dict)
     _last_id: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -64,14 +65,20 @@ class Connection:
 
         return await self._ask(send)
 
-    async def request(self, method: Method, arguments: list[Any], timeout_s: float) -> tuple[int, Any]:
-        """Send any other request; as `write`."""
+    async def request(
+        self,
+        method: Method,
+        arguments: list[Any],
+        timeout_s: float,
+        on_answer: Callable[[list[Any]], None] | None = None,
+    ) -> tuple[int, Any]:
+        """Send any other request; as `write`. `on_answer` gets the answer in order with the notifications."""
         timeout_ms = max(1, int(timeout_s * 1000))
 
         def send(node: NodePort, request_id: int) -> None:
             node.request(self, request_id, int(method), timeout_ms, arguments)
 
-        return await self._ask(send)
+        return await self._ask(send, on_answer)
 
     async def put(self, key: bytes, value: bytes, timeout_s: float = 5.0) -> int:
         """Put a key and return the revision; as `write`."""
@@ -98,6 +105,17 @@ class Connection:
         record.start = made[1]
         record.created_order = tick()
 
+    async def progress(self) -> None:
+        """Ask how far all watches of this connection are, and note it as told to each; as `write`."""
+
+        def note(answer: list[Any]) -> None:
+            if len(answer) == 3:
+                for record in self.watches.values():
+                    if record.start and not record.has_ended:
+                        record.told.append(WatchProgress(answer[2]))
+
+        await self.request(Method.WATCH_PROGRESS, [], 2.0, note)
+
     def close(self) -> None:
         """Let go of the node and of all that is open."""
         if not self.is_lost:
@@ -122,6 +140,8 @@ class Connection:
             return
         answer = decode(reply)
         if answer[0] in self._waiting:
+            if answer[0] in self._on_answer:
+                self._on_answer[answer[0]](answer)
             self._answers[answer[0]] = answer
             self._waiting[answer[0]].set()
 
@@ -151,7 +171,9 @@ class Connection:
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
-    async def _ask(self, send: Callable[[NodePort, int], None]) -> tuple[int, Any]:
+    async def _ask(
+        self, send: Callable[[NodePort, int], None], on_answer: Callable[[list[Any]], None] | None = None
+    ) -> tuple[int, Any]:
         await trio.sleep(self.chance.uniform(0, DELAY_S_MAX))
         node = self.process.node
         if self.is_lost or node is None:
@@ -159,12 +181,15 @@ class Connection:
         self._last_id += 1
         request_id = self._last_id
         event = self._waiting[request_id] = trio.Event()
+        if on_answer is not None:
+            self._on_answer[request_id] = on_answer
         try:
             send(node, request_id)
             await event.wait()
             await trio.sleep(self.chance.uniform(0, DELAY_S_MAX))
         finally:
             del self._waiting[request_id]
+            self._on_answer.pop(request_id, None)
         answer = self._answers.pop(request_id, None)
         if answer is None or self.is_lost:
             raise ConnectionLost(f"{self.process.name} went away")

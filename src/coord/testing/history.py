@@ -118,6 +118,11 @@ class WatchRecord:
     told: list[WatchEvents | WatchProgress | WatchEnd] = field(factory=list)
 
     @property
+    def has_ended(self) -> bool:
+        """True if the node ended it."""
+        return any(isinstance(item, WatchEnd) for item in self.told)
+
+    @property
     def next_revision(self) -> int:
         """From where a client resumes: behind the last whole revision (S30)."""
         following = self.start or self.asked
