@@ -20,7 +20,7 @@ _RULES: Final = [
         (r"coord version: \S+", "coord version: <version>", 0),
         (r"API version: \S+", "API version: <version>", 0),
         (r"ETCDCTL_", "COORD_", 0),
-        (r"ETCD_WATCH_", "COORD_WATCH_", 0),
+        (r"ETCD_(WATCH|NAME|INITIAL)", r"COORD_\1", 0),
         (r"etcdctl", "coord", 0),
         (r"from etcd cluster", "from cluster", 0),
         # Ids, terms, sizes, hashes and times, in the forms that each format gives them.
@@ -29,7 +29,8 @@ _RULES: Final = [
         (rf'^("(?:ClusterID|MemberID|Leader|ID|Lease|PrevLease)" : ){_NUMBER}$', r"\1<id>", re.M),
         (rf'^("(?:RaftTerm|RaftIndex|RaftAppliedIndex|DBSize|Hash)" : ){_NUMBER}$', r"\1<n>", re.M),
         (r'("version":|"Version" : )"[^"]*"', r"\1<version>", 0),
-        (r"\b[0-9a-f]{15,16}\b(?!\.)", "<id>", 0),
+        (r"\b[0-9a-f]{12,16}\b(?!\.)", "<id>", 0),
+        (r"\b(Member|cluster) +<id>", r"\1 <id>", 0),
         (r"remaining\(\d+s\)", "remaining(<n>s)", 0),
         (r'"ttl":\d+,"granted', '"ttl":<n>,"granted', 0),
         (r'"TTL" : \d+\n"GrantedTTL" : (?!0)', r'"TTL" : <n>\n"GrantedTTL" : ', 0),
@@ -75,7 +76,19 @@ def _told(stderr: str) -> list[str]:
 def _comparable(text: str) -> str:
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
-    return "".join(_table_line(line) for line in text.splitlines(keepends=True))
+    return "".join(sorted(map(_comparable_line, text.splitlines(keepends=True)), key=_is_of_the_unstarted))
+
+
+def _is_of_the_unstarted(line: str) -> bool:
+    """Members are sorted by their ids, which are random: those that never started come last here."""
+    return line.startswith("<id>, unstarted")
+
+
+def _comparable_line(line: str) -> str:
+    if line.startswith("COORD_INITIAL_CLUSTER="):
+        name, _, value = line.partition("=")
+        return f"{name}={','.join(sorted(value.strip().strip(chr(34)).split(',')))}\n"
+    return _table_line(line)
 
 
 def _table_line(line: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -24,7 +25,7 @@ from .table import Row
 SOURCE: Final = Path(__file__).parents[2] / "src"
 START_WAIT_S: Final = 30.0
 RUN_WAIT_S: Final = 20.0
-_LEASE_DIGITS: Final = 16
+_ID: Final = re.compile(r"\b[0-9a-f]{12,16}\b")
 
 
 def free_port() -> int:
@@ -117,8 +118,7 @@ class Player:
         words = [self._rename(word) for word in shlex.split(line)]
         status, stdout, stderr = self._run(words, environ, row)
         if row.keep:
-            found = [word for word in stdout.decode().split() if len(word) == _LEASE_DIGITS]
-            self._kept[row.keep] = found[0]
+            self._kept[row.keep] = _ID.findall(stdout.decode())[0]
         return outcome(None if row.until else status, stdout, stderr)
 
     def _rename(self, word: str) -> str:

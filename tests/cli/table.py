@@ -4,7 +4,7 @@ A chapter runs on a fresh server, its rows in order, so that revisions are the s
 is kept in `golden/`; `record.py` writes it. A row that coord answers differently on purpose says why in `differs`,
 and what coord does instead.
 
-Words in braces stand for what earlier rows `keep`: the first id of sixteen digits in their output.
+Words in braces stand for what earlier rows `keep`: the first id in their output.
 """
 
 from __future__ import annotations
@@ -444,6 +444,92 @@ CLUSTER = rows(
     ),
 )
 
+MEMBERS = rows(
+    Row("member list", keep="self"),
+    "member add",
+    "member add n2",
+    "member add n2 http://127.0.0.1:1",
+    "member add n2 n3 --peer-urls=http://127.0.0.1:1",
+    "member add n2 --peer-urls",
+    "member add n2 --bogus",
+    "member add n2 --peer-urls=http://127.0.0.1:1 -w xml",
+    Row(
+        "member add n2 --peer-urls=http://127.0.0.1:1/path",
+        differs="coord leaves it to the cluster to say so",
+        instead=Instead(1, error="Error: etcdserver: given member URLs are invalid"),
+    ),
+    Row("member add n2 --learner --peer-urls=http://127.0.0.1:1,http://127.0.0.1:2", keep="learner"),
+    "member list",
+    "endpoint status --cluster",
+    "endpoint health --cluster",
+    "endpoint hashkv --cluster --rev=1",
+    Row(
+        "member add n3 --peer-urls=http://127.0.0.1:1",
+        differs="etcd makes the id of the URLs, and says that the id exists",
+        instead=Instead(1, error="Error: etcdserver: Peer URLs already exists"),
+    ),
+    "member update",
+    "member update {learner}",
+    "member update zz",
+    "member update zz --peer-urls=http://127.0.0.1:3",
+    "member update 1234 --peer-urls=http://127.0.0.1:3",
+    "member update {learner} more --peer-urls=http://127.0.0.1:3",
+    "member update {learner} --peer-urls=http://127.0.0.1:3 -w fields",
+    "member update {learner} --peer-urls=http://127.0.0.1:3",
+    Row(
+        "member list",
+        differs="etcd 3.4 forgets that it is a learner",
+        instead=Instead(
+            0,
+            "<id>, started, default, http://<endpoint>, http://<endpoint>, false\n"
+            "<id>, unstarted, , http://<endpoint>, , true\n",
+        ),
+    ),
+    "member promote",
+    "member promote zz",
+    "member promote {learner} more",
+    "member promote 1234",
+    "member promote {learner}",
+    "member promote {self}",
+    "move-leader",
+    "move-leader zz",
+    "move-leader {self} {learner}",
+    "move-leader 1234",
+    "move-leader 0",
+    "move-leader {self}",
+    "move-leader {self} -w json",
+    "move-leader {self} -w fields",
+    "move-leader {self} -w table",
+    Row(
+        "move-leader {learner} --command-timeout=500ms",
+        differs="etcd takes the order, and waits in vain",
+        instead=Instead(1, error="Error: etcdserver: bad leader transferee"),
+    ),
+    "member remove",
+    "member remove zz",
+    "member remove -- -5",
+    "member remove 10000000000000000",
+    Row(
+        "member remove 1234",
+        differs="etcd first asks whether so few may stay",
+        instead=Instead(1, error="Error: etcdserver: member not found"),
+    ),
+    Row(
+        "member remove {learner} more",
+        differs="in coord several members leave in one step",
+        instead=Instead(
+            128,
+            error='Error: bad member ID arg (strconv.ParseUint: parsing "more": invalid syntax), expecting ID in Hex',
+        ),
+    ),
+    "member remove {learner}",
+    "member remove {learner}",
+    "member remove {self}",
+    Row("member add n2 --learner --peer-urls=http://127.0.0.1:4", keep="learner"),
+    "member remove {learner} -w json",
+    Row("member add n2 --learner=false --peer-urls=http://127.0.0.1:5"),
+)
+
 UNREACHABLE = rows(
     Row(
         "get a --command-timeout=300ms",
@@ -486,5 +572,6 @@ CHAPTERS = {
     "compaction": COMPACTION,
     "watch": WATCH,
     "cluster": CLUSTER,
+    "members": MEMBERS,
     "unreachable": UNREACHABLE,
 }

@@ -191,7 +191,7 @@ def test_a_wrong_endpoint_is_named() -> None:
         (lease_not_found(), "etcdserver: requested lease not found", "lease list"),
         (no_space(), "etcdserver: mvcc: database space exceeded", "compaction"),
         (corrupt(), "etcdserver: corrupt cluster", "alarm list"),
-        (OutcomeUnknown("lost"), "lost", "read before"),
+        (OutcomeUnknown("lost"), "lost", "whether it happened"),
         (DeadlineExceeded("no answer within 5 s"), "context deadline exceeded", "--command-timeout"),
         (ConnectionFailed("n1:1: refused"), "n1:1: refused", "--endpoints"),
     ],

@@ -30,6 +30,24 @@ _HINTS: Final[Mapping[str, str]] = {
     "etcdserver: no leader": "too few members live or reach each other; see 'coord endpoint status'",
     "etcdserver: server stopped": "the node is stopping; name others with --endpoints",
     "etcdserver: request timed out": "nothing was changed; try again, and see 'coord endpoint status'",
+    "etcdserver: request timed out, leader transfer took too long": (
+        "the lead goes to a member that is up and has caught up; see 'coord endpoint status --cluster'"
+    ),
+    "etcdserver: bad leader transferee": (
+        "the lead goes to a member that votes and is up; see 'coord endpoint status --cluster'"
+    ),
+    "etcdserver: member not found": "'coord member list' prints the ids",
+    "etcdserver: given member URLs are invalid": "peer URLs look like http://10.0.0.4:7380; give each once",
+    "etcdserver: Peer URLs already exists": "another member is reached there: remove it first, or choose another URL",
+    "etcdserver: too many learner members in cluster": "promote or remove one of them first",
+    "etcdserver: unhealthy cluster": "bring back the members that are missing, or remove them; see 'coord member list'",
+    "etcdserver: re-configuration failed due to not enough started members": (
+        "too few of those that would vote have ever started; see 'coord member list'"
+    ),
+    "etcdserver: can only promote a learner member": "it votes already",
+    "etcdserver: can only promote a learner member which is in sync with leader": (
+        "start it, and give it time to catch up; see 'coord endpoint status --cluster'"
+    ),
     "etcdserver: corrupt cluster": "members disagree; see 'coord alarm list', and compare 'coord endpoint hashkv'",
 }
 
@@ -40,7 +58,7 @@ def explain(error: ApiError | ClientError) -> tuple[str, str]:
         oldest = error.compact_revision
         return error.text, f"the oldest revision that can still be read is {oldest}" if oldest else ""
     if isinstance(error, OutcomeUnknown):
-        return error.text, "read before you send it again"
+        return error.text, "see whether it happened before you send it again"
     if isinstance(error, DeadlineExceeded):
         return "context deadline exceeded", f"{error.text}; --command-timeout allows for more"
     if isinstance(error, ConnectionFailed):

@@ -30,6 +30,7 @@ _UNIT_S: Final[Mapping[str, float]] = {
     "h": 3600.0,
 }
 INT64_MAX: Final = 2**63 - 1
+UINT64_MAX: Final = 2**64 - 1
 
 
 def text_value(text: str) -> str:
@@ -72,6 +73,19 @@ def plain_int(text: str, base: int = 10) -> int:
     except ValueError:
         raise ValueError(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax") from None
     return _in_range(-value if text[0] == "-" else value, text)
+
+
+def plain_uint(text: str, base: int = 10) -> int:
+    """Read an argument that is an unsigned 64-bit integer in `base`; raises `ValueError` for anything else."""
+    try:
+        if not text.isascii() or not text.isalnum():
+            raise ValueError
+        value = int(text, base)
+    except ValueError:
+        raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: invalid syntax") from None
+    if value > UINT64_MAX:
+        raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: value out of range")
+    return value
 
 
 def _in_range(value: int, text: str) -> int:
@@ -172,6 +186,10 @@ class Parsed:
     def text(self, name: str) -> str:
         """Return the value of a text flag."""
         return str(self._value(name))
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return the items of a flag that takes a list."""
+        return tuple(self._value(name))
 
     def _value(self, name: str) -> Any:
         return self.given[name] if name in self.given else self.defaults[name]

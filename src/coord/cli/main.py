@@ -16,7 +16,7 @@ from coord.cli.failure import CommandError
 COMPLETE_VARIABLE: Final = "_COORD_COMPLETE"
 """Set by the shell when it asks for completions."""
 COMMANDS: Final = {
-    "alarm": ("coord.cli.cluster:alarm", "List or disarm alarms."),
+    "alarm": ("coord.cli.alarm:alarm", "List or disarm alarms."),
     "check": ("coord.cli.check:check", "Check what a cluster can do."),
     "compaction": ("coord.cli.kv:compaction", "Forget the history before a revision."),
     "completion": ("coord.cli.shell:completion", "Print a completion script for bash, zsh or fish."),
@@ -26,7 +26,8 @@ COMMANDS: Final = {
     "get": ("coord.cli.kv:get", "Get a key or a range of keys."),
     "help": ("coord.cli.shell:help_", "Show the help of a command."),
     "lease": ("coord.cli.lease:lease", "Grant, keep, list and revoke leases."),
-    "member": ("coord.cli.cluster:member", "List the members of the cluster."),
+    "member": ("coord.cli.member:member", "List, add, remove, update and promote members."),
+    "move-leader": ("coord.cli.member:move_leader", "Hand the lead over to another member."),
     "put": ("coord.cli.kv:put", "Put a key."),
     "serve": ("coord.cli.serve:serve", "Run a node."),
     "txn": ("coord.cli.txn:txn", "Compare, then put, get and delete, as one."),

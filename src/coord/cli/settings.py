@@ -75,7 +75,7 @@ class Settings:
             raise CommandError(
                 f"{self.format} not supported as output format",
                 status=EXIT_FEATURE,
-                hint="use --write-out simple, fields, json or jsonl here",
+                hint=f"--write-out takes one of {', '.join(_showing(shown))} here",
             )
         printer: Printer = made(self.hex, value_only) if self.format == "simple" else made()
         return printer
@@ -119,6 +119,11 @@ def failing(status: int = EXIT_ERROR, told: str = "{}") -> Iterator[None]:
         raise CommandError(told.format(text), status=status, hint=hint) from error
     except ValueError as error:
         raise CommandError(str(error), status=EXIT_ARGUMENTS) from error
+
+
+def _showing(shown: str) -> list[str]:
+    """Return the formats whose printers have the method `shown`."""
+    return [form for form, (module, name) in _PRINTERS.items() if hasattr(getattr(import_module(module), name), shown)]
 
 
 def settings_of(line: Parsed, environ: Mapping[str, str] | None = None) -> Settings:

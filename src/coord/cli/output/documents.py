@@ -13,6 +13,7 @@ from typing import Any, Final
 from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents
 from coord.cli.output.rows import took
 from coord.client import responses as r
+from coord.protocol.entries import Member
 from coord.types import Event, KeyValue, LeaseId
 
 _ESCAPED: Final = {
@@ -88,19 +89,33 @@ class JsonPrinter:
 
     def member_list(self, response: r.MemberListResponse) -> bytes:
         """Show `MemberListResponse`, whose header has no revision."""
-        header = _header(response.header)
-        header.pop("revision", None)
-        members = [
-            _filled(
-                ID=member.id,
-                name=member.name,
-                peerURLs=list(member.peer_urls),
-                clientURLs=list(member.client_urls),
-                isLearner=member.is_learner,
-            )
-            for member in response.members
-        ]
-        return document({"header": header} | _filled(members=members))
+        return document({"header": _short_header(response.header)} | _filled(members=_members(response.members)))
+
+    def member_add(self, name: str, response: r.MemberAddResponse) -> bytes:
+        """Show `MemberAddResponse`."""
+        return document(
+            {
+                "header": _short_header(response.header),
+                "member": _member(response.member),
+                "members": _members(response.members),
+            }
+        )
+
+    def member_remove(self, ids: Sequence[int], response: r.MemberRemoveResponse) -> bytes:
+        """Show `MemberRemoveResponse`."""
+        return document({"header": _short_header(response.header), "members": _members(response.members)})
+
+    def member_update(self, member_id: int, response: r.MemberUpdateResponse) -> bytes:
+        """Show `MemberUpdateResponse`."""
+        return document({"header": _short_header(response.header), "members": _members(response.members)})
+
+    def member_promote(self, member_id: int, response: r.MemberPromoteResponse) -> bytes:
+        """Show `MemberPromoteResponse`."""
+        return document({"header": _short_header(response.header), "members": _members(response.members)})
+
+    def move_leader(self, before: int, response: r.MoveLeaderResponse) -> bytes:
+        """Show `MoveLeaderResponse`, in which etcd sends nothing at all."""
+        return document({})
 
     def alarms(self, response: r.AlarmResponse) -> bytes:
         """Show `AlarmResponse`."""
@@ -153,6 +168,25 @@ def _header(header: r.Header) -> dict[str, Any]:
         revision=header.revision,
         raft_term=header.raft_term,
     )
+
+
+def _short_header(header: r.Header) -> dict[str, Any]:
+    # What etcd says of members has no revision.
+    return {name: value for name, value in _header(header).items() if name != "revision"}
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return _filled(
+        ID=member.id,
+        name=member.name,
+        peerURLs=list(member.peer_urls),
+        clientURLs=list(member.client_urls),
+        isLearner=member.is_learner,
+    )
+
+
+def _members(members: Sequence[Member]) -> list[dict[str, Any]]:
+    return [_member(member) for member in members]
 
 
 def _base64(data: bytes) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from coord.cli.output.documents import document
 from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents
 from coord.client import responses as r
+from coord.protocol.entries import Member
 from coord.types import Event, KeyValue, LeaseId
 
 
@@ -76,16 +77,27 @@ class LinesPrinter:
 
     def member_list(self, response: r.MemberListResponse) -> bytes:
         """Show an object for each member."""
-        return _lines(
-            {
-                "id": f"{member.id:x}",
-                "name": member.name,
-                "peer_urls": list(member.peer_urls),
-                "client_urls": list(member.client_urls),
-                "is_learner": member.is_learner,
-            }
-            for member in response.members
-        )
+        return _lines(_member(member) for member in response.members)
+
+    def member_add(self, name: str, response: r.MemberAddResponse) -> bytes:
+        """Show the new member."""
+        return document(_member(response.member) | {"name": name, "added": True})
+
+    def member_remove(self, ids: Sequence[int], response: r.MemberRemoveResponse) -> bytes:
+        """Show an object for each member that went."""
+        return _lines({"id": f"{member_id:x}", "removed": True} for member_id in ids)
+
+    def member_update(self, member_id: int, response: r.MemberUpdateResponse) -> bytes:
+        """Show the member as it is now."""
+        return _lines(_member(member) for member in response.members if member.id == member_id)
+
+    def member_promote(self, member_id: int, response: r.MemberPromoteResponse) -> bytes:
+        """Show the member as it is now."""
+        return _lines(_member(member) for member in response.members if member.id == member_id)
+
+    def move_leader(self, before: int, response: r.MoveLeaderResponse) -> bytes:
+        """Show both ids."""
+        return document({"leader": f"{response.leader_id:x}", "before": f"{before:x}"})
 
     def alarms(self, response: r.AlarmResponse) -> bytes:
         """Show an object for each alarm."""
@@ -146,6 +158,17 @@ def _text(name: str, data: bytes) -> dict[str, str]:
         return {name: data.decode()}
     except UnicodeDecodeError:
         return {f"{name}_base64": b64encode(data).decode()}
+
+
+def _member(member: Member) -> dict[str, Any]:
+    return {
+        "id": f"{member.id:x}",
+        "name": member.name,
+        "peer_urls": list(member.peer_urls),
+        "client_urls": list(member.client_urls),
+        "is_learner": member.is_learner,
+        "becomes_voter": member.becomes_voter,
+    }
 
 
 def _pair(pair: KeyValue) -> dict[str, Any]:

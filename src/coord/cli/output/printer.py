@@ -76,6 +76,21 @@ class Printer(Protocol):
     def member_list(self, response: r.MemberListResponse) -> bytes:
         """Show the members."""
 
+    def member_add(self, name: str, response: r.MemberAddResponse) -> bytes:
+        """Show a new member, which is to be called `name`."""
+
+    def member_remove(self, ids: Sequence[int], response: r.MemberRemoveResponse) -> bytes:
+        """Show which members went."""
+
+    def member_update(self, member_id: int, response: r.MemberUpdateResponse) -> bytes:
+        """Show a member with other peer URLs."""
+
+    def member_promote(self, member_id: int, response: r.MemberPromoteResponse) -> bytes:
+        """Show a learner that votes now."""
+
+    def move_leader(self, before: int, response: r.MoveLeaderResponse) -> bytes:
+        """Show who leads, and who did `before`."""
+
     def alarms(self, response: r.AlarmResponse) -> bytes:
         """Show alarms."""
 

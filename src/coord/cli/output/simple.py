@@ -8,6 +8,7 @@ from attrs import frozen
 
 from coord.cli.output import rows
 from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents, text_lines
+from coord.cli.quoting import quote
 from coord.client import responses as r
 from coord.types import KeyValue, LeaseId
 
@@ -85,6 +86,38 @@ class SimplePrinter:
         """Show a line for each member."""
         return _comma_lines(rows.member_rows(response))
 
+    def member_add(self, name: str, response: r.MemberAddResponse) -> bytes:
+        """Show the id, and the settings to start the new member with."""
+        # What never started has no name to be told by, and no word in what the new member learns.
+        known = [member for member in response.members if member.name or member.id == response.member.id]
+        cluster = [f"{member.name or name}={url}" for member in known for url in member.peer_urls]
+        return text_lines(
+            [
+                _changed(response.member.id, "added to", response.header),
+                "",
+                f"COORD_NAME={quote(name)}",
+                f"COORD_INITIAL_CLUSTER={quote(','.join(cluster))}",
+                f"COORD_INITIAL_ADVERTISE_PEER_URLS={quote(','.join(response.member.peer_urls))}",
+                'COORD_INITIAL_CLUSTER_STATE="existing"',
+            ]
+        )
+
+    def member_remove(self, ids: Sequence[int], response: r.MemberRemoveResponse) -> bytes:
+        """Show the ids."""
+        return text_lines([_changed(member_id, "removed from", response.header) for member_id in ids])
+
+    def member_update(self, member_id: int, response: r.MemberUpdateResponse) -> bytes:
+        """Show the id."""
+        return text_lines([_changed(member_id, "updated in", response.header)])
+
+    def member_promote(self, member_id: int, response: r.MemberPromoteResponse) -> bytes:
+        """Show the id."""
+        return text_lines([_changed(member_id, "promoted in", response.header)])
+
+    def move_leader(self, before: int, response: r.MoveLeaderResponse) -> bytes:
+        """Show both ids."""
+        return text_lines([f"Leadership transferred from {before:x} to {response.leader_id:x}"])
+
     def alarms(self, response: r.AlarmResponse) -> bytes:
         """Show a line for each alarm."""
         return text_lines([f"memberID:{each.member_id} alarm:{each.alarm.name} " for each in response.alarms])
@@ -120,6 +153,10 @@ class SimplePrinter:
         if self.hex:
             return b"".join(b"\\x%02x" % byte for byte in data) + b"\n"
         return data + b"\n"
+
+
+def _changed(member_id: int, what: str, header: r.Header) -> str:
+    return f"Member {member_id:16x} {what} cluster {header.cluster_id:16x}"
 
 
 def _comma_lines(lines: Sequence[rows.Row]) -> bytes:

@@ -1,4 +1,4 @@
-"""`coord member` and `coord alarm`."""
+"""`coord alarm`: list and disarm."""
 
 from __future__ import annotations
 
@@ -8,14 +8,7 @@ from coord.cli.flags import Parsed
 from coord.cli.settings import Settings, show
 
 
-def _member_list(line: Parsed, settings: Settings) -> None:
-    printer = settings.printer("member_list")
-    with settings.client() as client:
-        response = client.member_list()
-    show(printer.member_list(response))
-
-
-def _alarm_list(line: Parsed, settings: Settings) -> None:
+def _list(line: Parsed, settings: Settings) -> None:
     if line.words:
         raise bad_arguments("alarm list command accepts no arguments")
     printer = settings.printer("alarms")
@@ -24,7 +17,7 @@ def _alarm_list(line: Parsed, settings: Settings) -> None:
     show(printer.alarms(response))
 
 
-def _alarm_disarm(line: Parsed, settings: Settings) -> None:
+def _disarm(line: Parsed, settings: Settings) -> None:
     if line.words:
         raise bad_arguments("alarm disarm command accepts no arguments")
     printer = settings.printer("alarms")
@@ -33,34 +26,14 @@ def _alarm_disarm(line: Parsed, settings: Settings) -> None:
     show(printer.alarms(response))
 
 
-member = Group(
-    "member",
-    text="List the members of the cluster.",
-    commands=(
-        Command(
-            "list",
-            _member_list,
-            usage="[flags]",
-            text="""
-            List the members of the cluster.
-
-            The items of a line are: ID, status, name, peer addresses, client addresses, is learner.
-            """,
-            examples="""
-            coord member list
-            coord member list -w table
-            """,
-        ),
-    ),
-)
 alarm = Group(
     "alarm",
     text="List or disarm alarms. NOSPACE: the quota is used up; CORRUPT: members disagree.",
     commands=(
-        Command("list", _alarm_list, usage="", text="List the alarms that are on.", examples="coord alarm list"),
+        Command("list", _list, usage="", text="List the alarms that are on.", examples="coord alarm list"),
         Command(
             "disarm",
-            _alarm_disarm,
+            _disarm,
             usage="",
             text="""
             Switch off all alarms, and print those that were on.
