@@ -24,8 +24,9 @@ from cluster import Cluster, Node, running, wait_ready
 from coord.errors import CoordError, OutcomeUnknown
 
 PREFIX = "w/"
-SLOTS = 2_000
+SLOTS = 1_000
 """Keys of one client, written in turn: more than it writes between two checks, so that none hides a lost one."""
+PAGE = 10_000
 SETTLE_S = 1.0
 RECOVER_TIMEOUT_S = 30.0
 RETRY_S = 0.001
@@ -54,8 +55,11 @@ class Load:
     refused: int = 0
     last_at: float = 0.0
     gap_s: float = 0.0
+    may_write: trio.Event = field(factory=trio.Event)
+    """Set but while a check reads everything."""
 
     async def run(self, endpoints: Sequence[str], connections: int, clients: int) -> None:
+        self.may_write.set()
         async with trio.open_nursery() as nursery:
             for number in range(connections):
                 at = number % len(endpoints)
@@ -70,6 +74,7 @@ class Load:
     async def _client(self, client: coord.Client, number: int) -> None:
         written = 0
         while True:
+            await self.may_write.wait()
             key = b"%s%d/%d" % (PREFIX.encode(), number, written % SLOTS)
             written += 1
             try:
@@ -96,10 +101,12 @@ class Load:
 
     async def check(self, client: coord.Client) -> int:
         """Return how many of the writes acknowledged since the last check are not there."""
+        self.may_write = trio.Event()
         told, self.acknowledged = self.acknowledged, {}
         found = {}
-        async for pair in client.range(PREFIX, prefix=True, keys_only=True, timeout=RECOVER_TIMEOUT_S):
+        async for pair in client.range(PREFIX, prefix=True, keys_only=True, page=PAGE, timeout=RECOVER_TIMEOUT_S):
             found[pair.key] = pair.mod_revision
+        self.may_write.set()
         return sum(found.get(key, 0) < revision for key, revision in told.items())
 
 
