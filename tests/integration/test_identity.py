@@ -6,6 +6,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import coord
+
 from .cluster import EVENT_TIMEOUT_S, NodeProcess
 from .processes import ProcessCluster, until
 from .test_life import refusal
@@ -41,6 +43,27 @@ def test_a_wiped_directory_is_refused_and_told_the_remedy(cluster: ProcessCluste
     assert "coord member remove" in told
     assert "coord member add" in told
     cluster.put("served meanwhile")
+
+
+def test_the_remedy_works(cluster: ProcessCluster) -> None:
+    """Removed, its directory emptied, and added anew, it is a member like the others, under a new id."""
+    revision = cluster.put("kept")
+    lost = cluster.status("n3")
+    assert lost is not None
+    cluster["n3"].kill()
+    cluster.wipe("n3")
+    with coord.connect_sync(cluster.endpoints, timeout=30) as client:
+        client.member_remove(lost.header.member_id)
+        client.member_add([cluster["n3"].peer_url])
+        cluster["n3"].start("--initial-cluster-state=existing")
+        members = {member.name: member for member in client.member_list().members}
+    assert members.keys() == {"n1", "n2", "n3"}
+    assert members["n3"].id != lost.header.member_id
+    assert cluster.check_agreement() > revision
+    cluster["n1"].kill()
+    cluster.put("n3 counts in the quorum")
+    cluster["n1"].start()
+    cluster.check_agreement()
 
 
 def test_a_directory_from_a_backup_is_refused(cluster: ProcessCluster, tmp_path: Path) -> None:
