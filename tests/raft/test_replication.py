@@ -28,9 +28,53 @@ def test_an_acknowledgement_waits_for_the_disk() -> None:
     rig.step(Append(2, 1, 1, 1, 1, 0, [(2, 1, b"a"), (3, 1, b"b")]))
 
     assert not rig.take(AppendReply)
-    assert rig.durable == [AppendReply(1, 2, 1, 3)]
     rig.sync()
     assert rig.take(AppendReply) == [AppendReply(1, 2, 1, 3)]
+
+
+def test_an_acknowledgement_waits_for_the_term_too() -> None:
+    rig = follow(1)
+
+    rig.step(Append(2, 1, 2, 0, 0, 0, [(1, 1, b"1")]))
+
+    assert not rig.take(AppendReply)
+    rig.sync()
+    assert rig.take(AppendReply) == [AppendReply(1, 2, 2, 1)]
+
+
+def test_each_write_is_acknowledged_as_it_becomes_durable() -> None:
+    rig = follow(1)
+    rig.step(Append(2, 1, 1, 1, 1, 0, [(2, 1, b"a")]))
+    rig.step(Append(2, 1, 1, 2, 1, 0, [(3, 1, b"b")]))
+
+    rig.raft.persisted(1, 2, HardState(1, 0, 0))
+    assert rig.take(AppendReply) == [AppendReply(1, 2, 1, 2)]
+    assert not rig.take(AppendReply)
+    rig.raft.persisted(1, 3, HardState(1, 0, 0))
+    assert rig.take(AppendReply) == [AppendReply(1, 2, 1, 3)]
+    assert not rig.take(AppendReply)
+
+
+def test_what_gives_way_before_it_is_durable_is_never_acknowledged() -> None:
+    rig = follow(1)
+    rig.step(Append(2, 1, 1, 1, 1, 0, [(2, 1, b"a"), (3, 1, b"b")]))
+
+    rig.step(Append(3, 1, 2, 1, 1, 0, [(2, 2, b"new")]))
+    rig.sync()
+
+    assert rig.take(AppendReply) == [AppendReply(1, 3, 2, 2)]
+
+
+def test_an_acknowledgement_waits_for_a_leader_that_was_given_up() -> None:
+    rig = follow(1)
+    rig.step(Append(2, 1, 1, 1, 1, 0, [(2, 1, b"a")]))
+    rig.raft.link_broken(2, True)
+    rig.sync()
+    assert not rig.take(AppendReply)
+
+    rig.step(Heartbeat(2, 1, 1, 0, 0))
+
+    assert rig.take(AppendReply) == [AppendReply(1, 2, 1, 2)]
 
 
 def test_what_is_durable_is_acknowledged_at_once() -> None:

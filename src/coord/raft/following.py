@@ -13,11 +13,13 @@ from coord.raft.types import Entry
 
 @define(eq=False)
 class Following:
-    """Takes the leader's entries; the answers of a turn are one, for the last covers those before."""
+    """Takes the leader's entries; one answer tells of all before, so that a turn has one at most."""
 
     _state: State
-    _acknowledge: tuple[int, int] = (0, -1)
-    """`(leader, index)` of the answer that is due; −1: none."""
+    _owed: int = -1
+    """Up to where this log agrees with the leader's, and an answer is owed; −1: none is."""
+    _answered: int = -1
+    """Up to where the leader was told; or, at first, what was durable before anything was owed."""
 
     def append(self, message: Append) -> None:
         """Take entries that follow on this log, or refuse with a hint where the logs may agree."""
@@ -66,7 +68,7 @@ class Following:
             self._owe(log.committed)
             return False
         state.note("raft.snapshot.accepted", peer=message.sender, index=index, last_index=log.last_index)
-        self._acknowledge = (0, -1)
+        self._owed = -1
         log.restore(index, log_term, state.term)
         state.is_installing = True
         return True
@@ -80,22 +82,24 @@ class Following:
         self._owe(log.base_index)
 
     def new_term(self) -> None:
-        """Owe the leader of an earlier term nothing."""
-        self._acknowledge = (0, -1)
+        """Owe the leader of an earlier term nothing: what it was to be told may give way before it is durable."""
+        self._owed = -1
 
     def flush(self) -> None:
-        """Emit the answer that is due.
+        """Emit the answer that is owed, as far as the disk is.
 
-        I7: it promises that the entries are on this disk, and so waits for them.
+        I7: it promises that the entries, and the term that they came in, are on this disk.
         """
-        leader, index = self._acknowledge
-        if index < 0:
+        state, owed = self._state, self._owed
+        if owed < 0 or not state.leader_id or state.durable_term < state.hard_state.term:
             return
-        self._acknowledge = (0, -1)
-        state = self._state
-        is_durable = index <= state.log.persisted_index and state.durable_term == state.term
-        messages = state.messages if is_durable else state.durable_messages
-        messages.append(AppendReply(state.member_id, leader, state.term, index))
+        index = min(owed, state.log.persisted_index)
+        if index == owed:
+            self._owed = -1
+        elif index <= self._answered:
+            return
+        self._answered = index
+        state.messages.append(AppendReply(state.member_id, state.leader_id, state.hard_state.term, index))
 
     def _agree(self, message: Append, index: int) -> None:
         if message.entries or not message.commit:
@@ -103,9 +107,11 @@ class Following:
             self._owe(index)
 
     def _owe(self, index: int) -> None:
-        state = self._state
-        if state.leader_id not in (0, state.member_id):
-            self._acknowledge = (state.leader_id, max(index, self._acknowledge[1]))
+        if not self._state.leader_id:
+            return
+        if self._owed < 0:
+            self._answered = self._state.log.persisted_index
+        self._owed = max(index, self._owed)
 
     def _refuse(self, message: Append) -> None:
         state, log = self._state, self._state.log

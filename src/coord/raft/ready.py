@@ -19,9 +19,9 @@ class Ready:
     """What the outside must do now, in one batch.
 
     `hard_state` (None if unchanged) and `entries` go to the log in one write, after which `persisted` is called.
-    `messages` may leave at once, `durable_messages` only when that write is durable; without a write they follow the
-    one that is out, or leave at once if all is durable. The first of `entries` may lie below entries of an earlier
-    `Ready`, which it and its followers replace.
+    `messages` may leave at once, `durable_messages` (votes, and what a candidate asks) only when that write is
+    durable; without a write they follow the one that is out, or leave at once if all is durable. The first of
+    `entries` may lie below entries of an earlier `Ready`, which it and its followers replace.
 
     `committed` goes to the state machine in order. `reads` are read rounds that are confirmed: `(round, index)`;
     what shares the round may be served once `index` is applied. `lost_reads` are rounds that nobody will confirm any
