@@ -9,7 +9,7 @@ from attrs import define, field
 
 from coord.codec import decode, encode
 from coord.errors import ApiError, NotFound, compacted
-from coord.protocol.ops import ClientMessage, Method, Op, ServerMessage
+from coord.protocol.ops import MEMBER_CHANGES, ClientMessage, Method, Op, ServerMessage
 
 CLUSTER = 0xC0FFEE
 
@@ -37,6 +37,9 @@ class FakeNode:
     fragments: bool = False
     """Sends every revision in two parts."""
     reads: list[list[Any]] = field(factory=list)
+    learners: list[list[Any]] = field(factory=list)
+    changes: list[list[Any]] = field(factory=list)
+    """Every change of the members: its method and arguments."""
 
     def apply(self, events: list[Any]) -> None:
         self.history.append((self.revision, events))
@@ -117,8 +120,31 @@ class FakeNode:
         }
         return {**self.operations(), **others}[op](*arguments)
 
+    def members(self) -> list[list[Any]]:
+        own = [self.member_id, "n1", ["http://127.0.0.1:7380"], ["http://127.0.0.1:7379"], False]
+        return [own, *self.learners]
+
+    def change(self, method: int, *arguments: Any) -> Any:
+        self.changes.append([method, *arguments])
+        if method == Method.MOVE_LEADER:
+            return arguments[0] or 9
+        if method == Method.MEMBER_ADD:
+            self.learners.append([2**64 - 1, "", arguments[0], [], True, 0, not arguments[1]])
+            return [self.learners[-1], self.members()]
+        if arguments[0] == 404:
+            raise NotFound("etcdserver: member not found")
+        if method == Method.MEMBER_REMOVE:
+            self.learners = [row for row in self.learners if row[0] not in arguments[0]]
+        for row in self.learners:
+            if method == Method.MEMBER_UPDATE and row[0] == arguments[0]:
+                row[2] = arguments[1]
+            if method == Method.MEMBER_PROMOTE and row[0] == arguments[0]:
+                row[4] = False
+        return self.members()
+
     def ask(self, method: int, arguments: list[Any]) -> Any:
-        members = [[self.member_id, "n1", ["http://127.0.0.1:7380"], ["http://127.0.0.1:7379"], False]]
+        if method in MEMBER_CHANGES:
+            return self.change(method, *arguments)
         answers: dict[int, Callable[..., Any]] = {
             Method.RANGE: self.range,
             Method.TXN: self.txn,
@@ -131,7 +157,7 @@ class FakeNode:
             Method.LEASE_LEASES: lambda: sorted(self.leases),
             Method.LEASE_KEEP_ALIVE: lambda ids: [[one, self.leases.get(one, 0)] for one in ids],
             Method.STATUS: lambda: ["0.1.0", 10, 5, 100, self.leader_id, 9, 3, 9, [], False, "from a later release"],
-            Method.MEMBER_LIST: lambda _linearizable=True: members,
+            Method.MEMBER_LIST: lambda _linearizable=True: self.members(),
             Method.HASH_KV: lambda revision=0: [0xABCD, -1, revision or self.revision],
             Method.ALARM_LIST: lambda: self.alarms,
         }

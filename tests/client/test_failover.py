@@ -184,6 +184,58 @@ def test_the_leader_is_followed_once_it_is_known() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("leader", NAMES)
+def test_the_leader_is_found_among_three_and_followed_when_it_changes(leader: str) -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+
+        def lead(name: str) -> None:
+            for node in network.nodes.values():
+                node.leader_id = network.nodes[name].member_id
+
+        lead(leader)
+        async with a_client(network) as client:
+            await client.get("k")
+            await trio.sleep(1)
+            assert await use(network, client) == leader
+            other = next(name for name in NAMES if name != leader)
+            lead(other)
+            await client.get("k")
+            await trio.sleep(1)
+            assert await use(network, client) == other
+            dialled = len(network.dialled)
+            await trio.sleep(100)
+            assert len(network.dialled) == dialled, "it rests once it is there"
+            assert len([1 for node in network.nodes.values() for _ in node.sessions]) == 2
+            network.cut(other)
+            assert await use(network, client) != other
+
+    run(test)
+
+
+def test_what_the_standby_still_carries_is_not_cut_off_for_the_leader() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        async with a_client(network) as client:
+            first = await use(network, client)
+            await settle()
+            second = network.dialled[1]
+            third = next(name for name in NAMES if name not in (first, second))
+            node = network.nodes[first]
+            async with client.watch("k") as watch:
+                # The second leads for a moment and takes over; the watch stays where it is. Then the third leads.
+                for leader in (second, third):
+                    for one in network.nodes.values():
+                        one.leader_id = network.nodes[leader].member_id
+                    await client.get("k")
+                    await trio.sleep(1)
+                node.put(b"k", b"v")
+                with trio.fail_after(1):
+                    assert (await watch.__anext__()).revision == 2
+
+    run(test)
+
+
 def test_an_endpoint_of_another_cluster_is_not_used() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, "n1:1")

@@ -49,6 +49,7 @@ class Driver:
         self._parked_pump: Task | None = None
         self._timer = trio.CancelScope()
         self._timer_due = NEVER
+        self._leader_id = 0
 
     # -- for callers
 
@@ -159,13 +160,23 @@ class Driver:
         self.core.opened(connection)
         return line
 
+    @property
+    def seeks_leader(self) -> bool:
+        """True if no connection is the leader's, and one to it would find its place."""
+        leads, standby = self.core.rotation.leads, self.standby
+        if any(leads(connection.endpoint) for connection in self._lines):
+            return False
+        return standby is None or _is_idle(standby)
+
     def place(self, connection: Connection) -> bool:
         """Use a new connection where one is missing; return False if none is."""
         active = self.core.active
         if active is None or active.is_leaving:
             self.core.active = connection
             connection.is_standby = False
-        elif self.standby is None:
+        elif self.standby is None or self._leads_instead(connection, self.standby):
+            if self.standby is not None:
+                self._lines[self.standby].link.close()
             self.standby = connection
             connection.is_standby = True
         else:
@@ -231,6 +242,9 @@ class Driver:
                 reschedule(task)
         if core.next_due < self._timer_due:
             self._arm()
+        if core.rotation.leader_id != self._leader_id:
+            self._leader_id = core.rotation.leader_id
+            self.changed.unpark_all()
         self._choose(core.active, self.standby)
         if not from_pump and (core.outbox or any(connection.orders for connection in core.connections)):
             self._wake_pump()
@@ -252,6 +266,10 @@ class Driver:
             return True
         rotation = self.core.rotation
         return not standby.refusals and rotation.leads(standby.endpoint) and not rotation.leads(active.endpoint)
+
+    def _leads_instead(self, connection: Connection, standby: Connection) -> bool:
+        rotation = self.core.rotation
+        return _is_idle(standby) and rotation.leads(connection.endpoint) and not rotation.leads(standby.endpoint)
 
     def _arm(self) -> None:
         self._timer_due = min(self.core.next_due, self._timer_due)
@@ -278,3 +296,8 @@ class Driver:
         except LinkClosed:
             # Its reader is told too, and takes the calls back.
             await trio.lowlevel.checkpoint()
+
+
+def _is_idle(connection: Connection) -> bool:
+    # A standby that was the active one must still be answered what it carries.
+    return not connection.pending and not connection.subscriptions

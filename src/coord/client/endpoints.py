@@ -123,6 +123,14 @@ class Rotation:
         """Tell whether `endpoint` is known to be the leader's."""
         return bool(self.leader_id) and self._members.get(endpoint) == self.leader_id
 
+    def may_lead(self) -> Endpoint | None:
+        """Return the leader's endpoint or, while that is not known, one whose member is not; None if there is none."""
+        if not self.leader_id:
+            return None
+        leading = (endpoint for endpoint in self.endpoints if self.leads(endpoint))
+        unmet = (endpoint for endpoint in self.endpoints if endpoint not in self._members)
+        return next(leading, None) or next(unmet, None)
+
     def reached(self, endpoint: Endpoint, member_id: int) -> None:
         """Note that `endpoint` answered, as `member_id`."""
         self._members[endpoint] = member_id

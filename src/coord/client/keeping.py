@@ -69,19 +69,28 @@ class Keeping:
                 continue
             await trio.sleep(core.rotation.pause_s())
             if core.active is active:
-                await self._open(None if active is None else active.endpoint, is_standby=False)
+                avoid = None if active is None else active.endpoint
+                await self._open(core.rotation.next_endpoint(avoid), is_standby=False)
 
     async def _keep_standby(self) -> None:
-        core = self.driver.core
+        driver = self.driver
+        core = driver.core
         while True:
-            if core.active is None or self.driver.standby is not None:
-                await self.driver.changed.park()
-            elif not await self._open(core.active.endpoint, is_standby=True):
+            if core.active is None:
+                await driver.changed.park()
+                continue
+            leading = core.rotation.may_lead() if driver.seeks_leader else None
+            if driver.standby is not None and leading is None:
+                await driver.changed.park()
+                continue
+            had_standby = driver.standby is not None
+            endpoint = leading or core.rotation.next_endpoint(core.active.endpoint)
+            is_used = await self._open(endpoint, is_standby=True)
+            if not is_used or (had_standby and driver.seeks_leader):
                 await trio.sleep(STANDBY_RETRY_S * core.rotation.random.uniform(0.5, 1.5))
 
-    async def _open(self, avoid: Endpoint | None, *, is_standby: bool) -> bool:
+    async def _open(self, endpoint: Endpoint, *, is_standby: bool) -> bool:
         rotation = self.driver.core.rotation
-        endpoint = rotation.next_endpoint(avoid)
         timeout = HANDSHAKE_TIMEOUT_S
         if len(rotation.endpoints) > 1:
             timeout = min(FIRST_DIAL_TIMEOUT_S * 2 ** min(rotation.rounds, 8), timeout)
