@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 from attrs import evolve
-from tests.node.peer_rig import CLUSTER, Place, Rig, beat, dial_as, of_kind, play, url_of
+from tests.node.peer_rig import CLUSTER, Place, Rig, beat, dial_as, member_row, of_kind, play, url_of
 from tests.transport.helpers import cancelled_at
 from trio import fail_after, sleep
 
@@ -15,9 +15,10 @@ from coord.node.dialler import BREAK_CHECK_S
 from coord.node.peers import Network
 from coord.protocol.hello import Purpose, Refusal, RefusalCode, Welcome, decode_answer, encode_hello
 from coord.protocol.messages import Append, Heartbeat
+from coord.protocol.ops import PEER_SUBPROTOCOL
 from coord.protocol.peer_protocol import decode_frame, encode_frame
 from coord.transport.link import CLOSE_INVALID_DATA, Link, LinkClosed, LinkEnd, LinkFailed
-from coord.transport.memory import WINDOW_BYTES, MemoryWire
+from coord.transport.memory import WINDOW_BYTES, MemoryLink, MemoryWire
 
 
 def append(sender: int, to: int, index: int, size: int) -> Append:
@@ -574,3 +575,70 @@ def test_constants_fit() -> None:
     assert PEER_FRAME_BYTES > WINDOW_BYTES
     assert BREAK_CHECK_S < 1.0
     assert decode_frame(encode_frame([beat(1, 2)])) == [beat(1, 2)]
+
+
+@pytest.mark.parametrize("published", [0x1002, 0x9999])
+def test_link_with_another_directory_than_the_published_one_ends(published: int) -> None:
+    """S1: it was let in before anybody knew better; from the publication on only one directory is the member."""
+
+    async def story(place: Place) -> None:
+        one, two = await place.start(1, 2)
+        await sleep(1)
+        one.members[2] = member_row(2, published)
+        one.peers.set_members({2: (url_of(2),)}, None, {2: published})
+        two.say(beat(2, 1, 5))
+        await sleep(1)
+        is_the_member = published == two.incarnation
+        assert one.peers.is_linked(2) is two.peers.is_linked(1) is is_the_member
+        assert one.got.get(2, []) == ([beat(2, 1, 5)] if is_the_member else [])
+        assert (("refused", 1, "other-incarnation") in two.names("refused")) is not is_the_member
+
+    play(story)
+
+
+class _Lingering(MemoryLink):
+    """A link that still has something to read for a while after its end, as one over a socket has."""
+
+    late: bytes = b""
+
+    async def recv_many(self) -> list[bytes]:
+        try:
+            return await super().recv_many()
+        except LinkClosed:
+            if not self.late:
+                raise
+        await trio.sleep(1)
+        late, self.late = self.late, b""
+        return [late]
+
+
+def test_link_that_was_replaced_is_read_no_more() -> None:
+    """S2: what lay in it came before what the newer link has brought, and would be taken after that."""
+
+    async def story(place: Place) -> None:
+        [one] = await place.start(1)
+        two = Rig(place, 2, 1)
+
+        async def dial() -> MemoryLink:
+            near = MemoryLink("n2", "n1", PEER_SUBPROTOCOL)
+            far = _Lingering("n1", "n2", PEER_SUBPROTOCOL)
+            near.other, far.other = far, near
+            far.late = encode_frame([beat(2, 1, 1)])
+            place.nursery.start_soon(one.peers.accept, far)
+            near.send(encode_hello(two.hello(1, Purpose.MESSAGES)))
+            await sleep(0.1)
+            return near
+
+        await dial()
+        newer = await dial()
+        newer.send(encode_frame([beat(2, 1, 2)]))
+        await sleep(0.1)
+        # The newer one ends before the older has been read to its end.
+        newer.other.late = b""  # type: ignore[attr-defined]
+        newer.abort()
+        await sleep(3)
+        assert one.got[2] == [beat(2, 1, 2)]
+        assert not one.log.of("peer.task.failed")
+        assert one.names("broken").count(("broken", 2, False)) == 2
+
+    play(story)

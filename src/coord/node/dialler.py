@@ -95,8 +95,9 @@ class Dialler:
     _board: Switchboard
     link: Link | None = None
     """The link while it stands."""
+    incarnation: int = 0
     boot: int = 0
-    """The boot of the process at its other end."""
+    """The data directory of the process at its other end, and its boot."""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     _outbox: list[PeerMessage] = field(factory=list)
     _wake: trio.Event = field(factory=trio.Event)
@@ -186,7 +187,7 @@ class Dialler:
         link, welcome, url = await self._board.open(self.member, self.urls, Purpose.MESSAGES)
         opened_at = self._board.clock()
         try:
-            self.link, self.boot = link, welcome.boot
+            self.link, self.incarnation, self.boot = link, welcome.incarnation, welcome.boot
             self._failures = Failures()
             self._is_gone = False
             self._board.log("peer.link.opened", member=self.member, name=self.name, url=url, boot=welcome.boot)

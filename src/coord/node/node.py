@@ -269,9 +269,9 @@ class Node:
         """
         self.is_stopping = self.leadership.is_stopping = True
         self.raft.stand_back()
-        self.watches.cancel_all("etcdserver: server stopped")
         await self._hand_over()
         self.consensus.is_stopping = self.reader.is_stopping = True
+        self.watches.cancel_all("etcdserver: server stopped")
         # Without a leader these might wait for one until their deadlines, and nothing of them was proposed.
         self.forwarder.refuse_all(errors.server_stopped())
         with trio.move_on_after(2 * self.options.election_s):
@@ -369,6 +369,9 @@ class Node:
     def on_members(self) -> None:
         """Follow a change of members: who votes, who is dialled, and whether this one still belongs to them."""
         self.raft.apply_configuration(self.configuration())
+        self._follow_members()
+
+    def _follow_members(self) -> None:
         # Who was removed may be the one that asked for it, and is still to hear the answer.
         self.dial_members(self._dialled)
         if not is_member(self.machine, self.member_id, self.options.incarnation):
@@ -405,6 +408,7 @@ class Node:
         self.peers.set_members(
             {other: member.peer_urls for other, member in others.items()},
             {other: member.name for other, member in others.items()},
+            {other: member.incarnation for other, member in others.items() if member.incarnation},
         )
 
     def on_lead(self) -> None:
@@ -430,7 +434,7 @@ class Node:
 
     def go_on(self, revision_before: int) -> None:
         """Go on with the state of a snapshot."""
-        self.on_members()
+        self._follow_members()
         self.reader.go_on()
         self.watches.after_install(revision_before)
         self.compactor.restart()

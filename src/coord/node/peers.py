@@ -106,9 +106,10 @@ class SnapshotTaker(Protocol):
 
 @define(eq=False)
 class _Inbound:
-    """A member's own link, and which of its boots dialled it."""
+    """A member's own link, and which boot of which data directory dialled it."""
 
     link: Link
+    incarnation: int
     boot: int
     own_id: int
 
@@ -130,13 +131,22 @@ class Peers:
 
     # ---- what the node says
 
-    def set_members(self, members: Mapping[int, tuple[str, ...]], names: Mapping[int, str] | None = None) -> None:
-        """Dial exactly these: id -> peer URLs of all others. `names` are for the log."""
+    def set_members(
+        self,
+        members: Mapping[int, tuple[str, ...]],
+        names: Mapping[int, str] | None = None,
+        incarnations: Mapping[int, int] | None = None,
+    ) -> None:
+        """Dial exactly these: id -> peer URLs of all others. `names` are for the log.
+
+        `incarnations` are those that are published: a link with another data directory of that member ends.
+        """
         names = names or {}
+        for member, incarnation in (incarnations or {}).items():
+            self._part_with_others(member, incarnation)
         for gone in self._diallers.keys() - members.keys():
             self._diallers.pop(gone).scope.cancel()
-            if gone in self._inbound:
-                self._inbound[gone].link.close(CLOSE_POLICY, "no longer a member")
+            self._hang_up(gone, "no longer a member")
         for member, urls in members.items():
             dialler = self._diallers.get(member)
             if dialler is None:
@@ -147,6 +157,21 @@ class Peers:
                 dialler.urls = tuple(urls)
                 dialler.redial()
             dialler.name = names.get(member) or dialler.name
+
+    def _part_with_others(self, member: int, incarnation: int) -> None:
+        # S1: a link was judged when it began. Two directories of a member that never joined may each have been let in
+        # by somebody; from the publication on one of them alone counts, and what the other acknowledged is void.
+        dialler, inbound = self._diallers.get(member), self._inbound.get(member)
+        if dialler is not None and dialler.link is not None and dialler.incarnation != incarnation:
+            dialler.drop()
+        if inbound is not None and inbound.incarnation != incarnation:
+            self._hang_up(member, "the member is known with another data directory")
+
+    def _hang_up(self, member: int, reason: str) -> None:
+        """End a member's own link; nothing that came on it is taken any more."""
+        inbound = self._inbound.pop(member, None)
+        if inbound is not None:
+            inbound.link.close(CLOSE_POLICY, reason)
 
     def send(self, messages: Sequence[PeerMessage]) -> None:
         """Send each message to its `to` with the next `turn`; what has no link is dropped."""
@@ -323,7 +348,8 @@ class Peers:
 
     async def _take_messages(self, link: Link, hello: Hello) -> None:
         member = hello.member
-        self._replace(member, _Inbound(link, hello.boot, self.handler.local_view().member_id))
+        inbound = _Inbound(link, hello.incarnation, hello.boot, self.handler.local_view().member_id)
+        self._replace(member, inbound)
         self.log("peer.link.accepted", member=member, name=hello.name, peer=link.peer, boot=hello.boot)
         self.handler.introduced(
             Introduction(
@@ -337,9 +363,9 @@ class Peers:
             )
         )
         try:
-            end = await self._read(link, member)
+            end = await self._read(inbound, member)
         finally:
-            if self._inbound[member].link is link:
+            if self._inbound.get(member) is inbound:
                 del self._inbound[member]
         self.log(
             "peer.link.lost",
@@ -367,12 +393,14 @@ class Peers:
             dialler.drop()
         dialler.redial()
 
-    async def _read(self, link: Link, member: int) -> LinkClosed:
-        own_id = self._inbound[member].own_id
+    async def _read(self, inbound: _Inbound, member: int) -> LinkClosed:
+        link = inbound.link
         try:
             while True:
                 for data in await link.recv_many():
-                    self.handler.received(member, _checked(data, member, own_id))
+                    # S2: once another link has taken its place, what still lies in this one would come out of order.
+                    if self._inbound.get(member) is inbound:
+                        self.handler.received(member, _checked(data, member, inbound.own_id))
         except LinkClosed as end:
             return end
         except ProtocolViolation as error:
