@@ -109,6 +109,7 @@ class Host:
         self.seen_term, self.lead_term = disk.state.term, 0
         self.seen_commit, self.seen_applied = log.committed, image.index
         self.handed_index, self.handed_commit = log.last_index, image.index
+        self.world.ledger.member_is_restarted(self, log.committed)
         self.pump()
 
     def crash(self, kept: int) -> int:
@@ -175,6 +176,7 @@ class Host:
             self.world.send(self, message)
         if write.image is None:
             raft.persisted(*write.last, write.state)
+            self.world.ledger.disk_is_believed(self, raft)
         else:
             self.world.switch_waits(self)
         if disk.queue:

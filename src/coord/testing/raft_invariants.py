@@ -234,6 +234,24 @@ class Ledger:
                 f"{self.votes[member, state.term]} before"
             )
 
+    def member_is_restarted(self, host: Host, committed: int) -> None:
+        """S12: what was durably known to be committed is known again, as far as the log was recovered."""
+        if committed < min(host.disk.state.commit, host.disk.last_index):
+            raise Violation(f"S12: {host.member} starts with commit {committed}; its disk has {host.disk.state.commit}")
+
+    def disk_is_believed(self, host: Host, raft: Raft) -> None:
+        """I7: what the core holds for durable is on the disk, and nothing in its queue will replace it."""
+        if host.installing is not None:
+            # The log begins behind a snapshot whose record comes after all that is queued.
+            return
+        index, disk = raft.log.persisted_index, host.disk
+        term = disk.term_at(index)
+        if index > raft.log.base_index and term != raft.log.term_at(index):
+            raise Violation(f"I7: {host.member} believes {index} durable; the disk has another, of term {term}")
+        for write in disk.queue:
+            if write.entries and write.entries[0][0] <= index:
+                raise Violation(f"I7: {host.member} believes {index} durable, but a queued write replaces it")
+
     def message_leaves(self, host: Host, message: RaftMessage) -> None:
         """I7: whatever a message attests is on disk when it leaves."""
         kind = type(message)

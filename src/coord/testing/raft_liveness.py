@@ -98,6 +98,8 @@ class Liveness:
         for member in self.core - removed:
             raft = self.cluster.hosts[member].raft
             assert raft is not None
+            if member not in raft.configuration.all_voters:
+                continue
             willing = {other for other in self.core & self.cluster.able() if logs[other] <= logs[member]}
             if is_quorum(raft.configuration, willing | (self.core - removed)):
                 return False
@@ -155,8 +157,8 @@ class Liveness:
 
     def _converge(self, name: str) -> None:
         cluster, election = self.cluster, self.cluster.options.election_us
-        started = cluster.now_us
-        if not cluster.run(_STEPS_MAX, started + _LEADER_TIMEOUTS * election, self._is_led):
+        started, backlog_us = cluster.now_us, self._backlog_us()
+        if not cluster.run(_STEPS_MAX, started + _LEADER_TIMEOUTS * election + backlog_us, self._is_led):
             raise Violation(f"{name}: the core {sorted(self.core)} has no leader: {self._tell()}")
         cluster.ledger.count("led again")
         started = cluster.now_us
@@ -164,7 +166,7 @@ class Liveness:
         reads = {member: cluster.hosts[member].reads_done for member in self._followers()}
         self.proposed = 0
         while not cluster.run(_STEPS_MAX, cluster.now_us + election // 2, lambda: self._is_agreed(floor)):
-            if cluster.now_us > started + _AGREE_TIMEOUTS * election:
+            if cluster.now_us > started + _AGREE_TIMEOUTS * election + backlog_us:
                 raise Violation(f"{name}: the core {sorted(self.core)} does not agree: {self._tell()}")
             self._push_on()
         for member in reads:
@@ -172,6 +174,12 @@ class Liveness:
         started = cluster.now_us
         while not cluster.run(_STEPS_MAX, started + _AGREE_TIMEOUTS * election, self._are_reads_done):
             raise Violation(f"I11: reads are not confirmed in the core {sorted(self.core)}: {self._tell()}")
+
+    def _backlog_us(self) -> int:
+        """Return how long copying may take at one entry a round trip, as tiny limits may force."""
+        last = max((host.raft.log.last_index for host in self.cluster.live() if host.raft is not None), default=0)
+        behind = min(self.cluster.hosts[member].recovered.index for member in self.core)
+        return (last - behind) * 8 * MS
 
     def _push_on(self) -> None:
         """Propose something new, and leave a joint configuration, as the leader's node does."""
@@ -232,10 +240,7 @@ class Liveness:
         term, election = leader.seen_term, cluster.options.election_us
         for _ in range(3):
             victim = cluster.hosts[self.chance.choice(self._followers())]
-            if self.chance.random() < 0.5:
-                self._pause_shortly(victim)
-            else:
-                self._reset_links(victim)
+            self.chance.choice((self._pause_shortly, self._reset_links, self._deafen))(victim)
             cluster.run(_STEPS_MAX, cluster.now_us + election)
         self._expect_leader(leader, term)
 
@@ -252,6 +257,16 @@ class Liveness:
         cluster.pause(victim)
         cluster.run(_STEPS_MAX, cluster.now_us + length)
         cluster.resume(victim)
+
+    def _deafen(self, victim: Host) -> None:
+        """A member that hears nothing, but is heard, does not unseat the leader (thesis §4.2.3, §9.6)."""
+        cluster = self.cluster
+        if victim is cluster.leader() or not is_quorum(cluster.ledger.history[-1][1], self.core - {victim.member}):
+            return
+        cut = set(cluster.cut)
+        cluster.cut |= {(other, victim.member) for other in self.core}
+        cluster.run(_STEPS_MAX, cluster.now_us + 3 * cluster.options.election_us)
+        cluster.cut = cut
 
     def _reset_links(self, victim: Host) -> None:
         """S10: links that flap under a living leader change nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from coord.raft.options import RaftOptions
 
@@ -84,7 +84,7 @@ def draw_options(seed: int, steps: int = 0) -> SimOptions:
     tick_us = 20 * MS
     quick_disk = (50, pick((200, 2 * MS, 20 * MS)))
     slow_disk = (MS, pick((50, 400)) * MS)
-    return SimOptions(
+    options = SimOptions(
         seed=seed,
         voters=voters,
         learners=pick((0, 0, 0, 1, 2)),
@@ -107,4 +107,22 @@ def draw_options(seed: int, steps: int = 0) -> SimOptions:
         kept_entries=pick((0, 0, 3, 50)),
         snapshot_loss=pick((0.0, 0.2)),
         is_lazy=chance.random() < 0.5,
+    )
+    return _churn(options, chance) if chance.random() < 0.2 else options
+
+
+def _churn(options: SimOptions, chance: Random) -> SimOptions:
+    """Let leaders change while a slow disk still has the last one's entries in its queue."""
+    raft = evolve(options.raft, heartbeat_ticks=1, election_ticks=5, rank_ticks=1)
+    return evolve(
+        options,
+        voters=chance.choice((3, 5)),
+        raft=raft,
+        faults=options.faults | {"crash", "partition", "disk"},
+        fault_interval_us=raft.election_ticks * options.tick_us // 2,
+        work_interval_us=2 * MS,
+        delay_us=(100, 2 * MS),
+        loss=0.0,
+        disk_us=(50, 2 * MS),
+        is_gathering=chance.random() < 0.2,
     )
