@@ -31,6 +31,7 @@ from coord.errors import (
     lease_not_found,
     no_space,
 )
+from coord.node.member_changes import transfer_failed, unhealthy
 
 from . import players
 from .players import clean_environ, run_here
@@ -178,6 +179,16 @@ def test_endpoints_add_up_over_the_whole_line() -> None:
     assert "COORD_COMMAND_TIMEOUT=5s\n" in stderr
 
 
+def test_a_format_that_cannot_show_this_names_those_that_can() -> None:
+    for line, formats in (
+        ("put k v -w table", "simple, fields, json, jsonl"),
+        ("move-leader 7b -w fields", "simple, json, jsonl"),
+    ):
+        status, _, stderr = coord(line)
+        assert status == 4
+        assert stderr.endswith(f"--write-out takes one of {formats} here\n")
+
+
 def test_a_wrong_endpoint_is_named() -> None:
     status, _, stderr = coord("get a --endpoints=ftp://x")
     assert status == 128
@@ -192,6 +203,8 @@ def test_a_wrong_endpoint_is_named() -> None:
         (no_space(), "etcdserver: mvcc: database space exceeded", "compaction"),
         (corrupt(), "etcdserver: corrupt cluster", "alarm list"),
         (OutcomeUnknown("lost"), "lost", "whether it happened"),
+        (unhealthy("n3 is away"), "etcdserver: unhealthy cluster: n3 is away", "remove"),
+        (transfer_failed(0xA), transfer_failed(0xA).text, "up and has caught up"),
         (DeadlineExceeded("no answer within 5 s"), "context deadline exceeded", "--command-timeout"),
         (ConnectionFailed("n1:1: refused"), "n1:1: refused", "--endpoints"),
     ],

@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coord.cli.failure import CommandError
-from coord.cli.flags import Flag, Parsed, duration_value, int_value, list_value, parse, plain_int, text_value
+from coord.cli.flags import (
+    Flag,
+    Parsed,
+    duration_value,
+    int_value,
+    list_value,
+    parse,
+    plain_int,
+    plain_uint,
+    text_value,
+)
 from coord.cli.quoting import quote, quote_char, unquote
 
 FLAGS = (
@@ -117,6 +127,21 @@ def test_integers_have_64_bits() -> None:
             plain_int(text)
         with pytest.raises(ValueError, match="value out of range"):
             int_value(text)
+
+
+def test_ids_of_members_use_all_64_bits() -> None:
+    assert plain_uint("f" * 16, 16) == 2**64 - 1
+    with pytest.raises(ValueError, match=r"ParseUint: .* value out of range"):
+        plain_uint("1" + "0" * 16, 16)
+
+
+@pytest.mark.parametrize("text", ["", "x", "0x1", "1_0", " 1", "-1", "+1", "٣", "g"])
+def test_what_is_no_id(text: str) -> None:
+    with pytest.raises(ValueError, match=r"ParseUint: .* invalid syntax"):
+        plain_uint(text, 16)
+    if text not in ("-1", "+1"):
+        with pytest.raises(ValueError, match=r"ParseInt: .* invalid syntax"):
+            plain_int(text, 16)
 
 
 @pytest.mark.parametrize("text", ["", "x", "1_0", " 1", "1 ", "--1", "+-1", "0x1", "٣", "-"])

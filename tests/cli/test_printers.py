@@ -152,6 +152,57 @@ def test_what_is_wrong_with_an_endpoint() -> None:
     assert list(shown)[-2:] == ["errors", "dbSizeInUse"]
 
 
+JOINING = Member(1, "", ("http://10.0.0.4:7380", "http://10.0.1.4:7380"), (), True, becomes_voter=True)
+STRANGER = Member(2, "", ("http://10.0.0.5:7380",), (), True)
+ADDED = r.MemberAddResponse(HEADER, JOINING, [JOINING, STRANGER, *MEMBERS.members])
+
+
+def test_a_new_member_is_told_how_to_start() -> None:
+    # Nobody knows by which name one is called that never started, so it is left out.
+    assert SimplePrinter().member_add('n"4', ADDED).decode() == (
+        "Member                1 added to cluster  48276a8f75b6a87\n"
+        "\n"
+        'COORD_NAME="n\\"4"\n'
+        'COORD_INITIAL_CLUSTER="n\\"4=http://10.0.0.4:7380,n\\"4=http://10.0.1.4:7380,default=http://127.0.0.1:23800"\n'
+        'COORD_INITIAL_ADVERTISE_PEER_URLS="http://10.0.0.4:7380,http://10.0.1.4:7380"\n'
+        'COORD_INITIAL_CLUSTER_STATE="existing"\n'
+    )
+    own = '{"ID":3319814642761637952,"name":"default","peerURLs":["http://127.0.0.1:23800"],'
+    own += '"clientURLs":["http://127.0.0.1:23790"]}'
+    joining = '{"ID":1,"peerURLs":["http://10.0.0.4:7380","http://10.0.1.4:7380"],"isLearner":true}'
+    stranger = '{"ID":2,"peerURLs":["http://10.0.0.5:7380"],"isLearner":true}'
+    header = '{"cluster_id":324952591200643719,"member_id":3319814642761637952,"raft_term":2}'
+    assert JsonPrinter().member_add("n4", ADDED).decode() == (
+        f'{{"header":{header},"member":{joining},"members":[{joining},{stranger},{own}]}}\n'
+    )
+    (line,) = objects(LinesPrinter().member_add("n4", ADDED))
+    assert (line["id"], line["name"], line["becomes_voter"], line["added"]) == ("1", "n4", True, True)  # type: ignore[index]
+
+
+def test_changes_of_members_in_every_format() -> None:
+    rest = MEMBERS.members
+    simple, json_, lines = SimplePrinter(), JsonPrinter(), LinesPrinter()
+    removed = r.MemberRemoveResponse(HEADER, rest)
+    assert simple.member_remove([1, 2], removed).splitlines()[1] == (
+        b"Member                2 removed from cluster  48276a8f75b6a87"
+    )
+    assert objects(lines.member_remove([1, 2], removed)) == [{"id": "1", "removed": True}, {"id": "2", "removed": True}]
+    updated, promoted = r.MemberUpdateResponse(HEADER, rest), r.MemberPromoteResponse(HEADER, rest)
+    assert simple.member_update(MEMBER, updated) == b"Member 2e1259d415f2a040 updated in cluster  48276a8f75b6a87\n"
+    assert simple.member_promote(MEMBER, promoted) == b"Member 2e1259d415f2a040 promoted in cluster  48276a8f75b6a87\n"
+    for shown in (lines.member_update(MEMBER, updated), lines.member_promote(MEMBER, promoted)):
+        assert shown == lines.member_list(MEMBERS)
+    for shown in (
+        json_.member_remove([1], removed),
+        json_.member_update(1, updated),
+        json_.member_promote(1, promoted),
+    ):
+        assert shown == json_.member_list(MEMBERS)
+    moved = r.MoveLeaderResponse(HEADER, 0xB)
+    assert simple.move_leader(0xA, moved) == b"Leadership transferred from a to b\n"
+    assert objects(lines.move_leader(0xA, moved)) == [{"leader": "b", "before": "a"}]
+
+
 def test_a_member_that_never_started_has_no_name() -> None:
     members = r.MemberListResponse(HEADER, [Member(1, "", ("http://10.0.0.1:7380",), (), True)])
     assert SimplePrinter().member_list(members) == b"1, unstarted, , http://10.0.0.1:7380, , true\n"

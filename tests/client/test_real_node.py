@@ -17,7 +17,7 @@ import pytest
 import trio
 
 import coord
-from coord.errors import Compacted, InvalidArgument, OutcomeUnknown
+from coord.errors import Compacted, FailedPrecondition, InvalidArgument, NotFound, OutcomeUnknown
 from coord.types import EventType
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +98,37 @@ def test_both_clients_agree_with_the_node(node: RealNode) -> None:
                     await client.put("large", bytes(1_600_000))
                 assert (await client.health(node.endpoint)).is_healthy
                 assert blocking.status().raft_term == (await client.status(node.endpoint)).raft_term
+
+    trio.run(main)
+
+
+def test_members_come_and_go(node: RealNode) -> None:
+    url, other = "http://127.0.0.1:1", "http://127.0.0.1:2"
+
+    async def main() -> None:
+        with coord.connect_sync(node.endpoint) as blocking:
+            async with coord.connect(node.endpoint) as client:
+                (own,) = (await client.member_list()).members
+                # It never starts; a learner's silence holds up nobody.
+                learner = (await client.member_add([url], is_learner=True)).member
+                assert (learner.peer_urls, learner.is_learner, learner.incarnation) == ((url,), True, 0)
+                assert {member.id for member in blocking.member_list().members} == {own.id, learner.id}
+                with pytest.raises(FailedPrecondition, match="in sync with leader"):
+                    await client.member_promote(learner.id)
+                with pytest.raises(FailedPrecondition, match="bad leader transferee"):
+                    blocking.move_leader(learner.id)
+                assert (await client.move_leader(own.id)).leader_id == own.id
+                updated = blocking.member_update(learner.id, [other]).members
+                assert (other,) in [member.peer_urls for member in updated]
+                second = blocking.member_add(url).member
+                assert second.becomes_voter
+                assert (await client.member_remove(learner.id, second.id)).members == [own]
+                for gone in (learner.id, second.id):
+                    with pytest.raises(NotFound):
+                        await client.member_remove(gone)
+                with pytest.raises(FailedPrecondition, match="not enough started"):
+                    await client.member_remove(own.id)
+                await client.put("after", b"all")
 
     trio.run(main)
 

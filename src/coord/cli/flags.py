@@ -67,9 +67,7 @@ def plain_int(text: str, base: int = 10) -> int:
     """Read an argument that is a signed 64-bit integer in `base`; raises `ValueError` for anything else."""
     digits = text.removeprefix("-") if text.startswith("-") else text.removeprefix("+")
     try:
-        if not digits.isascii() or not digits.isalnum():
-            raise ValueError
-        value = int(digits, base)
+        value = _plain(digits, base)
     except ValueError:
         raise ValueError(f"strconv.ParseInt: parsing {quote(text)}: invalid syntax") from None
     return _in_range(-value if text[0] == "-" else value, text)
@@ -78,14 +76,19 @@ def plain_int(text: str, base: int = 10) -> int:
 def plain_uint(text: str, base: int = 10) -> int:
     """Read an argument that is an unsigned 64-bit integer in `base`; raises `ValueError` for anything else."""
     try:
-        if not text.isascii() or not text.isalnum():
-            raise ValueError
-        value = int(text, base)
+        value = _plain(text, base)
     except ValueError:
         raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: invalid syntax") from None
     if value > UINT64_MAX:
         raise ValueError(f"strconv.ParseUint: parsing {quote(text)}: value out of range")
     return value
+
+
+def _plain(digits: str, base: int) -> int:
+    # Python would take underscores, digits of other scripts, and 0x where the base is 16.
+    if not digits.isascii() or not digits.isalnum() or "x" in digits.lower():
+        raise ValueError
+    return int(digits, base)
 
 
 def _in_range(value: int, text: str) -> int:
