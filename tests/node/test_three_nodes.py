@@ -361,6 +361,7 @@ def test_new_leader_clears_the_alarm_of_the_one_before() -> None:
         body = encode([int(AlarmAction.ACTIVATE), former, int(AlarmType.NOSPACE)])
         leader.consensus.propose_internal(encode_entry(EntryKind.ALARM, None, body))
         await until(lambda: bool(trial.hosts[name].log.of("alarm.state.cleared")) and not leader.machine.alarms)
+        await trial.agree()
         await trial.client(trial.followers()[0]).put(b"a", b"1")
 
     play_three(story)

@@ -113,7 +113,7 @@ class Consensus:
     @property
     def pending_count(self) -> int:
         """How many frames wait to be applied."""
-        return len(self.waiters)
+        return len(self.waiters) + self.forwarder.waiting_count
 
     @property
     def is_idle(self) -> bool:
@@ -270,7 +270,7 @@ class Consensus:
         if self.is_stopping:
             return errors.server_stopped()
         pending_bytes = self.waiters.bytes + self.forwarder.bytes
-        if pending_bytes + size > PROPOSAL_BYTES_PENDING_MAX or len(self.waiters) >= PROPOSALS_PENDING_MAX:
+        if pending_bytes + size > PROPOSAL_BYTES_PENDING_MAX or self.pending_count >= PROPOSALS_PENDING_MAX:
             return errors.too_many_requests()
         return None
 

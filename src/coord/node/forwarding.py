@@ -59,6 +59,11 @@ class Forwarder:
         return self._queue_bytes + self.waiters.sent_bytes
 
     @property
+    def waiting_count(self) -> int:
+        """How many frames wait to be proposed or sent."""
+        return len(self._queue)
+
+    @property
     def is_idle(self) -> bool:
         """True if every frame has been proposed or answered."""
         return not self._queue and not self.waiters.sent
