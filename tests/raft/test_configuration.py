@@ -65,6 +65,24 @@ def test_a_smaller_quorum_commits_what_it_holds() -> None:
     assert rig.raft.log.committed == 2
 
 
+def test_what_a_blank_member_acknowledged_counts_for_nothing_once_it_is_published() -> None:
+    """S1: another data directory may have said it."""
+    rig = Rig.make(voters(1, 2, 3, blank=[3])).lead(2)
+    rig.ack(2)
+    rig.raft.propose(b"a")
+    rig.sync()
+    rig.ack(3)
+    rig.take(Append)
+
+    rig.raft.apply_configuration(voters(1, 2, 3))
+
+    assert rig.raft.log.committed == 1
+    assert rig.raft.match_of(3) == 0
+    assert [append.previous_index for append in rig.take(Append) if append.to == 3] == [2]
+    rig.ack(3)
+    assert rig.raft.log.committed == 2
+
+
 def test_a_commit_of_a_configuration_is_made_durable() -> None:
     """S12: a member that forgot it could win an election beside the new quorum."""
     rig = Rig.make(terms=[1])

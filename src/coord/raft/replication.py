@@ -32,6 +32,8 @@ class Replication:
     """Up to where each member, this one too, holds the log on its disk."""
     _settled: dict[int, int] = field(factory=dict)
     """The highest committed index that a member acknowledged to this one in any term (S1)."""
+    _blank: frozenset[int] = frozenset()
+    """Who had not had its incarnation published, as far as was applied when the configuration was last taken."""
     _slice: tuple[int, int, Sequence[Entry]] = (0, 0, ())
     """The last slice that was cut in this `flush`: followers that keep up are sent the same one."""
 
@@ -52,7 +54,10 @@ class Replication:
         """Feed the members of `configuration` and no others (thesis §4.1)."""
         state = self._state
         others = configuration.members - {state.member_id}
-        for member in sorted(self.progress.keys() - others):
+        # S1: what was acknowledged while a member was blank may be of another data directory than the one that is
+        # published now. It is asked anew.
+        published, self._blank = self._blank - configuration.blank, configuration.blank
+        for member in sorted(self.progress.keys() - (others - published)):
             del self.progress[member]
             del self._reached[member]
         for member in sorted(others - self.progress.keys()):
