@@ -116,8 +116,8 @@ def read_lists(names: Sequence[str]) -> Iterator[tuple[str, Mutant]]:
             yield name, mutant
 
 
-def run_here(list_name: str, mutant: Mutant) -> Finding:
-    """Plant the bug in this process and hunt it; nothing that it changes may be imported yet."""
+def plant(mutant: Mutant) -> None:
+    """Plant the bug in this process; nothing that it changes may be imported yet."""
     loaded = {patch.module for patch in mutant.patches} & sys.modules.keys()
     assert not loaded, loaded
     patches = {
@@ -125,6 +125,16 @@ def run_here(list_name: str, mutant: Mutant) -> Finding:
         for patch in mutant.patches
     }
     sys.meta_path.insert(0, _Finder(patches))
+
+
+def find(list_name: str, name: str) -> Mutant:
+    """Return a mutant by its name."""
+    return next(mutant for _, mutant in read_lists([list_name]) if mutant.name == name)
+
+
+def run_here(list_name: str, mutant: Mutant) -> Finding:
+    """Plant the bug in this process and hunt it, seed by seed."""
+    plant(mutant)
     hunt: Callable[[int], Hunted] = importlib.import_module(list_name).hunt
     started = time.perf_counter()
     steps = 0
@@ -155,8 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.one:
         list_name, _, name = options.one.partition(":")
-        mutant = next(mutant for _, mutant in read_lists([list_name]) if mutant.name == name)
-        finding = run_here(list_name, mutant)
+        finding = run_here(list_name, find(list_name, name))
         print(json.dumps({name: getattr(finding, name) for name in ("seeds", "steps", "seconds", "failure")}))
         return 0
     survivors = 0
@@ -167,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         survivors += not finding.failure
         told = finding.failure.splitlines()[0][:100] if finding.failure else "SURVIVES"
         print(
-            f"{mutant.name:<34} {mutant.rule:<12} {finding.seeds:>5} seeds {finding.steps:>9} steps "
+            f"{mutant.name:<42} {mutant.rule:<7} {finding.seeds:>5} seeds {finding.steps:>9} steps "
             f"{finding.seconds:>6.1f} s  {told}",
             flush=True,
         )

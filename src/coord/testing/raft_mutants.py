@@ -38,11 +38,12 @@ MUTANTS: Final = (
     _mutant(
         "acknowledge before the sync",
         "I7",
-        (
-            _FOLLOWING,
-            "messages = state.messages if is_durable else state.durable_messages",
-            "messages = state.messages",
-        ),
+        (_FOLLOWING, "index = min(owed, state.log.persisted_index)", "index = owed"),
+    ),
+    _mutant(
+        "acknowledge in a term not yet durable",
+        "I7",
+        (_FOLLOWING, " or state.durable_term < state.hard_state.term:", ":"),
     ),
     _mutant(
         "send a vote before the sync",
@@ -134,10 +135,15 @@ MUTANTS: Final = (
         "I3",
         (_FOLLOWING, "            if log.term_at(index) != term:\n", "            if False:\n"),
     ),
+    # coord's own, found by seed 10437 of this simulator while the core was written.
     _mutant(
-        "commit beyond what was compared",
-        "I5",
-        (_FOLLOWING, "self._commit(min(message.commit, end))", "self._commit(min(message.commit, log.last_index))"),
+        "send what an earlier leadership cut",
+        "I4",
+        (
+            _REPLICATION,
+            "        # The log may be another when this member leads again.\n        self._slice = (0, 0, ())\n",
+            "",
+        ),
     ),
     _mutant(
         "tell a follower of commits it lacks",

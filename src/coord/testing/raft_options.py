@@ -41,7 +41,7 @@ class SimOptions:
     raft: RaftOptions
     tick_us: int
     steps: int
-    faults: frozenset[str]
+    faults: tuple[str, ...]
     fault_interval_us: int
     work_interval_us: int
     delay_us: tuple[int, int]
@@ -70,7 +70,7 @@ def draw_options(seed: int, steps: int = 0) -> SimOptions:
     chance = Random(seed)
     pick = chance.choice
     voters = pick((1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7))
-    faults = frozenset(name for name in FAULTS if chance.random() < 0.4)
+    faults = tuple(name for name in FAULTS if chance.random() < 0.4)
     heartbeat_ticks, election_ticks = pick(((1, 5), (1, 10), (2, 10), (2, 20), (5, 20), (5, 50)))
     raft = RaftOptions(
         heartbeat_ticks=heartbeat_ticks,
@@ -118,7 +118,7 @@ def _churn(options: SimOptions, chance: Random) -> SimOptions:
         options,
         voters=chance.choice((3, 5)),
         raft=raft,
-        faults=options.faults | {"crash", "partition", "disk"},
+        faults=tuple(sorted({*options.faults, "crash", "partition", "disk"})),
         fault_interval_us=raft.election_ticks * options.tick_us // 2,
         work_interval_us=2 * MS,
         delay_us=(100, 2 * MS),
