@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 import trio
 from tests.node.cluster_rig import NAMES, Trial, play_three, until
+from tests.node.peer_rig import member_row
+from tests.raft.rig import Rig as RaftRig
+from tests.raft.rig import voters
 
 from coord.errors import DataDirError
 from coord.node.arrival import arrive
+from coord.node.publication import Publication
+from coord.protocol.hello import Refusal, Welcome
 from coord.protocol.ops import Method
 from coord.store.identity import Life
 from coord.testing.sim_node import SimHost, peer_url
@@ -74,6 +80,52 @@ def test_initial_member_that_comes_late_joins_blank_and_is_taken_note_of() -> No
         await trial.client("n3").put(b"b", b"1")
 
     play_three(story, start=("n1", "n2"))
+
+
+def test_blank_member_learns_of_its_publication_though_the_leader_died_before_it_could_tell() -> None:
+    """S1: of three, the second needs the third's vote, which knows only from a leader that it has one."""
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        other = trial.followers()[0]
+        late = trial.hosts["n3"].settings.flags.member_id
+        await trial.client(leader).put(b"a", b"1")
+        trial.nursery.start_soon(trial.start, "n3")
+        with trio.fail_after(20):
+            while True:
+                if late in trial.nodes[leader].peers._inbound:
+                    break
+                await trio.sleep(0.0001)
+        trial.network.cut(leader, "n3")
+        await until(lambda: not trial.nodes[other].raft.configuration.blank)
+        third = trial.nodes["n3"]
+        assert not third.machine.cluster_id
+        assert third.raft.configuration.blank == {late}
+        trial.network.reset(leader, "n3")
+        await trial.kill(leader)
+        trial.network.heal()
+        assert await trial.leader() == other
+        assert await trial.client("n3").get(b"a") == b"1"
+        await trial.client("n3").put(b"b", b"1")
+
+    play_three(story, start=("n1", "n2"))
+
+
+def test_another_incarnation_than_the_published_one_stays_blank() -> None:
+    """S1: it would vote, and another directory of the same member has voted or may."""
+    raft = RaftRig.make(voters(1, 2, 3, blank=[1])).raft
+    told: list[bool] = []
+    publication = Publication(raft, 77, _Nobody(), list, lambda: told.append(True), 1.0)
+    for incarnation, is_taken in ((0, False), (78, False), (77, True), (77, True)):
+        rows = (member_row(1, incarnation), member_row(2, 77))
+        publication.told(Welcome(1, 2, 1, rows, 5, 1, 1, 0))
+        assert publication.is_known is bool(told) is is_taken
+    assert len(told) == 1
+
+
+class _Nobody:
+    async def probe(self, urls: Sequence[str], timeout_s: float) -> list[Welcome | Refusal]:
+        return []
 
 
 def test_blank_member_counts_in_no_quorum() -> None:

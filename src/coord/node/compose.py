@@ -20,6 +20,7 @@ from coord.node.loop import Loop
 from coord.node.membership import Membership
 from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
+from coord.node.publication import Publication
 from coord.node.reads import Reader
 from coord.node.requests import Requests
 from coord.node.snapshots import Snapshotter
@@ -39,6 +40,14 @@ def connect(node: Node, wal: Wal) -> None:
     node.loop = Loop(node.seams.clock, node.on_stall)
     node.peer_side = PeerSide(node)
     node.peers = Peers(node.seams.network, node.peer_side, node.seams.log, node.seams.clock, node.seams.chance)
+    node.publication = Publication(
+        node.raft,
+        node.options.incarnation,
+        node.peers,
+        lambda: [url for member in node.members().values() if member.id != node.member_id for url in member.peer_urls],
+        lambda: node.raft.apply_configuration(node.configuration()),
+        node.options.election_s,
+    )
     _connect_waiting(node)
     _connect_consensus(node)
     _connect_storage(node, wal)

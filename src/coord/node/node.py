@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from coord import __version__, errors
 from coord.errors import ApiError
@@ -31,6 +31,7 @@ from coord.node.outbox import Outbox
 from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
 from coord.node.ports import Sink
+from coord.node.publication import Publication
 from coord.node.reads import Reader
 from coord.node.recovery import recovered_log
 from coord.node.requests import Requests
@@ -86,6 +87,7 @@ class Node:
     auto_compaction: AutoCompaction = field(init=False)
     peers: Peers = field(init=False)
     peer_side: PeerSide = field(init=False)
+    publication: Publication = field(init=False)
     snapshotter: Snapshotter = field(init=False)
     installation: Installation = field(init=False)
     is_stopping: bool = False
@@ -243,6 +245,7 @@ class Node:
             nursery.start_soon(self._tick)
             nursery.start_soon(self.peers.run)
             nursery.start_soon(self.snapshotter.run)
+            nursery.start_soon(self.publication.run)
             await self.loop.run(
                 (
                     self.consensus.turn,
@@ -386,7 +389,8 @@ class Node:
 
     def configuration(self) -> Configuration:
         """Return who votes, by what is applied; before there is a cluster by the flags."""
-        return configuration_of(self.machine, self.options.initial_configuration, self.member_id)
+        found = configuration_of(self.machine, self.options.initial_configuration, self.member_id)
+        return evolve(found, blank=found.blank - {self.member_id}) if self.publication.is_known else found
 
     def members(self) -> dict[int, Member]:
         """Return the members by id, before there is a cluster those of the flags."""

@@ -100,8 +100,10 @@ class PeerSide:
 
     def told(self, welcome: Welcome) -> None:
         """See `PeerHandler`."""
+        node = self.node
         for member in welcome.members:
-            self.node.meet(member)
+            node.meet(member)
+        node.consensus.soon(lambda: node.publication.told(welcome))
 
     def refused(self, member: int, refusal: Refusal) -> None:
         """See `PeerHandler`."""

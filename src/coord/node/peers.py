@@ -84,7 +84,7 @@ class PeerHandler(Protocol):
         """
 
     def told(self, welcome: Welcome) -> None:
-        """A member of a cluster let this node in, which has no cluster yet, or no member id (S1)."""
+        """A member of a cluster let this node in, and says whom it knows as members (S1)."""
 
     def refused(self, member: int, refusal: Refusal) -> None:
         """A member does not let this node in; said at every try."""
@@ -272,17 +272,17 @@ class Peers:
         if isinstance(answer, Welcome):
             refusal = check_welcome(answer, member, self.handler.local_view())
             if refusal is None:
-                return self._take_welcome(answer, hello)
+                return self._take_welcome(answer)
             answer = refusal
         raise HelloRefused(url, answer)
 
-    def _take_welcome(self, welcome: Welcome, said: Hello) -> Welcome:
+    def _take_welcome(self, welcome: Welcome) -> Welcome:
         # S1: who answered is durable here before a message goes to it.
         self.handler.remember_peer(welcome.member, welcome.incarnation, welcome.boot, welcome.nonce)
         inbound = self._inbound.get(welcome.member)
         if inbound is not None and inbound.boot < welcome.boot:
             inbound.link.abort()
-        if welcome.cluster_id and not (said.cluster_id and said.member):
+        if welcome.cluster_id:
             self.handler.told(welcome)
         return welcome
 
