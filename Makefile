@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SEED ?= 0
+ROUNDS ?= 40
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test lint bench bench-failover torture sim conformance docs clean
+.PHONY: help cluster test lint bench bench-failover torture sim mutants conformance docs clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -34,10 +35,14 @@ bench-failover: $(VENV)/.dev ## kill the leader of three nodes 30 times under lo
 
 torture: $(VENV)/.dev ## kill, pause, cut off and fail the disks of real nodes under load; needs strace
 	@command -v strace >/dev/null || { echo 'needs strace, to make syncs fail: apt-get install strace'; exit 1; }
-	SEED=$(SEED) $(BIN)/python -m pytest -q -m torture tests/integration
+	SEED=$(SEED) ROUNDS=$(ROUNDS) $(BIN)/python -m pytest -q -m torture tests/integration
 
-sim: $(VENV)/.dev ## run the simulators long; SEED=n replays one run
+sim: $(VENV)/.dev ## run the simulators long; SEED=n replays one run, with one line an event of Raft's
+	$(BIN)/python -m coord.testing.raft_sim $(if $(filter file,$(origin SEED)),--seeds 0:1500 --jobs 2,--seed $(SEED) --trace)
 	SEED=$(SEED) $(BIN)/python -m pytest -q -m sim --hypothesis-seed=$(SEED)
+
+mutants: $(VENV)/.dev ## plant known bugs, one by one, and see that the simulators find each (some minutes)
+	$(BIN)/python -m coord.testing.mutants
 
 conformance: $(VENV)/.dev ## compare with the installed etcd and etcdctl, and check the systemd unit
 	@command -v etcd >/dev/null || { echo 'needs etcd and etcdctl: apt-get install etcd-server etcd-client'; exit 1; }

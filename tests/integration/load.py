@@ -11,7 +11,7 @@ import trio
 from attrs import define, field
 
 import coord
-from coord.errors import CoordError, OutcomeUnknown
+from coord.errors import ConnectionFailed, CoordError, OutcomeUnknown
 
 RETRY_S = 0.01
 _numbers = itertools.count(1)
@@ -95,9 +95,14 @@ class ClusterLoad:
                 nursery.start_soon(self._connection, number, ",".join(nodes[at:] + nodes[:at]))
 
     async def _connection(self, number: int, endpoints: str) -> None:
-        async with coord.connect(endpoints, timeout=self.timeout_s) as client, trio.open_nursery() as nursery:
-            for writer in range(self.writers):
-                nursery.start_soon(self._write, client, f"{self.prefix}{number}/{writer}")
+        while not self._stop.is_set():
+            try:
+                async with coord.connect(endpoints, timeout=self.timeout_s) as client, trio.open_nursery() as nursery:
+                    for writer in range(self.writers):
+                        nursery.start_soon(self._write, client, f"{self.prefix}{number}/{writer}")
+            except ConnectionFailed:
+                continue  # nobody let it in within its time
+            return
 
     async def _write(self, client: coord.Client, prefix: str) -> None:
         number = 0

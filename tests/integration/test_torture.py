@@ -1,4 +1,4 @@
-"""Long rounds of faults against real processes under load; `make torture` runs these, `SEED=n` chooses the faults."""
+"""Long rounds of faults against real processes under load: `make torture`; `SEED=n` and `ROUNDS=n` choose them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .processes import ProcessCluster
 
 pytestmark = pytest.mark.torture
 
-ROUNDS = 40
+ROUNDS = int(os.environ.get("ROUNDS", "40"))
 ROUNDS_PER_CHECK = 8
 SEED = int(os.environ.get("SEED", "0"))
 MakeCluster = Callable[..., ProcessCluster]
