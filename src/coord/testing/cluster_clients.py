@@ -278,9 +278,15 @@ async def _follow(caller: Caller, connection: Connection, record: WatchRecord) -
     while trio.current_time() < ends and not connection.is_lost:
         connection.is_slow_reader = chance.random() < 0.2
         await trio.sleep(0.3)
+        if chance.random() < 0.2:
+            await _ask_progress(connection)
         if record.has_ended:
             return
     connection.is_slow_reader = False
+    await _ask_progress(connection)
+
+
+async def _ask_progress(connection: Connection) -> None:
     try:
         with trio.move_on_after(3):
             await connection.progress()

@@ -1,0 +1,21 @@
+"""The bugs planted in nodes still fit the source, and one of them is found here; `make mutants` hunts all."""
+
+from __future__ import annotations
+
+import pytest
+
+from coord.testing.mutants import Mutant, check, run_apart
+from coord.testing.node_mutants import MUTANTS
+
+QUICK = ("trim the overlay before the commit", "ignore what the client has seen")
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_fits_the_source(mutant: Mutant) -> None:
+    check(mutant)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_planted_bug_is_found(name: str) -> None:
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == name)
+    assert run_apart("coord.testing.node_mutants", mutant).failure
