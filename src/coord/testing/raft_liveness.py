@@ -192,7 +192,10 @@ class Liveness:
 
     def _is_led(self) -> bool:
         leader = self.cluster.leader()
-        return leader is not None and leader.raft is not None and leader.raft.is_ready_to_read
+        if leader is None or leader.raft is None or not leader.raft.is_ready_to_read:
+            return False
+        # Who is removed leads on only to hand over.
+        return leader.member in leader.raft.configuration.all_voters
 
     def _followers(self) -> list[int]:
         """Return the core's members that the newest configuration knows: the others hear nothing any more."""
