@@ -204,3 +204,21 @@ def test_text_message_is_closed_with_its_code(client: Client) -> None:
         client.link.recv(timeout=10)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1003
+
+
+def test_member_that_waits_to_join_can_be_stopped(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        gone = probe.getsockname()[1]
+    flags = ["--name=n1", f"--data-dir={tmp_path}/data", "--listen-client-urls=http://127.0.0.1:0"]
+    flags += ["--listen-peer-urls=http://127.0.0.1:0", "--initial-advertise-peer-urls=http://127.0.0.1:1"]
+    flags += [f"--initial-cluster=n1=http://127.0.0.1:1,n2=http://127.0.0.1:{gone}", "--initial-cluster-state=existing"]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen([sys.executable, "-m", "coord", "serve", *flags], stdout=output, stderr=output)
+    give_up = time.monotonic() + 30
+    while "node.arrival.waiting" not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < give_up, log.read_text()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 0, log.read_text()
