@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from tests.node.cluster_rig import Trial, play_three
 
 from coord.errors import ApiError, DiskError, NodeError, ResourceExhausted
 from coord.node.node import Node
@@ -415,3 +416,26 @@ def test_a_node_that_cannot_start_for_lack_of_space_says_so() -> None:
         await SimClient(node).put(b"a", b"1")
 
     play(put, host)
+
+
+def test_a_full_disk_keeps_a_restarted_member_out_and_ends_nobody() -> None:
+    """S1 wants it remembered who calls, and there is no room: the others go on, and let it in when there is."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trial.kill("n3")
+        for name in ("n1", "n2"):
+            take_all_space(trial.hosts[name])
+        await trial.start("n3")
+        await trio.sleep(5)
+        third = trial.nodes["n3"].member_id
+        assert not any(trial.nodes[name].peers.is_linked(third) for name in ("n1", "n2"))
+        assert "free space" in trial.hosts["n3"].log.of("peer.link.refused")[0]["reason"]
+        assert await trial.client("n1").get(b"a") is None
+        for name in ("n1", "n2"):
+            trial.hosts[name].disk.capacity_bytes = None
+        await trial.leader()
+        await trial.agree()
+        assert await trial.client("n3").get(b"a") is None
+
+    play_three(story)

@@ -14,7 +14,7 @@ from crc32c import crc32c
 
 from coord.codec import encode
 from coord.disk import RealDisk
-from coord.errors import DamageError, DataDirError, DiskError
+from coord.errors import DamageError, DataDirError, DiskError, DiskFullError
 from coord.store import identity
 from coord.store.identity import DataDirectory, Life, open_data_directory
 from coord.testing.sim_disk import SimDisk
@@ -215,6 +215,20 @@ def test_a_peer_that_says_the_same_costs_no_write() -> None:
     disk.remove(ROOT / "peers")
     opened.remember_peer(2, 5, 1, 6)
     assert not disk.exists(ROOT / "peers")
+
+
+def test_a_peer_that_a_full_disk_did_not_take_is_not_remembered() -> None:
+    """It would be taken for durable when it calls again (S1)."""
+    disk = simulated()
+    opened = start(disk)
+    disk.write_budget_bytes = 3
+    with pytest.raises(DiskFullError):
+        opened.remember_peer(2, 5, 1, 6)
+    assert not opened.peers
+    disk.write_budget_bytes = None
+    opened.remember_peer(2, 5, 1, 6)
+    opened.close()
+    assert start(disk).peers == {2: (5, 1, 6)}
 
 
 def test_changed_peers_are_damage() -> None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 from attrs import define, field, frozen
 
-from coord.errors import DecodeError, NodeError, ProtocolViolation
+from coord.errors import DecodeError, DiskFullError, NodeError, ProtocolViolation
 from coord.limits import PEER_DIAL_TIMEOUT_S
 from coord.node.consensus import Log
 from coord.node.dialler import Dialler, HelloRefused
@@ -22,6 +22,7 @@ from coord.protocol.hello import (
     Hello,
     Purpose,
     Refusal,
+    RefusalCode,
     Welcome,
     decode_answer,
     decode_hello,
@@ -40,6 +41,8 @@ from coord.transport.link import (
     LinkEnd,
     LinkFailed,
 )
+
+_FULL: Final = "no link before this is on the disk: who the other member is; free space there"
 
 
 @frozen
@@ -65,7 +68,10 @@ class PeerHandler(Protocol):
         """Return what this node says of itself to `to`, 0 if it is not known who will answer."""
 
     def remember_peer(self, member: int, incarnation: int, boot: int, nonce: int) -> None:
-        """Make durable who a member is before anything rests on it (S1); blocks for one small write."""
+        """Make durable who a member is before anything rests on it (S1); blocks for one small write.
+
+        Raises `DiskFullError`; any other error of the disk ends the node.
+        """
 
     def received(self, sender: int, messages: list[PeerMessage]) -> None:
         """Take what a member said, in order."""
@@ -278,7 +284,10 @@ class Peers:
 
     def _take_welcome(self, welcome: Welcome) -> Welcome:
         # S1: who answered is durable here before a message goes to it.
-        self.handler.remember_peer(welcome.member, welcome.incarnation, welcome.boot, welcome.nonce)
+        try:
+            self.handler.remember_peer(welcome.member, welcome.incarnation, welcome.boot, welcome.nonce)
+        except DiskFullError as error:
+            raise LinkFailed(f"{_FULL}: {error}") from error
         inbound = self._inbound.get(welcome.member)
         if inbound is not None and inbound.boot < welcome.boot:
             inbound.link.abort()
@@ -315,12 +324,16 @@ class Peers:
             link.close(CLOSE_INVALID_DATA, why[:100])
             return None
         answer = judge(hello, self.handler.local_view())
+        if isinstance(answer, Welcome) and hello.member:
+            # S1: who said hello is durable here before it is answered.
+            try:
+                self.handler.remember_peer(hello.member, hello.incarnation, hello.boot, hello.nonce)
+            except DiskFullError as error:
+                # S16: a full disk ends no node; and those that have a link already go on.
+                answer = Refusal(RefusalCode.NOT_READY, f"{_FULL}: {error}")
         if isinstance(answer, Refusal):
             self._turn_away(link, hello, answer)
             return None
-        if hello.member:
-            # S1: who said hello is durable here before it is answered.
-            self.handler.remember_peer(hello.member, hello.incarnation, hello.boot, hello.nonce)
         link.send(encode_answer(answer))
         return hello
 

@@ -97,13 +97,14 @@ class DataDirectory:
         self._change(evolve(self.identity, member=member, is_told=True))
 
     def remember_peer(self, member: int, incarnation: int, boot: int, nonce: int) -> None:
-        """Make durable who the other is; a hello is answered only afterwards (S1)."""
+        """Make durable who the other is; a hello is answered only afterwards (S1). Raises `DiskFullError`."""
         triple = (incarnation, boot, nonce)
         if self._peers.get(member) == triple:
             return
-        self._peers[member] = triple
-        rows = [[known, *self._peers[known]] for known in sorted(self._peers)]
-        _write(self._disk, self.path / _PEERS, [PEERS_FORMAT, rows])
+        peers = {**self._peers, member: triple}
+        _write(self._disk, self.path / _PEERS, [PEERS_FORMAT, [[known, *peers[known]] for known in sorted(peers)]])
+        # Only now: what a full disk did not take must be tried again.
+        self._peers = peers
 
     def _change(self, identity: Identity) -> None:
         _write_identity(self._disk, self.path, identity)
