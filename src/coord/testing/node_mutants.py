@@ -38,12 +38,6 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
-        "switch before the mark is durable",
-        "S6",
-        ("coord.node.installation", "if self._message is None or not self._is_marked:", "if self._message is None:"),
-        seeds_max=400,
-    ),
-    _mutant(
         "trim the overlay before the commit",
         "S7",
         (
@@ -65,37 +59,10 @@ MUTANTS: Final = (
         ("coord.node.log_writer", "            last.messages.extend(messages)", "            self.send(messages)"),
         ("coord.node.log_writer", "        write.messages.extend(messages)", "        self.send(messages)"),
     ),
-    # etcd #20418's neighbour: the read came after the broadcast that confirms it.
-    _mutant(
-        "join a running read round",
-        "S8",
-        (
-            "coord.node.reads",
-            "            self.waiting.append(read)\n            self.wake()",
-            "            next(iter(self._rounds.values()), self.waiting).append(read)\n            self.wake()",
-        ),
-        seeds_max=400,
-    ),
     _mutant(
         "answer a read without a round",
         "S8",
         ("coord.raft.reads", "confirmed = agreed(state.configuration, reached)", "confirmed = self.number"),
-    ),
-    _mutant(
-        "find waiters by index alone",
-        "S13",
-        (
-            "coord.node.waiters",
-            "if waiter is not None and waiter.term != term:\n            self._lose(waiter)",
-            "if waiter is not None and waiter.term < 0:\n            self._lose(waiter)",
-        ),
-        (
-            "coord.node.waiters",
-            "if waiter is not None and waiter.term != term:\n                    self._lose",
-            "if waiter is not None and waiter.term < 0:\n                    self._lose",
-        ),
-        ("coord.node.waiters", "if waiter.term < term]", "if waiter.term < 0]"),
-        seeds_max=400,
     ),
     # etcd #14890, jetcd: what may have been applied is sent once more.
     _mutant(
@@ -153,33 +120,12 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
-        "apply an expiry of another term",
-        "S22",
-        ("coord.mvcc.machine", "        if proposed_in == term:\n", "        if proposed_in >= 0:\n"),
-        (
-            "coord.node.leases",
-            "if not self.is_leading or term != self._led_term or term != self.term():",
-            "if not self.is_leading:",
-        ),
-        seeds_max=400,
-    ),
-    _mutant(
         "ignore what the client has seen",
         "S29",
         (
             "coord.node.reads",
             "        elif read.min_revision > self.machine.revision:\n            read.deadline",
             "        elif read.min_revision < 0:\n            read.deadline",
-        ),
-    ),
-    # etcd #15271's neighbour.
-    _mutant(
-        "skip what a snapshot brought",
-        "S30",
-        (
-            "coord.node.watches",
-            "watch.next_revision = max(watch.next_revision, given + 1)",
-            "watch.next_revision = max(watch.next_revision, revision + 1)",
         ),
     ),
     _mutant(
