@@ -89,6 +89,8 @@ VALUE_CACHE_BYTES: Final = 32 * MIB
 STORE_MAPPED_BYTES_MAX: Final = 96 * MIB
 """How much of the store's file, and of code, may stay mapped in memory."""
 LOG_BYTES_IN_MEMORY_MAX: Final = 64 * MIB
+LOG_BYTES_OPEN_MAX: Final = 64 * MIB
+"""Entries that are not on the own disk, or not applied; above it a leader takes no more from the other members."""
 CATCH_UP_ENTRIES: Final = 5_000
 """So many entries stay in memory behind those that the store has, for members that are not far behind."""
 CATCH_UP_ENTRIES_MAX: Final = 100_000

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import trio
+from attrs import define
 from tests.node.cluster_rig import NAMES, Trial, play_three, until
 
 from coord.codec import encode
 from coord.errors import ApiError, OutcomeUnknown
+from coord.node.worker import Done, Job
 from coord.protocol.entries import encode_entry
 from coord.protocol.ops import AlarmAction, EntryKind, Method, Notification, Op
 from coord.testing.sim_node import SimClient
@@ -401,3 +403,46 @@ def test_paused_leader_that_goes_on_follows_the_next() -> None:
         await trial.agree()
 
     play_three(story)
+
+
+def test_leader_whose_disk_stands_still_holds_the_others_back_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 4: they commit without it and their clients write on, but its memory ends somewhere."""
+    monkeypatch.setattr("coord.node.compose.LOG_BYTES_OPEN_MAX", 20_000)
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        node, client = trial.nodes[leader], trial.client(trial.followers()[0])
+        stuck: list[tuple[Job, Done]] = []
+        worker, log = node.log_writer.worker, node.raft.log
+        node.log_writer.worker = _Stuck(stuck)
+
+        async def write(number: int) -> None:
+            await client.put(b"%d" % number, bytes(1000))
+
+        async with trio.open_nursery() as nursery:
+            for number in range(100):
+                nursery.start_soon(write, number)
+                await trio.sleep(0.01)
+            assert 10 < len(client.acknowledged) < 40
+            assert log.bytes_above(log.persisted_index) < 40_000
+            assert node.raft.role is Role.LEADER
+            node.log_writer.worker = worker
+            for job, done in stuck:
+                worker.submit(job, done)
+        assert len(client.acknowledged) == 100
+        await trial.agree()
+
+    play_three(story)
+
+
+@define
+class _Stuck:
+    """A worker that does nothing."""
+
+    jobs: list[tuple[Job, Done]]
+
+    def submit(self, job: Job, done: Done) -> None:
+        self.jobs.append((job, done))
+
+    def close(self) -> bool:
+        return True

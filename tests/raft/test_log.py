@@ -16,6 +16,15 @@ def sized(*sizes: int) -> RaftLog:
     return log
 
 
+def test_bytes_are_counted_from_anywhere_on() -> None:
+    log = sized(5, 6, 7)
+    log.committed = log.applied = log.persisted_index = 1
+    assert [log.bytes_above(index) for index in range(4)] == [18, 13, 7, 0]
+
+    log.release(1)
+    assert [log.bytes_above(index) for index in range(1, 4)] == [13, 7, 0]
+
+
 def test_appends_are_cut_by_bytes_but_hold_one_entry_at_least() -> None:
     log = sized(5, 5, 5, 100, 1)
 

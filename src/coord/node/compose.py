@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coord.limits import CATCH_UP_ENTRIES
+from coord.limits import CATCH_UP_ENTRIES, LOG_BYTES_OPEN_MAX
 from coord.node.applier import Applier
 from coord.node.calls import Calls
 from coord.node.changes import Changes
@@ -94,6 +94,7 @@ def _connect_waiting(node: Node) -> None:
         no_leader=node.standing.no_leader,
         patience_s=2 * options.heartbeat_s,
         retry_s=options.tick_s,
+        has_room=lambda: raft.log.bytes_above(min(raft.log.persisted_index, raft.log.applied)) < LOG_BYTES_OPEN_MAX,
     )
     node.calls = Calls(
         member_id=options.member_id,

@@ -41,6 +41,8 @@ class Forwarder:
     patience_s: float
     """How long a former leader may take to say what it did not propose."""
     retry_s: float
+    has_room: Callable[[], bool] = lambda: True
+    """Tells whether the log can take what other members forward; what it cannot take yet waits here."""
     forwarded: int = 0
     _queue: deque[Waiter] = field(factory=deque)
     _queue_bytes: int = 0
@@ -52,6 +54,8 @@ class Forwarder:
     """Members that refused a frame, and have not been told that this was heard."""
     _refusing: set[int] = field(factory=set)
     """Members that had a frame refused here, and have not said that they heard."""
+    _held: deque[Propose] = field(factory=deque)
+    """What other members forwarded and there was no room for. They send no more than they may have unanswered."""
 
     @property
     def bytes(self) -> int:
@@ -75,6 +79,7 @@ class Forwarder:
 
     def turn(self) -> None:
         """Propose what waits, or send it to the leader."""
+        self._propose_held()
         if not self._queue:
             return
         raft = self.raft
@@ -111,6 +116,16 @@ class Forwarder:
 
     def propose_for(self, message: Propose) -> None:
         """Propose what another member forwards, and tell it what became of it."""
+        self._held.append(message)
+        self._propose_held()
+
+    def _propose_held(self) -> None:
+        # Law 4: the others commit without the own disk. While that stands still nothing else would bound the log, for
+        # their clients are answered and write on.
+        while self._held and (self.raft.role is not Role.LEADER or self.has_room()):
+            self._propose(self._held.popleft())
+
+    def _propose(self, message: Propose) -> None:
         if not message.entries:
             self._refusing.discard(message.sender)
             return
@@ -125,6 +140,8 @@ class Forwarder:
     def introduced(self, member: int) -> None:
         """Learn that `member` has a new link: what it sent before has arrived or never will."""
         self._refusing.discard(member)
+        # Whoever waited for these was told that their outcome is unknown; there may be as many again.
+        self._held = deque(message for message in self._held if message.sender != member)
 
     def link_lost(self, member: int) -> None:
         """Learn that the link to `member` broke, or is another now: it may have had what was sent, or not (S14)."""

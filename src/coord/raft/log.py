@@ -51,6 +51,12 @@ class RaftLog:
         """The bytes of all entries in memory."""
         return self._ends[-1] - self._origin if self._ends else 0
 
+    def bytes_above(self, index: int) -> int:
+        """Return the bytes of the entries behind `index`, which is not before the base."""
+        if index >= self.last_index:
+            return 0
+        return self._ends[-1] - (self._ends[index - self.base_index - 1] if index > self.base_index else self._origin)
+
     def term_at(self, index: int) -> int:
         """Return the term of an entry that is the base or in memory."""
         if index == self.base_index:
