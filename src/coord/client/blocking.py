@@ -3,45 +3,26 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from coord.client import responses as r
 from coord.client import verbs
-from coord.client.blocking_link import NodeConnection
+from coord.client.blocking_calls import BlockingCalls
 from coord.client.blocking_watch import BlockingWatch
-from coord.client.endpoints import (
-    ANOTHER_TRY_S,
-    ENDPOINTS_DEFAULT,
-    Endpoint,
-    Rotation,
-    parse_endpoints,
-    refusal_pause_s,
-)
-from coord.client.failing import (
-    REFUSALS_BEFORE_MOVING,
-    TIMEOUT_DEFAULT_S,
-    has_no_leader,
-    is_clear_refusal,
-    lost_after_sending,
-    other_cluster,
-    timed_out,
-    unreachable,
-)
+from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, parse_endpoints
+from coord.client.failing import TIMEOUT_DEFAULT_S
 from coord.client.txn import Compare, Key, Operation, interval
 from coord.client.verbs import RangeOptions, Verb
 from coord.client.watching import WatchState
-from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
+from coord.errors import CoordError
 from coord.protocol.ops import AlarmAction
-from coord.transport.link import CLOSE_TRY_LATER, LinkClosed, LinkFailed
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 Answer = TypeVar("Answer")
-LONGEST_S: Final = 1e6
 
 
 def connect_sync(
@@ -79,17 +60,8 @@ class BlockingClient:
         name: str,
         random: Random,
     ) -> None:
-        self._rotation = Rotation(endpoints, random)
-        self._timeout = timeout
-        self._connect_timeout = connect_timeout
-        self._name = name
-        self._random = random
-        self._lock = threading.Lock()
-        self._connection: NodeConnection | None = None
-        self._cluster_id = 0
-        self._revision = 0
+        self._calls = BlockingCalls(Rotation(endpoints, random), timeout, connect_timeout, name, random)
         self._watch_ids = itertools.count(1)
-        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -101,19 +73,17 @@ class BlockingClient:
 
     def close(self) -> None:
         """Close the connection; later calls raise `ClientClosed`."""
-        self._is_closed = True
-        with self._lock:
-            self._drop()
+        self._calls.close()
 
     @property
     def revision(self) -> Revision:
         """The highest revision that this client has seen; 0 before its first answer."""
-        return Revision(self._revision)
+        return Revision(self._calls.revision)
 
     @property
     def endpoints(self) -> list[str]:
         """The endpoints, as they were given."""
-        return [str(endpoint) for endpoint in self._rotation.endpoints]
+        return [str(endpoint) for endpoint in self._calls.rotation.endpoints]
 
     # -- keys
 
@@ -161,7 +131,7 @@ class BlockingClient:
         self, key: Key, *, timeout: float | None = None, **options: Unpack[RangeOptions]
     ) -> r.RangeResponse:
         """Read a key or an interval in one answer, with all options of `RangeOptions`."""
-        return self._call(verbs.range_(key, options, self._revision), timeout)
+        return self._call(verbs.range_(key, options, self._calls.revision), timeout)
 
     def range(
         self,
@@ -224,7 +194,7 @@ class BlockingClient:
         timeout: float | None = None,
     ) -> r.TxnResponse:
         """Run `then` if all of `when` hold, else `orelse`, at one revision."""
-        return self._call(verbs.txn(when, then, orelse, self._revision), timeout)
+        return self._call(verbs.txn(when, then, orelse, self._calls.revision), timeout)
 
     def update(
         self, key: Key, change: Callable[[bytes | None], bytes | None], *, timeout: float | None = None
@@ -234,7 +204,7 @@ class BlockingClient:
         `change` is given None for an absent key, and may return None to have it deleted; it may be called
         several times. The key keeps its lease. Returns the revision of the change.
         """
-        deadline = time.monotonic() + self._seconds(timeout)
+        deadline = time.monotonic() + self._calls.seconds(timeout)
         current = self.get(key, timeout=timeout)
         while True:
             verb = verbs.compare_and_set(key, current, change(None if current is None else current.value))
@@ -297,8 +267,8 @@ class BlockingClient:
         """
         start, end = interval(key, prefix, range_end)
         state = WatchState(0, start, end, since, no_put, no_delete, prev_kv, progress_notify)
-        watch = BlockingWatch(self._open, self._watch_ids, state)
-        watch.start(self._seconds(timeout))
+        watch = BlockingWatch(self._calls.open, self._watch_ids, state)
+        watch.start(self._calls.seconds(timeout))
         return watch
 
     # -- the cluster
@@ -373,117 +343,18 @@ class BlockingClient:
 
     # -- how calls are made
 
-    def _seconds(self, timeout: float | None) -> float:
-        # The longest that a lock and a socket take is less than infinity.
-        return min(self._timeout if timeout is None else timeout, LONGEST_S)
+    def _call(self, verb: Verb[Answer], timeout: float | None) -> Answer:
+        return self._calls.call(verb, timeout)
 
     def _only(self, endpoint: str, timeout: float | None) -> BlockingClient:
         """Return a client like this one of `endpoint` alone."""
-        seconds = self._seconds(timeout)
-        return connect_sync(endpoint, timeout=seconds, connect_timeout=self._connect_timeout, name=self._name)
+        seconds = self._calls.seconds(timeout)
+        return connect_sync(
+            endpoint, timeout=seconds, connect_timeout=self._calls.connect_timeout, name=self._calls.name
+        )
 
     def _at(self, endpoint: str | None, verb: Verb[Answer], timeout: float | None) -> Answer:
         if endpoint is None:
             return self._call(verb, timeout)
         with self._only(endpoint, timeout) as client:
             return client._call(verb, timeout)
-
-    def _call(self, verb: Verb[Answer], timeout: float | None) -> Answer:
-        timeout = self._seconds(timeout)
-        deadline = time.monotonic() + timeout
-        if not self._lock.acquire(timeout=max(timeout, 0)):
-            raise timed_out(timeout, verb.is_change, False, None)
-        try:
-            header, result = self._try_until(verb, deadline, timeout)
-            self._revision = max(self._revision, header.revision)
-        except ApiError:
-            raise
-        except BaseException:
-            # An exception between two bytes of a frame, as Ctrl-C raises it, leaves a connection of no use.
-            self._drop()
-            raise
-        finally:
-            self._lock.release()
-        return verb.parse(header, result)
-
-    def _try_until(self, verb: Verb[Any], deadline: float, timeout: float) -> tuple[r.Header, Any]:
-        refusal: ApiError | None = None
-        for attempt in itertools.count(1):
-            connection = self._connected(deadline, timeout)
-            is_whole = False
-            try:
-                send = connection.send_write if verb.is_write else connection.send_request
-                request_id = send(verb.code, max(deadline - time.monotonic(), 0.001), verb.arguments)
-                is_whole = True
-                return connection.wait_reply(request_id, deadline)
-            except TimeoutError:
-                if not is_whole:
-                    # Half a frame was sent; whatever followed would be taken for its other half.
-                    self._drop()
-                raise timed_out(timeout, verb.is_change, True, refusal) from None
-            except (LinkClosed, ProtocolViolation, OSError) as error:
-                self._drop()
-                self._rotation.failed(connection.endpoint, str(error))
-                if verb.is_change:
-                    raise lost_after_sending(connection.endpoint, error) from error
-            except ApiError as error:
-                if not is_clear_refusal(error):
-                    raise
-                refusal = error
-                is_enough = attempt >= REFUSALS_BEFORE_MOVING or has_no_leader(error)
-                if is_enough and len(self._rotation.endpoints) > 1:
-                    self._drop()
-                    self._rotation.failed(connection.endpoint, str(error))
-            pause_s = refusal_pause_s(attempt, self._random)
-            if time.monotonic() + pause_s + ANOTHER_TRY_S >= deadline and refusal is not None:
-                raise refusal
-            if time.monotonic() + pause_s >= deadline:
-                raise timed_out(timeout, verb.is_change, False, refusal)
-            time.sleep(pause_s)
-        raise AssertionError("unreachable")
-
-    def _connected(self, deadline: float, timeout: float) -> NodeConnection:
-        if self._is_closed:
-            raise ClientClosed("the client is closed")
-        if self._connection is not None and not self._connection.is_open():
-            self._drop()
-        if self._connection is None:
-            self._connection = self._open(deadline, timeout)
-        return self._connection
-
-    def _open(self, deadline: float, timeout: float) -> NodeConnection:
-        """Connect to the next endpoint that answers; raises `ConnectionFailed` at the deadline."""
-        rotation = self._rotation
-        reach_until, reach_s = deadline, timeout
-        if self._connect_timeout is not None:
-            reach_s = min(timeout, self._connect_timeout)
-            reach_until = min(deadline, time.monotonic() + reach_s)
-        while True:
-            # A node that turns clients away was reached, and may have its cluster in a moment.
-            remaining = (deadline if rotation.why_turned_away else reach_until) - time.monotonic()
-            pause_s = rotation.pause_s()
-            if remaining <= pause_s:
-                raise unreachable(reach_s, rotation)
-            time.sleep(pause_s)
-            endpoint = rotation.next_endpoint()
-            # One endpoint that swallows packets must not use up the time of the others.
-            share_s = (remaining - pause_s) / (2 if len(rotation.endpoints) > 1 else 1)
-            try:
-                connection = NodeConnection.open(endpoint, self._name, self._cluster_id, share_s)
-            except (LinkFailed, LinkClosed, ProtocolViolation, OSError) as error:
-                rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: ") or "no answer in time")
-                if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
-                    rotation.turned_away(endpoint, error.reason)
-                continue
-            if self._cluster_id and connection.cluster_id != self._cluster_id:
-                connection.close()
-                rotation.failed(endpoint, other_cluster(self._cluster_id, connection.cluster_id))
-                continue
-            self._cluster_id = connection.cluster_id
-            rotation.reached(endpoint, connection.member_id)
-            return connection
-
-    def _drop(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
