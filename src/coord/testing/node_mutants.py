@@ -54,12 +54,6 @@ MUTANTS: Final = (
         ),
     ),
     _mutant(
-        "acknowledge before the write is durable",
-        "I7",
-        ("coord.node.log_writer", "            last.messages.extend(messages)", "            self.send(messages)"),
-        ("coord.node.log_writer", "        write.messages.extend(messages)", "        self.send(messages)"),
-    ),
-    _mutant(
         "answer a read without a round",
         "S8",
         ("coord.raft.reads", "confirmed = agreed(state.configuration, reached)", "confirmed = self.number"),
