@@ -121,7 +121,7 @@ def test_follower_sends_a_batch_and_learns_the_places() -> None:
     desk.proposed(LEADER, [(1, 5, 7), (2, 5, 8)])
     assert list(desk.waiters.placed) == [7, 8]
     assert not desk.waiters.sent
-    assert desk.waiters.take_placed(5, 7) is not None
+    assert desk.waiters.take_placed(5, 7, b"1") is not None
 
 
 def test_placed_entry_that_was_overwritten_is_unknown() -> None:
@@ -129,8 +129,22 @@ def test_placed_entry_that_was_overwritten_is_unknown() -> None:
     desk = Desk()
     desk.submit(1)
     desk.proposed(LEADER, [(1, 5, 7)])
-    assert desk.waiters.take_placed(6, 7) is None
+    assert desk.waiters.take_placed(6, 7, b"1") is None
     assert desk.answers[1].startswith("OutcomeUnknown: etcdserver: leader changed")
+
+
+def test_entry_of_other_bytes_is_not_the_one_that_was_waited_for() -> None:
+    """A wiped directory of this member may have sent a frame of the same number (S1): it is applied as it stands."""
+    desk = Desk()
+    desk.submit(1, 2)
+    desk.proposed(LEADER, [(1, 5, 7)])
+    assert desk.waiters.take_placed(5, 7, b"other") is None
+    assert desk.waiters.take_applied(2, b"other") is None
+    assert desk.waiters.take_applied(3, b"other") is None
+    assert all(answer.startswith("OutcomeUnknown") for answer in desk.answers.values())
+    assert len(desk.answers) == 2
+    assert not len(desk.waiters)
+    assert desk.waiters.bytes == desk.waiters.sent_bytes == 0
 
 
 def test_entry_of_an_older_term_is_lost_when_a_newer_one_is_applied() -> None:

@@ -76,11 +76,11 @@ class Applier:
         waiters = self.waiters
         if term > self.machine.applied_term:
             waiters.term_began(term)
-        waiter = waiters.take_placed(term, index)
+        waiter = waiters.take_placed(term, index, data)
         applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter is not None else None)
         if waiter is None and applied.origin == self.member_id:
             # The leader has not said, or not yet, where it put this frame.
-            waiter = waiters.take_sent(applied.frame)
+            waiter = waiters.take_applied(applied.frame, data)
         self.applied_entries += 1
         if waiter is not None and waiter.sink is not None:
             self._answer(applied, waiter.ids, waiter.sink)

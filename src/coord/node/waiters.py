@@ -18,6 +18,8 @@ from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.protocol.entries import WritesHeader
 
+Data = bytes
+"""An entry as it is encoded."""
 ANSWERED: Final = -1
 """In a request id's place; every other integer may be a client's."""
 _TIMED_OUT = OutcomeUnknown("etcdserver: request timed out: the write may still be applied")
@@ -32,8 +34,7 @@ class Waiter:
     sink: Sink | None
     ids: list[tuple[int, float]]
     """`(request id, deadline)` by position in the entry; `ANSWERED` for an id that is answered already."""
-    data: bytes
-    """The encoded entry."""
+    data: Data
     entry: tuple[int, WritesHeader, list[Any]]
     """The entry as decoded here already; it stands for exactly the bytes of `data`."""
     term: int = 0
@@ -82,10 +83,20 @@ class Waiters:
             self.sent_bytes -= len(waiter.data)
         return waiter
 
-    def take_placed(self, term: int, index: int) -> Waiter | None:
+    def take_applied(self, frame: int, data: Data) -> Waiter | None:
+        """Remove and return who sent a frame that is applied here, before its place was told."""
+        waiter = self.take_sent(frame)
+        if waiter is not None and waiter.data != data:
+            self.answer(waiter, LOST)
+            return None
+        return waiter
+
+    def take_placed(self, term: int, index: int, data: Data) -> Waiter | None:
         """Remove and return who waits for exactly this entry."""
         waiter = self.placed.pop(index, None)
-        if waiter is not None and waiter.term != term:
+        # S13: where a frame stands is another member's word, which can be about a frame of the same number that an
+        # earlier directory of this member sent (S1). What is applied is what the log says, and nothing else.
+        if waiter is not None and (waiter.term != term or waiter.data != data):
             self._lose(waiter)
             return None
         if waiter is not None:
