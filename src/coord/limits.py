@@ -140,6 +140,8 @@ COMPACTION_FLUSH_RECORDS: Final = 50_000
 # Space.
 QUOTA_BACKEND_BYTES_DEFAULT: Final = 2 * GIB
 QUOTA_CLEAR_RATIO: Final = 0.9
+SPACE_REPORT_INTERVAL_S: Final = 5.0
+"""A member tells the leader its sizes so often, and at once when they cross a bound."""
 SPACE_RESERVE_BYTES: Final = 64 * MIB
 
 assert FRAME_BYTES_MAX > MAX_REQUEST_BYTES_DEFAULT

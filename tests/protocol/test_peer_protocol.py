@@ -38,6 +38,7 @@ from coord.protocol.messages import (
     Proposed,
     ReadReply,
     ReadRequest,
+    SpaceReport,
     VoteReply,
     VoteRequest,
 )
@@ -77,6 +78,7 @@ MESSAGES: list[PeerMessage] = [
     Call(7, 8, 6, 53, 5_000, [9, b"k", None, [True]]),
     CallReply(7, 8, 6, b"\x01"),
     CallReply(7, 8, 6, None, ["NotFound", "etcdserver: member not found", []], is_unhandled=True),
+    SpaceReport(7, 8, 5_000_000, MAX, True),
 ]
 MEMBER = Member(9, "n3", ("http://n3:7380",), (), True, 0, True)
 HELLO = Hello(5, 0, 7, ("http://n1:7380",), 11, 1, 12, 8, "n1", ("http://n1:7379",), 100)
@@ -143,7 +145,7 @@ def frame_of(*items: Any) -> bytes:
         (frame_of(), "a frame without messages"),
         (frame_of(7), "a message must be an array"),
         (frame_of([]), "a message must be an array"),
-        (frame_of([13]), "no message of kind 13"),
+        (frame_of([14]), "no message of kind 14"),
         (frame_of([[]]), r"no message of kind \[\]"),
         (frame_of([4, 1, 2]), "heartbeat lacks round"),
         (frame_of([4, 1, 2, 3.0]), "round of heartbeat must be an unsigned integer, not a float"),

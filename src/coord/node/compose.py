@@ -28,7 +28,6 @@ from coord.node.space import SpaceWatch
 from coord.node.standing import Standing
 from coord.node.waiters import Waiters
 from coord.node.watches import Broadcaster
-from coord.types import Role
 from coord.wal.log import Wal
 
 if TYPE_CHECKING:
@@ -274,8 +273,11 @@ def _connect_leader(node: Node) -> None:
         quota_bytes=options.quota_bytes,
         member_id=options.member_id,
         log=seams.log,
+        clock=seams.clock,
         propose=node.consensus.propose_internal,
-        is_leader=lambda: node.raft.role is Role.LEADER,
+        is_leader=lambda: node.leadership.is_leading,
+        leader_id=lambda: node.raft.leader_id,
+        send=lambda reports: node.peers.send(reports),
         is_disk_full=lambda: node.keeper.is_disk_full or node.log_writer.is_disk_full,
     )
     node.leadership = Leadership(

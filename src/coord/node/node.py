@@ -418,7 +418,7 @@ class Node:
     def on_lead(self) -> None:
         """Begin what only a leader does."""
         self.leases.lead()
-        self.space.alarms_changed()
+        self.space.lead()
 
     def on_unlead(self) -> None:
         """Leave it to another."""

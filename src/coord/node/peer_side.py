@@ -11,7 +11,7 @@ from coord.node.hello import LocalView
 from coord.node.peers import Introduction
 from coord.protocol.entries import Member
 from coord.protocol.hello import Hello, Purpose, Refusal, RefusalCode, Welcome
-from coord.protocol.messages import Call, CallReply, PeerMessage, SnapshotReceived
+from coord.protocol.messages import Call, CallReply, PeerMessage, SnapshotReceived, SpaceReport
 
 if TYPE_CHECKING:
     from coord.node.node import Node
@@ -72,6 +72,8 @@ class PeerSide:
         for message in messages:
             if isinstance(message, Call | CallReply):
                 node.calls.take(message)
+            elif isinstance(message, SpaceReport):
+                node.space.take(message)
             else:
                 node.consensus.received(message)
 

@@ -214,4 +214,18 @@ class CallReply:
     is_unhandled: bool = False
 
 
-PeerMessage = RaftMessage | Propose | Proposed | Call | CallReply
+@frozen
+class SpaceReport:
+    """What the sender's store takes on its disk, for the leader to judge (S16).
+
+    `is_full` tells that nothing more can be written there, whatever the quota.
+    """
+
+    sender: int
+    to: int
+    in_use_bytes: int
+    quota_bytes: int
+    is_full: bool
+
+
+PeerMessage = RaftMessage | Propose | Proposed | Call | CallReply | SpaceReport

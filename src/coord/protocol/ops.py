@@ -103,6 +103,7 @@ class PeerKind(IntEnum):
     PROPOSED = 10
     CALL = 11
     CALL_REPLY = 12
+    SPACE_REPORT = 13
 
 
 class EntryKind(IntEnum):

@@ -25,6 +25,7 @@ from coord.protocol.messages import (
     Proposed,
     ReadReply,
     ReadRequest,
+    SpaceReport,
     VoteReply,
     VoteRequest,
 )
@@ -67,6 +68,10 @@ _PLAIN: Final[dict[PeerKind, tuple[type[Any], tuple[Field, ...]]]] = {
     PeerKind.READ_REQUEST: (ReadRequest, (_KIND, Field("term", UINT), Field("round", UINT))),
     PeerKind.READ_REPLY: (ReadReply, (_KIND, Field("term", UINT), Field("round", UINT), Field("index", UINT))),
     PeerKind.CAMPAIGN_NOW: (CampaignNow, (_KIND, Field("term", UINT))),
+    PeerKind.SPACE_REPORT: (
+        SpaceReport,
+        (_KIND, Field("in_use_bytes", UINT), Field("quota_bytes", UINT), Field("is_full", BOOL)),
+    ),
 }
 """Messages that are nothing but numbers and words: their items are their fields, in this order."""
 
