@@ -53,7 +53,7 @@ def connect(node: Node, wal: Wal) -> None:
     _connect_snapshots(node)
     _connect_clients(node)
     _connect_leader(node)
-    node.space.check()
+    node.space.measure()
     node.dial_members()
 
 
