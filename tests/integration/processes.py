@@ -13,7 +13,7 @@ from attrs import define, field
 import coord
 from coord.errors import CoordError
 
-from .cluster import NodeProcess
+from .cluster import NodeProcess, free_port
 from .faults import FaultProxies
 
 LEADER_TIMEOUT_S = 30.0
@@ -51,15 +51,15 @@ class ProcessCluster:
         for node in self.nodes.values():
             node.flags = (f"--initial-cluster={initial}", *self.flags)
 
-    def _add(self, name: str) -> NodeProcess:
+    def _add(self, name: str, client_port: int = 0) -> NodeProcess:
         directory = self.directory / name
         directory.mkdir()
-        node = self.nodes[name] = NodeProcess(directory, name)
+        node = self.nodes[name] = NodeProcess(directory, name, client_port or free_port())
         return node
 
-    def add(self, name: str, initial_cluster: str) -> NodeProcess:
+    def add(self, name: str, initial_cluster: str, client_port: int = 0) -> NodeProcess:
         """Return a further node that joins an existing cluster."""
-        node = self._add(name)
+        node = self._add(name, client_port)
         node.flags = (
             f"--initial-cluster={initial_cluster},{name}={node.peer_url}",
             "--initial-cluster-state=existing",

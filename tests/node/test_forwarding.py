@@ -48,6 +48,7 @@ class Desk:
     sent: list[PeerMessage] = field(factory=list)
     answers: dict[int, str] = field(factory=dict)
     linked: set[int] = field(factory=lambda: {LEADER, OTHER})
+    leaving: set[int] = field(factory=set)
     waiters: Waiters = field(init=False)
     forwarder: Forwarder = field(init=False)
 
@@ -62,6 +63,7 @@ class Desk:
             no_leader=lambda: errors.no_leader("n1 waits for n2"),
             patience_s=0.2,
             retry_s=0.02,
+            is_leaving=self.leaving.__contains__,
         )
 
     def submit(self, *frames: int, deadline: float = 10.0) -> None:
@@ -287,6 +289,31 @@ def test_outstanding_bytes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert desk.take_sent() == [(LEADER, [1, 2])]
     desk.proposed(LEADER, [(1, 5, 1)])
     assert desk.take_sent() == [(LEADER, [3])]
+
+
+def test_leader_takes_nothing_of_a_member_that_leaves() -> None:
+    """It is sent nothing behind the entry that removes it, and so would never learn the outcome."""
+    desk = Desk()
+    lead(desk)
+    desk.leaving.add(OTHER)
+    desk.forwarder.propose_for(Propose(OTHER, OWN, [(1, b"1"), (2, b"2")]))
+    desk.forwarder.propose_for(Propose(OTHER, OWN, []))
+    desk.forwarder.propose_for(Propose(OTHER, OWN, [(1, b"1")]))
+    assert desk.raft.entries == []
+    results = [message.results for message in desk.sent if isinstance(message, Proposed)]
+    assert results == [[(1, 0, 0), (2, 0, 0)], [(1, 0, 0)]]
+
+
+def test_node_that_stops_refuses_clearly_what_the_leader_did_not_propose() -> None:
+    """S14: its clients go elsewhere with it; here nobody would wait for a second try."""
+    desk = Desk()
+    desk.submit(1, 2)
+    desk.forwarder.refuse_all(errors.server_stopped())
+    desk.take_sent()
+    desk.proposed(LEADER, [(1, 5, 7), (2, 0, 0)])
+    assert desk.answers == {2: "Unavailable: etcdserver: server stopped"}
+    assert desk.take_sent() == []
+    assert desk.forwarder.is_idle
 
 
 def test_gone_connection_is_answered_no_more() -> None:

@@ -424,6 +424,18 @@ def test_several_leave_by_a_joint_configuration() -> None:
     assert rig.machine.removed == ids(N4, N5, 6)
 
 
+def test_who_leaves_is_known_from_the_proposal_on() -> None:
+    """Behind that entry a leader takes no more of them: they would never learn what became of it."""
+    rig = Rig()
+    assert not rig.membership.is_leaving(N3)
+    rig.ask(REMOVE, [N3])
+    rig.turn(is_applying=False)
+    assert [rig.membership.is_leaving(who) for who in (N1, N2, N3)] == [False, False, True]
+    rig.commit()
+    rig.turn()
+    assert [rig.membership.is_leaving(who) for who in (N1, N2, N3)] == [False, False, True]
+
+
 def test_a_new_leader_leaves_the_joint_configuration_that_it_finds() -> None:
     rig = Rig()
     rig.apply(encode_members(Roster((member(N1), member(N2), member(N3)), ids(N1, N2, N3), ids(N2, N3))))

@@ -94,6 +94,7 @@ def _connect_waiting(node: Node) -> None:
         patience_s=2 * options.heartbeat_s,
         retry_s=options.tick_s,
         has_room=lambda: raft.log.bytes_above(min(raft.log.persisted_index, raft.log.applied)) < LOG_BYTES_OPEN_MAX,
+        is_leaving=lambda member: node.membership.is_leaving(member),
     )
     node.calls = Calls(
         member_id=options.member_id,

@@ -43,6 +43,9 @@ class Forwarder:
     retry_s: float
     has_room: Callable[[], bool] = lambda: True
     """Tells whether the log can take what other members forward; what it cannot take yet waits here."""
+    is_leaving: Callable[[int], bool] = lambda member: False
+    """Tells whether the entry after which a member is sent no more stands in the log, or may: it would never learn what
+    became of a frame behind it."""
     forwarded: int = 0
     _queue: deque[Waiter] = field(factory=deque)
     _queue_bytes: int = 0
@@ -56,6 +59,8 @@ class Forwarder:
     """Members that had a frame refused here, and have not said that they heard."""
     _held: deque[Propose] = field(factory=deque)
     """What other members forwarded and there was no room for. They send no more than they may have unanswered."""
+    _refusal: ApiError | None = None
+    """Answers what is not proposed, once nothing waits for a leader any more."""
 
     @property
     def bytes(self) -> int:
@@ -108,6 +113,10 @@ class Forwarder:
                 refused.append(waiter)
         if not refused:
             return
+        if self._refusal is not None:
+            for waiter in refused:
+                self.waiters.answer(waiter, self._refusal)
+            return
         # Nothing was proposed: these go again, before all that came later.
         self._heard.add(message.sender)
         self._again_at = self.clock() + self.retry_s
@@ -130,6 +139,8 @@ class Forwarder:
             self._refusing.discard(message.sender)
             return
         results: list[tuple[int, int, int]] = []
+        if self.is_leaving(message.sender):
+            self._refusing.add(message.sender)
         for frame, data in message.entries:
             place = None if message.sender in self._refusing else self.raft.propose(data)
             if place is None:
@@ -162,7 +173,8 @@ class Forwarder:
                 self.waiters.answer(waiter, OutcomeUnknown(str(self.no_leader())), now)
 
     def refuse_all(self, error: ApiError) -> None:
-        """Refuse all that waits for a leader."""
+        """Refuse all that waits for a leader, and from now on all that a leader refuses."""
+        self._refusal = error
         while self._queue:
             self.waiters.answer(self._pop(), error)
 

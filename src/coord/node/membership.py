@@ -126,6 +126,7 @@ class _Pending:
 
     term: int
     index: int
+    leaving: frozenset[int]
     done: Done | None
     answer: Callable[[], Any]
 
@@ -195,6 +196,11 @@ class Membership:
             return
         self._queue.append((method, arguments, done))
         self.wake()
+
+    def is_leaving(self, member: int) -> bool:
+        """Tell whether a member was removed, or will be by what this leader has proposed."""
+        pending = self._pending
+        return member in self.machine.removed or (pending is not None and member in pending.leaving)
 
     def on_applied(self, applied: Applied) -> None:
         """Answer whoever waits for this entry; call it after each that changed the members."""
@@ -329,7 +335,7 @@ class Membership:
         if proposal is None:
             self._is_dirty = True
             return False
-        self._pending = _Pending(*proposal, done, answer)
+        self._pending = _Pending(*proposal, roster.removed, done, answer)
         return True
 
     def _refuse(self, method: int, error: ApiError, done: Done) -> None:
