@@ -131,7 +131,8 @@ def test_the_alarm_of_a_member_that_is_gone_does_not_stay() -> None:
         assert not trial.hosts[second].log.of("alarm.state.cleared")
         await trial.start(first)
         await trial.kill(name)
-        await until(lambda: not alarms(trial, second), 2 * SILENT_S)
-        await trial.client(second).put(b"a", b"1")
+        third = await trial.leader()
+        await until(lambda: not alarms(trial, third), 3 * SILENT_S)
+        await trial.client(third).put(b"a", b"1")
 
     play_three(story)
