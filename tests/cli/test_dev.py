@@ -64,9 +64,6 @@ def test_decisions_and_warnings_are_shown_and_the_rest_on_demand() -> None:
     assert not is_shown(rolled, shows_all=False)
     assert is_shown(rolled, shows_all=True)
     assert is_shown({**rolled, "level": "warn"}, shows_all=False)
-    refused = {**record("peer.hello.refused", code="malformed"), "level": "warn"}
-    assert not is_shown(refused, shows_all=False), "as each try through a silent relay ends"
-    assert is_shown({**refused, "code": "other-cluster"}, shows_all=False)
 
 
 def test_keys_act_on_the_chosen_node(board: Board) -> None:

@@ -358,6 +358,11 @@ def test_link_that_does_not_begin_with_a_hello_is_closed(first: bytes) -> None:
         with fail_after(5), pytest.raises(LinkClosed):
             await quiet.recv()
         assert len(one.log.of("peer.hello.refused")) == 2
+        assert not one.log.of("peer.hello.missing")
+        (await place.network.dial("n2", url_of(1), "coord-peer.v1")).abort()
+        await sleep(1)
+        assert one.log.of("peer.hello.missing")
+        assert len(one.log.of("peer.hello.refused")) == 2, "nobody was turned away"
         assert not one.names("introduced", "received")
 
     play(story)

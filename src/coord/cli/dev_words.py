@@ -53,11 +53,7 @@ def painted(text: str, color: str, is_colored: bool) -> str:
 
 def is_shown(record: Mapping[str, Any], shows_all: bool) -> bool:
     """Tell whether an event is a decision, or all are wanted."""
-    if shows_all or record["event"] in WORDS:
-        return True
-    # A link that is cut off ends before its hello, at every try.
-    is_of_a_cut = record["event"] == "peer.hello.refused" and record.get("code") == "malformed"
-    return record["level"] in _LEVEL_COLORS and not is_of_a_cut
+    return shows_all or record["event"] in WORDS or record["level"] in _LEVEL_COLORS
 
 
 def told(record: Mapping[str, Any], color: str, names: Mapping[str, str], is_colored: bool) -> str:

@@ -317,7 +317,11 @@ class Peers:
         try:
             with trio.move_on_after(PEER_DIAL_TIMEOUT_S):
                 hello = decode_hello(await link.recv())
-        except (LinkClosed, DecodeError) as error:
+        except LinkClosed as error:
+            # A port check, a scan, or a dialler that was cut off: again and again, and nobody was turned away.
+            self.log("peer.hello.missing", peer=link.peer, reason=str(error))
+            return None
+        except DecodeError as error:
             why = str(error)
         if hello is None:
             self.log("peer.hello.refused", peer=link.peer, member=None, name=None, code="malformed", reason=why)

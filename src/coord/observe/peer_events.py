@@ -9,7 +9,7 @@ from coord.observe.kinds import Collector, Kind
 INT, FLOAT, BOOL, TEXT, TEXTS, ID, IDS, KEY = Kind
 
 PEER_EVENTS: Final = Collector()
-_info, _warn, _error = PEER_EVENTS.info, PEER_EVENTS.warn, PEER_EVENTS.error
+_debug, _info, _warn, _error = PEER_EVENTS.debug, PEER_EVENTS.info, PEER_EVENTS.warn, PEER_EVENTS.error
 
 # Links between members.
 _info("peer.link.opened", "This node's link to a member stands.", member=ID, name=TEXT, url=TEXT, boot=INT)
@@ -56,6 +56,14 @@ _warn(
     member=ID,
     name=TEXT,
     code=TEXT,
+    reason=TEXT,
+)
+_debug(
+    "peer.hello.missing",
+    "A connection to the members' port ended before anything was said: somebody looked whether it is open, or was cut "
+    "off.",
+    limited=True,
+    peer=TEXT,
     reason=TEXT,
 )
 _warn(
