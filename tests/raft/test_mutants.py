@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coord.testing import mutants
-from coord.testing.raft_mutants import MUTANTS
+from coord.testing.raft_mutants import MUTANTS, TOO_RARE
 
 LIST = "coord.testing.raft_mutants"
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ except stage.ScriptFailed as error:
 """
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *TOO_RARE], ids=lambda mutant: mutant.name)
 def test_mutant_still_changes_the_source(mutant: mutants.Mutant) -> None:
     mutants.check(mutant)
 

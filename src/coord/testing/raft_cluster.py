@@ -48,7 +48,7 @@ class Cluster:
     break_us: tuple[int, int] = (0, 5 * MS)
     """How long it takes to learn that a process is gone and its port refuses."""
     slow_disks: dict[int, int] = field(factory=dict)
-    """Members whose disks take so many times as long."""
+    """Members whose disks take up to so many microseconds more."""
     cut: set[tuple[int, int]] = field(factory=set)
     """Directed links that lose everything."""
     refused: set[tuple[int, int]] = field(factory=set)
@@ -290,9 +290,8 @@ class Cluster:
     def write_waits(self, host: Host) -> None:
         """Let the oldest write of a disk be durable after a while."""
         low, high = self.disk_us
-        after = low + int(self.chance.random() * (high - low))
-        slow = min(after * self.slow_disks.get(host.member, 1), 4 * self.options.election_us)
-        self.push(max(after, slow), "written", host, host.boot)
+        high += self.slow_disks.get(host.member, 0)
+        self.push(low + int(self.chance.random() * (high - low)), "written", host, host.boot)
 
     def apply_waits(self, host: Host) -> None:
         """Let what is committed be applied after a while."""

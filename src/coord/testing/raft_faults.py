@@ -34,6 +34,7 @@ class Faults:
             "power": lambda: self._crash(is_refusing=False),
             "pause": self._pause,
             "partition": self._partition,
+            "depose": self._depose,
             "oneway": self._one_way,
             "mesh": self._mesh,
             "flap": self._flap,
@@ -131,6 +132,19 @@ class Faults:
         links = [(one, other) for one in members for other in members if (one in side) != (other in side)]
         return self._cut(links)
 
+    def _depose(self) -> bool:
+        """The leader keeps less than half of the voters for a while: what it appends meanwhile must give way."""
+        leader = self.cluster.leader()
+        if leader is None:
+            return False
+        voters = leader.image.configuration.voters
+        others = sorted(voters - {leader.member})
+        kept = set(self.chance.sample(others, self.chance.randrange((len(voters) - 1) // 2 + 1))) | {leader.member}
+        election = self.cluster.options.election_us
+        rest = [member for member in self.cluster.hosts if member not in kept]
+        links = [link for one in kept for other in rest for link in ((one, other), (other, one))]
+        return self._cut(links, self.chance.randrange(election, 4 * election))
+
     def _one_way(self) -> bool:
         members = sorted(self.cluster.hosts)
         side = {member for member in members if self.chance.random() < 0.5}
@@ -146,7 +160,7 @@ class Faults:
                     links += [(one, other), (other, one)] if self.chance.random() < 0.7 else [(one, other)]
         return self._cut(links)
 
-    def _cut(self, links: list[tuple[int, int]]) -> bool:
+    def _cut(self, links: list[tuple[int, int]], length_us: int = 0) -> bool:
         cluster = self.cluster
         cluster.cut.update(links)
         cluster.trace.add(cluster.step, cluster.now_us, "cut", 0, links)
@@ -155,7 +169,7 @@ class Faults:
             if host.raft is not None and self.chance.random() < 0.3:
                 after = self.chance.randrange(cluster.options.election_us)
                 cluster.push(after, "link broken", host, host.boot, (other, False))
-        cluster.push(self._length(), "heal", None, 0, links)
+        cluster.push(length_us or self._length(), "heal", None, 0, links)
         return bool(links)
 
     def _heal(self, _: None, links: list[tuple[int, int]]) -> None:
@@ -199,7 +213,8 @@ class Faults:
         host = self._victim()
         if host is None:
             return False
-        self.cluster.slow_disks[host.member] = self.chance.choice((5, 50))
+        election = self.cluster.options.election_us
+        self.cluster.slow_disks[host.member] = self.chance.choice((election // 10, election, 6 * election))
         self.cluster.push(self._length(), "disk heals", None, 0, host.member)
         return True
 

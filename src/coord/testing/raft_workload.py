@@ -42,9 +42,9 @@ class Workload:
             if len(host.reads) + len(host.lost_reads) < _READS_MAX:
                 host.read()
             return
-        leader = host if drawn < 0.4 else cluster.leader()
-        if leader is None or leader.member in cluster.parked:
-            return
+        # Also one that was deposed and does not know it yet: its entries will have to give way.
+        leaders = [other for other in live if other.lead_term and other.raft and other.raft.role is Role.LEADER]
+        leader = host if drawn < 0.3 or not leaders else chance.choice(leaders)
         assert leader.raft is not None
         if leader.raft.role is Role.LEADER and self._change(leader):
             return
