@@ -91,6 +91,8 @@ STORE_MAPPED_BYTES_MAX: Final = 96 * MIB
 LOG_BYTES_IN_MEMORY_MAX: Final = 64 * MIB
 LOG_BYTES_OPEN_MAX: Final = 64 * MIB
 """Entries that are not on the own disk, or not applied; above it a leader takes no more from the other members."""
+LOG_BYTES_UNAPPLIED_MAX: Final = 2 * LOG_BYTES_OPEN_MAX
+"""Entries that a follower holds without having applied them; above this it takes no more until its store has room."""
 CATCH_UP_ENTRIES: Final = 5_000
 """So many entries stay in memory behind those that the store has, for members that are not far behind."""
 CATCH_UP_ENTRIES_MAX: Final = 100_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import evolve
 
 from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatReply
@@ -487,3 +488,22 @@ def test_a_member_that_forgot_what_is_committed_is_found_out() -> None:
         assert not rig.raft.check_last_index(3, 0)
         # It is remembered when another leads.
         rig.step(Heartbeat(3, 1, rig.term + 1, 0, 0))
+
+
+def test_a_follower_takes_no_more_than_its_store_keeps_up_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 4: what is applied makes room, and what was not taken comes again."""
+    monkeypatch.setattr("coord.raft.following.LOG_BYTES_UNAPPLIED_MAX", 8)
+    rig = follow(1)
+    rig.step(Append(2, 1, 1, 1, 1, 2, [(2, 1, b"8 bytes.")]))
+    rig.sync()
+    rig.sent.clear()
+
+    rig.step(Append(2, 1, 1, 2, 1, 2, [(3, 1, b"more")]))
+    rig.sync()
+
+    assert rig.raft.log.last_index == 2
+    assert not rig.take(AppendReply)
+    rig.raft.applied(2)
+    rig.step(Append(2, 1, 1, 2, 1, 2, [(3, 1, b"more")]))
+    rig.sync()
+    assert rig.take(AppendReply) == [AppendReply(1, 2, 1, 3)]

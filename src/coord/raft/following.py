@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from attrs import define
 
+from coord.limits import LOG_BYTES_UNAPPLIED_MAX
 from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatReply, SnapshotReceived
 from coord.raft.state import State
 from coord.raft.types import Entry
@@ -26,6 +27,10 @@ class Following:
         state, log = self._state, self._state.log
         if state.is_installing:
             # The log begins behind a snapshot that a crash could still undo: nothing is promised before.
+            return
+        if message.entries and log.bytes_above(log.applied) >= LOG_BYTES_UNAPPLIED_MAX:
+            # A store that stands still must not let the log grow without end. What is not answered comes again; what
+            # a leader has open at most is less, so that nothing waits here for its own commit.
             return
         previous, entries = message.previous_index, message.entries
         end = previous + len(entries)
