@@ -17,7 +17,7 @@ from coord.store.lmdb_engine import LmdbView
 from coord.store.port import state_hash
 from coord.store.snapshot import read_snapshot
 from coord.store.snapshot_jobs import SnapshotJob, clean_snapshots
-from coord.store.store import Store
+from coord.store.store import Store, open_store
 from coord.testing.sim_backend import SimView
 from coord.testing.sim_disk import SimDisk, SimFile
 from coord.testing.store_media import SimMedium
@@ -385,3 +385,31 @@ def test_unfinished_and_old_files_are_cleaned_away(tmp_path: Path) -> None:
 def test_a_job_that_has_not_run_has_no_label(store: Store) -> None:
     with pytest.raises(RuntimeError, match="not written yet"):
         _ = store.snapshot_job(Path("/data")).index
+
+
+class ListeningDisk(RealDisk):
+    """A disk that remembers which names a directory had when it was synced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.durable: dict[Path, set[str]] = {}
+
+    def sync_directory(self, path: Path) -> None:
+        super().sync_directory(path)
+        self.durable[path] = set(self.list(path))
+
+
+def test_the_name_of_what_is_staged_is_durable_before_the_log_names_it(make_medium: MakeMedium, tmp_path: Path) -> None:
+    """Else a power loss leaves a log that begins at the snapshot and a store without it: the node never starts."""
+    source = make_medium("sim", 1).open()
+    fill(source, 20)
+    disk = ListeningDisk()
+    store = open_store(disk, tmp_path / "listening")
+    job = take(source)
+    work = store.install_job(bring(source.disk, job.path, store), job.index, job.term)
+    assert work is not None
+    work.run()
+    assert "data.new" in disk.durable.get(store.directory, ())
+    store.switch()
+    assert store.applied_index == 20
+    store.close()

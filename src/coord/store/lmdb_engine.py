@@ -97,6 +97,8 @@ class LmdbStage:
 
     _env: Any
     _databases: dict[str, Any]
+    _disk: Disk
+    _directory: Path
 
     def put(self, name: str, pairs: Sequence[Pair]) -> None:
         """See `Stage`."""
@@ -110,6 +112,9 @@ class LmdbStage:
                 txn.put(FORMAT_KEY, pack_format())
                 txn.put(APPLIED_KEY, pack_applied(index, term))
             self._env.sync(True)
+        # S6: the log will say that it is there. A power loss may take back the name of a new file, whatever of its
+        # content is on the disk, and then there would be neither the old state nor the new one.
+        self._disk.sync_directory(self._directory)
 
     def close(self) -> None:
         """See `Stage`."""
@@ -315,7 +320,7 @@ class LmdbEngine:
         _discard(self.directory, _STAGED)
         with translated("install"):
             env = open_env(self.directory / _STAGED, self.map_bytes, subdir=False, sync=False)
-            return LmdbStage(env, open_databases(env))
+            return LmdbStage(env, open_databases(env), self.disk, self.directory)
 
     def switch(self) -> None:
         """See `Engine`. One rename: there is no moment without a store."""
