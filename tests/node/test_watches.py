@@ -206,6 +206,31 @@ def test_progress_is_always_answered_and_behind_the_events() -> None:
     play(scenario)
 
 
+def test_progress_says_no_less_than_the_events_before_it() -> None:
+    """S30: a client that goes on behind its last bookmark would else be told twice."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        one, _ = await watch(client, b"k")
+        answered: list[int] = []
+
+        def answer(revision: int | None) -> None:
+            assert revision is not None
+            answered.append(max(revision for _, _, revision, *_ in client.notifications))
+            answered.append(revision)
+
+        node.watches.when_current(client, node.seams.clock() + 5, answer)
+        node.watches.hold()
+        for number in range(3):
+            await client.put(b"k", b"%d" % number)
+        node.watches.after_install(1)
+        await trio.sleep(1)
+        assert answered == [4, 4]
+        assert len(events(client, one)) == 3
+
+    play(scenario)
+
+
 def test_idle_watches_that_ask_are_told_the_revision() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

@@ -253,9 +253,10 @@ class Broadcaster:
         waiting = []
         for asked in self._asked:
             if asked.sink not in lowest:
-                lowest[asked.sink] = self.late.lowest(asked.sink, asked.revision + 1)
+                lowest[asked.sink] = self.late.lowest(asked.sink, self.machine.revision + 1)
             if lowest[asked.sink] > asked.revision:
-                asked.answer(asked.revision)
+                # Events that came since it was asked stand before the answer, which must not say less than they.
+                asked.answer(lowest[asked.sink] - 1)
             elif asked.deadline <= now:
                 asked.answer(None)
             else:
