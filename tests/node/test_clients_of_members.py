@@ -349,10 +349,8 @@ def test_metrics_tell_who_leads_who_is_linked_and_who_lags() -> None:
     play(scenario)
 
 
-def test_watches_go_on_behind_a_snapshot_that_replaced_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watches_go_on_behind_a_snapshot_that_replaced_the_state() -> None:
     """S30: a member that stood still for long is given a snapshot; what it lacked comes out of its history."""
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 20)
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 20)
 
     async def scenario(cluster: Cluster) -> None:
         leader, (one, _) = await settled(cluster)
@@ -374,13 +372,10 @@ def test_watches_go_on_behind_a_snapshot_that_replaced_the_state(monkeypatch: py
         assert revisions(watcher, goes_on) == list(range(3, 155))
         assert revisions(watcher, future) == list(range(100, 155))
 
-    play(scenario)
+    play(scenario, catch_up_entries=20, catch_up_entries_max=20)
 
 
-def test_a_watch_whose_history_a_snapshot_no_longer_holds_ends_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 20)
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 20)
-
+def test_a_watch_whose_history_a_snapshot_no_longer_holds_ends_and_says_so() -> None:
     async def scenario(cluster: Cluster) -> None:
         leader, (one, _) = await settled(cluster)
         writer, watcher = client(cluster, leader), client(cluster, one)
@@ -399,4 +394,4 @@ def test_a_watch_whose_history_a_snapshot_no_longer_holds_ends_and_says_so(monke
         assert given == list(range(2, 2 + len(given)))
         assert len(given) < 98
 
-    play(scenario)
+    play(scenario, catch_up_entries=20, catch_up_entries_max=20)

@@ -176,6 +176,7 @@ class StoreDesk:
 
     worker: HeldWorker = field(factory=HeldWorker)
     raft_log: RaftLog = field(factory=RaftLog)
+    catch_up_entries: int = 5_000
     needed: int = 10**9
     medium: SimBackend = field(init=False)
     store: Store = field(init=False)
@@ -203,6 +204,8 @@ class StoreDesk:
             needed_index=lambda: self.needed,
             on_flushed=lambda: None,
             sync_every_entries=1_000_000,
+            catch_up_entries=self.catch_up_entries,
+            catch_up_entries_max=10 * self.catch_up_entries,
         )
 
     def apply(self, last: int, *, durable: int) -> None:
@@ -267,11 +270,9 @@ def test_keeper_rests_while_the_store_is_switched() -> None:
     assert done
 
 
-def test_log_keeps_what_is_about_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_keeps_what_is_about_to_be_sent() -> None:
     """A member that is being brought up to date must not need a snapshot again when it has one."""
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 5)
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 50)
-    desk = StoreDesk()
+    desk = StoreDesk(catch_up_entries=5)
     released: list[tuple[int, int]] = []
     for last, needed in ((20, 20), (40, 18), (60, 18), (100, 18), (120, 115)):
         desk.needed = needed
@@ -284,8 +285,7 @@ def test_log_keeps_what_is_about_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_log_of_large_entries_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coord.node.keeper.LOG_BYTES_IN_MEMORY_MAX", 1_000)
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 64)
-    desk = StoreDesk()
+    desk = StoreDesk(catch_up_entries=64)
     desk.apply(100, durable=100)
     desk.flush()
     desk.work()

@@ -174,11 +174,8 @@ def test_follower_that_was_away_catches_up_by_the_log() -> None:
     play_three(story)
 
 
-def test_follower_that_was_away_for_long_catches_up_by_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_follower_that_was_away_for_long_catches_up_by_a_snapshot() -> None:
     """A follower that is gone holds no log; when it comes back it gets the state, and its watchers the history."""
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 10)
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 10)
-    monkeypatch.setattr("coord.node.recovery.CATCH_UP_ENTRIES", 10)
 
     async def story(trial: Trial) -> None:
         leader = await trial.leader()
@@ -204,13 +201,11 @@ def test_follower_that_was_away_for_long_catches_up_by_a_snapshot(monkeypatch: p
         assert await trial.client(away).get(b"before") == b"v"
         assert await trial.client(away).get(b"after") == b"v"
 
-    play_three(story)
+    play_three(story, options={"catch_up_entries": 10, "catch_up_entries_max": 10})
 
 
-def test_cut_off_follower_is_given_a_snapshot_while_it_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cut_off_follower_is_given_a_snapshot_while_it_lives() -> None:
     """S30: its watches go on from their own revisions, with every event once."""
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES", 10)
-    monkeypatch.setattr("coord.node.keeper.CATCH_UP_ENTRIES_MAX", 10)
 
     async def story(trial: Trial) -> None:
         leader = await trial.leader()
@@ -236,7 +231,7 @@ def test_cut_off_follower_is_given_a_snapshot_while_it_lives(monkeypatch: pytest
         ]
         assert seen == list(range(first, first + 300))
 
-    play_three(story)
+    play_three(story, options={"catch_up_entries": 10, "catch_up_entries_max": 10})
 
 
 def test_without_a_quorum_writes_end_in_time_and_say_why() -> None:

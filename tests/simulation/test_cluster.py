@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
 
 from coord.errors import ApiError, OutcomeUnknown
-from coord.node import compose, keeper, recovery
 from coord.testing.cluster import Cluster, State, open_cluster
 from coord.testing.cluster_connection import ConnectionLost
 from coord.testing.cluster_end import state_of
@@ -17,12 +17,12 @@ from coord.testing.deterministic import run_seeded
 Scene = Callable[[Cluster], Awaitable[None]]
 
 
-def play(scene: Scene, seed: int = 1, size: int = 3) -> None:
+def play(scene: Scene, seed: int = 1, size: int = 3, **options: Any) -> None:
     """Play a scene on a cluster that has just started."""
 
     async def main() -> None:
         with trio.fail_after(300):
-            async with open_cluster(size, seed=seed) as cluster:
+            async with open_cluster(size, seed=seed, **options) as cluster:
                 await scene(cluster)
 
     run_seeded(seed, main)
@@ -166,10 +166,7 @@ def test_power_that_fails_everywhere_loses_nothing_acknowledged() -> None:
     play(scene)
 
 
-def test_a_member_that_was_away_for_long_is_brought_a_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (compose, keeper, recovery):
-        monkeypatch.setattr(module, "CATCH_UP_ENTRIES", 20)
-
+def test_a_member_that_was_away_for_long_is_brought_a_snapshot() -> None:
     async def scene(cluster: Cluster) -> None:
         leader, one, other = await others(cluster)
         await cluster.kill(one)
@@ -185,7 +182,7 @@ def test_a_member_that_was_away_for_long_is_brought_a_snapshot(monkeypatch: pyte
         await until(lambda: applied(cluster, one) == applied(cluster, leader))
         assert state_of(cluster, one) == state_of(cluster, leader)
 
-    play(scene)
+    play(scene, catch_up_entries=20)
 
 
 def test_a_wiped_member_votes_for_nobody() -> None:

@@ -12,8 +12,6 @@ from attrs import define, field
 
 from coord.errors import DiskFullError
 from coord.limits import (
-    CATCH_UP_ENTRIES,
-    CATCH_UP_ENTRIES_MAX,
     FLUSH_BYTES,
     FLUSH_INTERVAL_S,
     LOG_BYTES_IN_MEMORY_MAX,
@@ -51,6 +49,8 @@ class StoreKeeper:
     on_flushed: Callable[[], object]
     """Called when what was flushed has left the overlay."""
     sync_every_entries: int
+    catch_up_entries: int
+    catch_up_entries_max: int
     flushes: int = 0
     is_disk_full: bool = False
     is_held: bool = False
@@ -194,7 +194,7 @@ class StoreKeeper:
         flushed = min(self.store.applied_index, log.applied, log.persisted_index)
         # Who is brought up to date by a snapshot, or by the entries behind one, would else need another when it has
         # it, and so on for ever under load. Bounded, since a slow one must not fill the memory of the others.
-        keep = min(max(CATCH_UP_ENTRIES, flushed - self.needed_index()), CATCH_UP_ENTRIES_MAX)
+        keep = min(max(self.catch_up_entries, flushed - self.needed_index()), self.catch_up_entries_max)
         while True:
             if flushed - keep > log.base_index:
                 log.release(flushed - keep)

@@ -126,7 +126,7 @@ class Node:
                 heartbeat_ticks=TICKS_PER_HEARTBEAT,
                 election_ticks=max(2, round(options.election_s / options.tick_s)),
             ),
-            recovered_log(store, recovery),
+            recovered_log(store, recovery, options.catch_up_entries),
             recovery.hard_state,
             configuration_of(machine, options.initial_configuration, options.member_id),
             encode_entry(EntryKind.NOOP, None, b""),
@@ -219,7 +219,7 @@ class Node:
             "data_corruption": errors.corrupt() if corrupt else None,
             "serializable_read": None,
             "linearizable_read": self._why_not_ready(),
-            "non_learner": None,
+            "non_learner": errors.not_for_learner() if self.raft.role is Role.LEARNER else None,
         }
 
     def _why_not_ready(self) -> ApiError | None:

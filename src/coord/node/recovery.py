@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from coord.errors import DamageError
-from coord.limits import CATCH_UP_ENTRIES
 from coord.raft.log import RaftLog
 from coord.store.port import StorePort
 from coord.wal.recovery import Recovery
 
 
-def recovered_log(store: StorePort, recovery: Recovery) -> RaftLog:
-    """Return the log in memory as it was before the restart, with some entries that the store has already.
+def recovered_log(store: StorePort, recovery: Recovery, catch_up_entries: int) -> RaftLog:
+    """Return the log in memory as it was before the restart, with up to `catch_up_entries` that the store has.
 
     Without these, a member that leads after a restart of all would have to send a snapshot to one that lacks a single
     entry. Raises `DamageError` if log and store do not belong together: the log must reach back to what the store
@@ -23,7 +22,7 @@ def recovered_log(store: StorePort, recovery: Recovery) -> RaftLog:
             f"{applied}: they are not of one member at one time. Restore this member's data directory "
             "from a backup, or remove the member and add it anew."
         )
-    first = max(0, applied - CATCH_UP_ENTRIES - recovery.start_index)
+    first = max(0, applied - catch_up_entries - recovery.start_index)
     base_index, base_term = _place(recovery, first)
     if _place(recovery, applied - recovery.start_index) != (applied, store.applied_term):
         # What the log replaced with a released segment is below the store's entry, but is not what the store holds.

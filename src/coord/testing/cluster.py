@@ -15,6 +15,7 @@ Members are known by name: n1, n2, n3 … Everything that happens follows from t
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
@@ -23,7 +24,7 @@ from typing import Any, Final
 import trio
 from attrs import define, field
 
-from coord.errors import CoordError, DiskError
+from coord.errors import CoordError, DataDirError, DiskError
 from coord.limits import PEER_PING_GIVE_UP_S, PEER_PING_IDLE_S
 from coord.node.node import Node
 from coord.raft.types import Entry
@@ -40,6 +41,8 @@ from coord.types import Role
 PATIENCE: Final = Patience(PEER_PING_IDLE_S, PEER_PING_GIVE_UP_S)
 FAILURE_WITHIN_S: Final = 2.0
 """A member that writes nothing for so long is killed instead."""
+STOP_WITHIN_S: Final = 10.0
+"""A member that is told to stop, or was removed, ends after so long whatever it has left to do."""
 LEADER_WAIT_S: Final = 30.0
 """Of virtual time; a cluster with a quorum has a leader long before."""
 
@@ -65,6 +68,9 @@ class Member:
     starts: int = 0
     may_fail: bool = False
     """Its disk was told to fail, which ends a node (law 7)."""
+    is_unheard: bool = False
+    """Nothing passes between it and its clients."""
+    heard: trio.Event = field(factory=trio.Event)
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
 
@@ -86,17 +92,51 @@ class Cluster:
         self.freezer = Freezer()
         self.network = SimNetwork(fork(self.chance), PATIENCE)
         self._nursery = nursery
+        self._options = options
+        self.happened: Counter[str] = Counter()
+        """How often the nodes told of each kind of event."""
         names = tuple(f"n{place + 1}" for place in range(size))
+        self._made = size
         self.members: dict[str, Member] = {}
+        self.processes: list[Member] = []
+        """All members, for clients to choose from."""
         for name in names:
-            settings = SimSettings(name, names, self.network, options=options, on_node=self._hook)
-            host = ClusterHost(self.chance.getrandbits(64), settings, TracingLog(name, trace))
-            self.members[name] = Member(name, host)
+            self._make(name, names)
+
+    def _make(self, name: str, names: tuple[str, ...], *, is_existing: bool = False) -> None:
+        settings = SimSettings(name, names, self.network, is_existing, options=self._options, on_node=self._hook)
+        log = TracingLog(name, self.trace, self.happened)
+        member = Member(name, ClusterHost(self.chance.getrandbits(64), settings, log))
+        self.members[name] = member
+        self.processes.append(member)
+
+    # -- members --------------------------------------------------------------------------------------------------
+
+    def new_name(self) -> str:
+        """Return a name that no member ever had."""
+        self._made += 1
+        return f"n{self._made}"
+
+    def add(self, name: str) -> None:
+        """Set up a machine with an empty disk for a member that is to join; one of that name must be down."""
+        if name in self.members:
+            self.retire(name)
+        self._make(name, (*self.members, name), is_existing=True)
+
+    def retire(self, name: str) -> None:
+        """Forget a machine whose member was removed, and whose process has ended."""
+        member = self.members.pop(name)
+        if member.state is not State.DOWN:
+            raise ValueError(f"{name} is {member.state.value}")
+        self.processes.remove(member)
 
     # -- processes ------------------------------------------------------------------------------------------------
 
     async def start(self, name: str) -> None:
-        """Start a member's process on what its disk holds; return when it serves its clients."""
+        """Start a member's process on what its disk holds; return when it serves its clients.
+
+        Raises `DataDirError` if the others do not let it in.
+        """
         member = self.members[name]
         if member.state is not State.DOWN:
             raise ValueError(f"{name} is {member.state.value}")
@@ -104,7 +144,23 @@ class Cluster:
         member.starts += 1
         member.scope, member.ended = trio.CancelScope(), trio.Event()
         self.trace("start", member=name)
-        await self._nursery.start(self._run, member)
+        try:
+            await self._nursery.start(self._run, member)
+        except Exception as error:
+            if not isinstance(inner := innermost(error), DataDirError):
+                raise
+            member.state = State.DOWN
+            member.host.restart()
+            raise inner from None
+
+    async def stop(self, name: str) -> None:
+        """End a member's process in order, as SIGTERM does."""
+        member = self.members[name]
+        if member.state is State.UP and member.node is not None:
+            self.trace("stop", member=name)
+            await self._end(member, member.node)
+            await member.ended.wait()
+            member.host.restart()
 
     async def kill(self, name: str, *, power: bool = True) -> None:
         """End a member's process with no word to anybody; with `power`, its machine forgets what was not synced."""
@@ -180,6 +236,23 @@ class Cluster:
                 if one != other and not any({one, other} <= side for side in sides):
                     self.cut(one, other)
 
+    def silence(self, name: str) -> None:
+        """Let nothing pass between a member and its clients; both keep what they have sent."""
+        self.trace("silence", member=name)
+        member = self.members[name]
+        if not member.is_unheard:
+            member.is_unheard, member.heard = True, trio.Event()
+
+    def unsilence(self, name: str) -> None:
+        """Take back `silence`."""
+        member = self.members.get(name)
+        if member is not None and member.is_unheard:
+            self.trace("unsilence", member=name)
+            member.is_unheard = False
+            member.heard.set()
+            for connection in tuple(member.connections):
+                connection.hear()
+
     def heal(self) -> None:
         """Take back all cuts and delays."""
         self.trace("heal")
@@ -240,6 +313,8 @@ class Cluster:
                     node = await nursery.start(member.host.run)
                     member.node = node
                     task_status.started()
+                    await node.removed.wait()
+                    await self._end(member, node)
         except* DiskError:
             if not member.may_fail:
                 raise
@@ -247,6 +322,13 @@ class Cluster:
         finally:
             member.node = None
             member.ended.set()
+
+    async def _end(self, member: Member, node: Node) -> None:
+        with trio.move_on_after(STOP_WITHIN_S):
+            await node.stop()
+        if member.node is node:
+            self._die(member)
+            member.scope.cancel()
 
     def _die(self, member: Member) -> None:
         """Let the others see that a process has ended."""
@@ -267,6 +349,13 @@ class Cluster:
             to_applier(entries)
 
         outlets.to_applier = commit
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return the first error that is no group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 @asynccontextmanager

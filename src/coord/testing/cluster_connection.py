@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import trio
@@ -30,6 +31,8 @@ class Process(Protocol):
 
     name: str
     connections: dict[Connection, None]
+    is_unheard: bool
+    heard: trio.Event
 
     @property
     def node(self) -> NodePort | None:
@@ -51,6 +54,8 @@ class Connection:
     _waiting: dict[int, trio.Event] = field(factory=dict)
     _on_answer: dict[int, Callable[[list[Any]], None]] = field(factory=dict)
     _last_id: int = 0
+    _unheard: list[Callable[[], None]] = field(factory=list)
+    """What the node said while nothing passed."""
 
     def __attrs_post_init__(self) -> None:
         self.process.connections[self] = None
@@ -132,10 +137,19 @@ class Connection:
             event.set()
         self.on_notice()
 
+    def hear(self) -> None:
+        """Get what the node said while nothing passed."""
+        unheard, self._unheard = self._unheard, []
+        for take in unheard:
+            take()
+
     # -- what the node calls --------------------------------------------------------------------------------------
 
     def reply(self, reply: bytes) -> None:
         """See `Sink`."""
+        if self.process.is_unheard:
+            self._unheard.append(partial(self.reply, reply))
+            return
         if self.is_lost:
             return
         answer = decode(reply)
@@ -147,6 +161,9 @@ class Connection:
 
     def notify(self, notification: bytes) -> None:
         """See `Sink`."""
+        if self.process.is_unheard:
+            self._unheard.append(partial(self.notify, notification))
+            return
         if self.is_lost:
             return
         kind, ids, *rest = decode(notification)
@@ -175,6 +192,8 @@ class Connection:
         self, send: Callable[[NodePort, int], None], on_answer: Callable[[list[Any]], None] | None = None
     ) -> tuple[int, Any]:
         await trio.sleep(self.chance.uniform(0, DELAY_S_MAX))
+        while self.process.is_unheard and not self.is_lost:
+            await self.process.heard.wait()
         node = self.process.node
         if self.is_lost or node is None:
             raise ConnectionLost(f"{self.process.name} is not there")

@@ -19,6 +19,8 @@ BACK_WITHIN_S = 30.0
 async def converge(cluster: Cluster, world: World) -> list[str]:
     """Heal everything, write once through every member and wait until all have applied the same; say what did not."""
     cluster.heal()
+    for name in cluster.names:
+        cluster.unsilence(name)
     for name in cluster.in_state(State.PAUSED):
         cluster.resume(name)
     for name in cluster.in_state(State.DOWN):

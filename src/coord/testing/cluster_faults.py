@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import trio
 from attrs import define, field
@@ -17,20 +17,27 @@ Fault = Callable[["Nemesis"], Awaitable[None]]
 
 @define(eq=False)
 class Nemesis:
-    """Draws faults of `kinds`; `counts` says how often each struck."""
+    """Draws faults; `counts` says how often each struck."""
 
     cluster: Cluster
     chance: random.Random
-    kinds: tuple[str, ...]
+    faults: Mapping[str, Fault]
     ends_at: float
     counts: Counter[str] = field(factory=Counter)
-    _touched: set[str] = field(factory=set)
+    size: int = field(init=False)
+    """How many members there were at first."""
+    is_changing: bool = False
+    """The members are being changed."""
+    touched: set[str] = field(factory=set)
     """Members that a fault is working on."""
+
+    def __attrs_post_init__(self) -> None:
+        self.size = len(self.cluster.names)
 
     async def run(self, tracks: int) -> None:
         """Let faults strike on so many tracks at once, until the end."""
         async with trio.open_nursery() as nursery:
-            for _ in range(tracks if self.kinds else 0):
+            for _ in range(tracks if self.faults else 0):
                 nursery.start_soon(self._track, fork(self.chance))
 
     async def _track(self, chance: random.Random) -> None:
@@ -38,16 +45,16 @@ class Nemesis:
             await trio.sleep(chance.uniform(0.05, 1.5))
             if trio.current_time() >= self.ends_at:
                 return
-            kind = chance.choice(self.kinds)
+            kind = chance.choice(tuple(self.faults))
             self.cluster.trace("fault", kind=kind)
             self.counts[kind] += 1
-            await FAULTS[kind](self)
+            await self.faults[kind](self)
 
     # -- how faults choose ----------------------------------------------------------------------------------------
 
     def victim(self) -> str | None:
         """Return a member that nothing else is done to, the leader more often than others; None if there is none."""
-        free = [name for name in self.cluster.in_state(State.UP) if name not in self._touched]
+        free = [name for name in self.cluster.in_state(State.UP) if name not in self.touched]
         if not free:
             return None
         leader = self.cluster.leader_now()
@@ -55,13 +62,19 @@ class Nemesis:
             return leader
         return self.chance.choice(free)
 
+    def begin_change(self) -> bool:
+        """Begin a change of the members, unless one is under way; `is_changing` is taken back at its end."""
+        is_free = not self.is_changing
+        self.is_changing = True
+        return is_free
+
     async def while_touching(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         """Do something to a member that nothing else is done to meanwhile."""
-        self._touched.add(name)
+        self.touched.add(name)
         try:
             await body()
         finally:
-            self._touched.discard(name)
+            self.touched.discard(name)
 
     async def last(self, low_s: float, high_s: float) -> None:
         """Wait for as long as a fault lasts, but not beyond the end."""
@@ -96,8 +109,8 @@ async def _crash(nemesis: Nemesis) -> None:
 async def _blackout(nemesis: Nemesis) -> None:
     """Power fails everywhere at once."""
     cluster = nemesis.cluster
-    names = [name for name in cluster.in_state(State.UP) if name not in nemesis._touched]
-    nemesis._touched.update(names)
+    names = [name for name in cluster.in_state(State.UP) if name not in nemesis.touched]
+    nemesis.touched.update(names)
     async with trio.open_nursery() as nursery:
         for name in names:
             nursery.start_soon(cluster.kill, name)
@@ -105,7 +118,7 @@ async def _blackout(nemesis: Nemesis) -> None:
     async with trio.open_nursery() as nursery:
         for name in names:
             nursery.start_soon(cluster.start, name)
-    nemesis._touched.difference_update(names)
+    nemesis.touched.difference_update(names)
 
 
 async def _pause(nemesis: Nemesis) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from attrs import define
@@ -14,14 +15,16 @@ from coord.testing.sim_worker import DELAY_S_MAX, SimWorker
 class TracingLog(RecordingLog):
     """A node's log that goes into the trace of its run as well."""
 
-    def __init__(self, name: str, trace: Callable[..., None]) -> None:
+    def __init__(self, name: str, trace: Callable[..., None], counts: Counter[str]) -> None:
         super().__init__()
         self._name = name
         self._trace = trace
+        self._counts = counts
 
     def __call__(self, event: str, /, **fields: object) -> None:
         """See `RecordingLog`."""
         super().__call__(event, **fields)
+        self._counts[event] += 1
         told = {name: str(value) if isinstance(value, Exception) else value for name, value in fields.items()}
         self._trace(f"{self._name}: {event}", **told)
 

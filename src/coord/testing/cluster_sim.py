@@ -14,18 +14,17 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import trio
 from attrs import define, field
 
-from coord.node import compose, keeper, recovery
 from coord.testing.cluster import Cluster, open_cluster
+from coord.testing.cluster_changes import CHANGES
 from coord.testing.cluster_clients import Caller, World, compact, hold_leases, watch, watch_everything, work
 from coord.testing.cluster_end import check_end, converge
-from coord.testing.cluster_faults import FAULTS, Nemesis
+from coord.testing.cluster_faults import FAULTS, Fault, Nemesis
 from coord.testing.deterministic import Trace, fork, run_seeded
 from coord.testing.history import History, Kind, Outcome
 from coord.testing.history_check import check_history
@@ -34,10 +33,12 @@ from coord.testing.lease_check import check_leases
 from coord.testing.linearizability import calls_by_key, check_linearizable
 from coord.testing.watch_check import check_watches
 
-_KEEPING: tuple[Any, ...] = (compose, keeper, recovery)
 VACUOUS = "too little happened to judge it by"
 LASTS_S_MAX = 120.0
 """Of virtual time; a run that lasts longer hangs."""
+EVERYTHING: dict[str, Fault] = {**FAULTS, **CHANGES}
+ALONE = ("kill", "crash", "blackout", "pause", "slow disk", "fail disk", "stop", "grow", "silence")
+"""What can befall a member that is alone."""
 DONE_MIN = 20
 """A run with fewer answered calls than this proves nothing."""
 
@@ -55,20 +56,16 @@ class Plan:
     compacts: bool
     faults: tuple[str, ...]
     tracks: int
-    catch_up_entries: int
-    """How far behind a member may be before it needs a snapshot."""
     options: dict[str, Any]
 
     @staticmethod
     def of(seed: int) -> Plan:
         """Draw a plan: each seed has another subset of the faults, and other sizes."""
         chance = random.Random(seed)
-        size = chance.choice((1, 3, 3, 3, 3, 5))
-        faults = tuple(name for name in FAULTS if chance.random() < 0.5)
+        size = chance.choice((1, 3, 3, 3, 5, 5))
+        faults = tuple(name for name in EVERYTHING if chance.random() < 0.5)
         if size == 1:
-            faults = tuple(
-                name for name in faults if name in ("kill", "crash", "blackout", "pause", "slow disk", "fail disk")
-            )
+            faults = tuple(name for name in faults if name in ALONE)
         return Plan(
             seed=seed,
             size=size,
@@ -79,8 +76,11 @@ class Plan:
             compacts=chance.random() < 0.6,
             faults=faults,
             tracks=chance.choice((1, 2, 2)),
-            catch_up_entries=chance.choice((20, 60, 5000)),
-            options={"snapshot_count": chance.choice((10, 30, 200, 10_000))},
+            options={
+                "snapshot_count": chance.choice((10, 30, 200, 10_000)),
+                # How far behind a member may be before it needs a snapshot.
+                "catch_up_entries": chance.choice((20, 60, 5000)),
+            },
         )
 
 
@@ -124,22 +124,8 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
         finally:
             report.digest, report.lines = trace.digest, trace.lines
 
-    with _catch_up(report.plan.catch_up_entries):
-        run_seeded(seed, main)
+    run_seeded(seed, main)
     return report
-
-
-@contextmanager
-def _catch_up(entries: int) -> Iterator[None]:
-    """Bound what members keep of the log, which is long in real life, so that snapshots are needed."""
-    before = [module.CATCH_UP_ENTRIES for module in _KEEPING]
-    try:
-        for module in _KEEPING:
-            module.CATCH_UP_ENTRIES = entries
-        yield
-    finally:
-        for module, kept in zip(_KEEPING, before, strict=True):
-            module.CATCH_UP_ENTRIES = kept
 
 
 async def _play(report: Report, history: History, trace: Trace) -> None:
@@ -147,8 +133,8 @@ async def _play(report: Report, history: History, trace: Trace) -> None:
     chance = random.Random(plan.seed)
     async with open_cluster(plan.size, seed=plan.seed, trace=trace, **plan.options) as cluster:
         ends_at = trio.current_time() + plan.seconds
-        world = World(list(cluster.members.values()), history, fork(chance), trace, ends_at)
-        nemesis = Nemesis(cluster, fork(chance), plan.faults, ends_at)
+        world = World(cluster.processes, history, fork(chance), trace, ends_at)
+        nemesis = Nemesis(cluster, fork(chance), {kind: EVERYTHING[kind] for kind in plan.faults}, ends_at)
         async with trio.open_nursery() as nursery:
             _start_clients(nursery, world, plan)
             nursery.start_soon(nemesis.run, plan.tracks)

@@ -135,7 +135,11 @@ MUTANTS: Final = (
     _mutant(
         "let a progress notice overtake events",
         "S30",
-        ("coord.node.watches", "if lowest[asked.sink] > asked.revision:", "if asked.revision:"),
+        (
+            "coord.node.watches",
+            "                lowest[asked.sink] = self.late.lowest(asked.sink, self.machine.revision + 1)\n",
+            "                lowest[asked.sink] = self.machine.revision + 1\n",
+        ),
     ),
 )
 
@@ -149,7 +153,7 @@ def hunt(seed: int) -> Hunted:
     plan.size = 3
     plan.holders = max(plan.holders, 1)
     if seed % 2:
-        plan.catch_up_entries = 20
+        plan.options["catch_up_entries"] = 20
     try:
         report = run(seed, plan=plan)
     except Exception as error:
