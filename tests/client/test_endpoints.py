@@ -117,7 +117,7 @@ def test_the_leader_is_tried_first_unless_something_just_failed() -> None:
     rotation.leader_id = 2
     assert {rotation.next_endpoint() for _ in range(9)} == {rotation.endpoints[1]}
     assert rotation.leads(rotation.endpoints[1])
-    assert rotation.endpoints[1] not in {rotation.next_endpoint(rotation.endpoints[1]) for _ in range(9)}
+    assert rotation.endpoints[1] not in {rotation.next_endpoint({rotation.endpoints[1]}) for _ in range(9)}
     # The leader's connection broke: it is most likely dead.
     rotation.failed(rotation.endpoints[1], "reset")
     assert {rotation.next_endpoint() for _ in range(9)} == set(rotation.endpoints)
@@ -125,4 +125,4 @@ def test_the_leader_is_tried_first_unless_something_just_failed() -> None:
 
 def test_a_single_endpoint_is_tried_even_if_it_is_to_be_avoided() -> None:
     rotation = a_rotation(1)
-    assert rotation.next_endpoint(rotation.endpoints[0]) == rotation.endpoints[0]
+    assert rotation.next_endpoint({rotation.endpoints[0]}) == rotation.endpoints[0]

@@ -8,7 +8,9 @@ import pytest
 import trio
 
 from coord.client.client import connect
+from coord.client.endpoints import STAGGER_S, Endpoint
 from coord.errors import ConnectionFailed, OutcomeUnknown, no_leader, server_stopped
+from coord.transport.link import Link
 
 from .fake_node import FakeNode
 from .trio_fakes import Network, a_client, a_network, run, settle
@@ -115,13 +117,56 @@ def test_without_any_node_calls_end_at_their_timeout_and_say_why() -> None:
     run(test)
 
 
-def test_an_endpoint_that_swallows_packets_holds_up_nobody_for_long() -> None:
+@pytest.mark.parametrize("how", ["swallowing", "stopped"])
+def test_silent_endpoints_hold_up_nobody_for_long(how: str) -> None:
+    """The next endpoint is dialled beside one that is silent."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        for living in NAMES:
+            network = a_network(nursery, *NAMES)
+            setattr(network, how, set(NAMES) - {living})
+            started = trio.current_time()
+            async with a_client(network) as client:
+                await client.put("k", b"v")
+                assert trio.current_time() - started <= 2 * STAGGER_S
+                assert await use(network, client) == living
+
+    run(test)
+
+
+def test_a_slow_endpoint_is_waited_for_while_the_others_refuse() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, *NAMES)
-        network.swallowing = set(NAMES[:2])
-        started = trio.current_time()
-        async with a_client(network):
-            assert trio.current_time() - started <= 2.0
+        network.down = {"n1:1", "n3:3"}
+
+        async def dial(endpoint: Endpoint, timeout: float) -> Link:
+            if str(endpoint) == "n2:2":
+                await trio.sleep(1.5)
+            return await network.dial(endpoint, timeout)
+
+        async with connect(list(NAMES), random=Random(4), dial=dial, timeout=2.0) as client:
+            assert await client.put("k", b"v") == 2
+
+    run(test)
+
+
+def test_after_a_failover_a_silent_endpoint_holds_up_nobody() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, *NAMES)
+        async with a_client(network) as client:
+            first = await use(network, client)
+            await settle()
+            second = next(name for name in network.dialled if name != first)
+            (third,) = set(NAMES) - {first, second}
+            network.stopped.add(third)
+            network.down.add(first)
+            started = trio.current_time()
+            # Both connections are lost: one node died, the other restarted.
+            network.cut(first)
+            network.cut(second, is_down=False)
+            await settle()
+            await client.put("k", b"v")
+            assert trio.current_time() - started <= 2 * STAGGER_S
 
     run(test)
 

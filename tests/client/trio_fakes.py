@@ -13,7 +13,7 @@ from trio.testing import MockClock
 import coord
 from coord.client.client import Client, connect
 from coord.client.endpoints import Endpoint
-from coord.transport.link import Link, LinkClosed, LinkFailed
+from coord.transport.link import Link, LinkClosed, LinkFailed, Patience
 from coord.transport.memory import MemoryWire
 
 from .fake_node import FakeNode, Session
@@ -27,6 +27,10 @@ class Network:
         self.nodes = nodes
         self.down: set[str] = set()
         self.swallowing: set[str] = set()
+        self.stopped: set[str] = set()
+        """Take connections, as the kernel does for a stopped process, and say nothing on them."""
+        self.patience: Patience | None = None
+        """How long the links of clients trust a quiet node; None: for ever."""
         self.wires: list[tuple[str, MemoryWire]] = []
         self.dialled: list[str] = []
 
@@ -39,8 +43,10 @@ class Network:
             raise LinkFailed(f"{name}: no answer within {timeout:g} s")
         if name in self.down or name not in self.nodes:
             raise LinkFailed(f"{name}: connection refused", is_refused=True)
-        wire = MemoryWire(client="client", server=name)
+        wire = MemoryWire(client="client", server=name, patience=self.patience)
         self.wires.append((name, wire))
+        if name in self.stopped:
+            return wire.client
         self.nursery.start_soon(self.serve, self.nodes[name], wire)
         return wire.client
 
@@ -53,6 +59,13 @@ class Network:
                     session.receive(message)
         except LinkClosed:
             session.close()
+
+    def stop(self, name: str) -> None:
+        """Stop the process at `name`: its connections stand, and it says nothing on any."""
+        self.stopped.add(name)
+        for where, wire in self.wires:
+            if where == name:
+                wire.hold()
 
     def cut(self, name: str, *, is_down: bool = True) -> None:
         """Kill the node at `name`, or only its connections."""

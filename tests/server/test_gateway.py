@@ -16,6 +16,7 @@ from coord.errors import ConfigError, no_leader
 from coord.limits import SEND_BUFFER_HIGH_BYTES
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
+from coord.protocol.ops import Method
 from coord.server import gateway as gateway_module
 from coord.server.gateway import Gateway
 from coord.transport.link import Link, LinkClosed, LinkFailed
@@ -196,16 +197,25 @@ def test_connections_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     trio.run(main)
 
 
-def test_node_without_cluster_serves_nobody_yet() -> None:
+def test_node_without_cluster_says_how_it_stands_and_nothing_else() -> None:
     async def main() -> None:
         async with served() as made:
-            made.node.cluster_id = 0
-            made.node.failing["linearizable_read"] = no_leader("n1 waits for n2, " + ", ".join(["n\u00e9"] * 50))
+            cluster, made.node.cluster_id = made.node.cluster_id, 0
+            why = made.node.failing["linearizable_read"] = no_leader("n1 waits for n2, n3")
             async with await made.connect() as link:
-                with pytest.raises(LinkClosed) as ended:
-                    await link.recv()
-                assert ended.value.code == 1013
-                assert ended.value.reason.startswith("etcdserver: no leader: n1 waits for n2, ")
+                assert decode(await link.recv())[:4] == [0, 1, 0, made.node.member_id]
+                link.send(encode([1, [[1, Method.RANGE, 0, [b"k"]], [2, Method.STATUS, 0, []]]]))
+                (get, status) = decode(await link.recv())[5]
+                assert get == [1, made.node.revision, None, why.to_wire()]
+                assert status[3][:2] == ["Unimplemented", "method 41"], "the node was asked"
+                put = encode([[0, 1, None, [b"k", b"v"]]])
+                link.send(encode([2, 0, 0, [[3, 0]], put]))
+                message = decode(await link.recv())
+                assert message[1] == 0
+                assert message[5] == [[3, made.node.revision, None, why.to_wire()]]
+                assert not made.node.data
+                made.node.cluster_id = cluster
+                await works(link)
 
     trio.run(main)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from coord.errors import no_leader
+from coord.errors import no_leader, not_for_learner
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
 from coord.server.http import Pages
@@ -69,6 +69,16 @@ def test_the_old_health_check_names_the_reason() -> None:
         "health": "false",
         "reason": "etcdserver: no leader: n1 waits for n2, n3",
     }
+
+
+def test_a_learner_is_healthy_but_not_ready(pages: Pages) -> None:
+    """As in etcd: clients are not sent to it, and the older check does not ask."""
+    pages.node.failing["non_learner"] = not_for_learner()  # type: ignore[attr-defined]
+    response = get(pages, "/readyz")
+    assert response.status == 503
+    assert b"[-]non_learner failed: not supported for learner\n" in response.body
+    assert get(pages, "/readyz?exclude=non_learner").status == 200
+    assert get(pages, "/livez").status == get(pages, "/health").status == 200
 
 
 def test_unknown_pages_checks_and_methods(pages: Pages) -> None:

@@ -12,19 +12,19 @@ from attrs import define, field
 
 from coord.client import responses as r
 from coord.client.blocking_link import NodeConnection
+from coord.client.blocking_race import Race
 from coord.client.endpoints import ANOTHER_TRY_S, Rotation, refusal_pause_s
 from coord.client.failing import (
     REFUSALS_BEFORE_MOVING,
     has_no_leader,
     is_clear_refusal,
     lost_after_sending,
-    other_cluster,
     timed_out,
     unreachable,
 )
 from coord.client.verbs import Verb
-from coord.errors import ApiError, ClientClosed, ProtocolViolation
-from coord.transport.link import CLOSE_TRY_LATER, LinkClosed, LinkFailed
+from coord.errors import ApiError, ClientClosed, ConnectionFailed, ProtocolViolation
+from coord.transport.link import LinkClosed
 
 Answer = TypeVar("Answer")
 LONGEST_S: Final = 1e6
@@ -71,6 +71,7 @@ class BlockingCalls:
         try:
             header, result = self._try_until(verb, deadline, timeout)
             self.revision = max(self.revision, header.revision)
+            self._cluster_id = self._cluster_id or header.cluster_id
         except ApiError:
             raise
         except BaseException:
@@ -84,7 +85,10 @@ class BlockingCalls:
     def _try_until(self, verb: Verb[Any], deadline: float, timeout: float) -> tuple[r.Header, Any]:
         refusal: ApiError | None = None
         for attempt in itertools.count(1):
-            connection = self._connected(deadline, timeout)
+            try:
+                connection = self._connected(deadline, timeout)
+            except ConnectionFailed as error:
+                raise refusal or error from None
             is_whole = False
             try:
                 send = connection.send_write if verb.is_write else connection.send_request
@@ -120,11 +124,15 @@ class BlockingCalls:
     def _connected(self, deadline: float, timeout: float) -> NodeConnection:
         if self._is_closed:
             raise ClientClosed("the client is closed")
-        if self._connection is not None and not self._connection.is_open():
+        if self._connection is not None and not self._may_use(self._connection):
             self._drop()
         if self._connection is None:
             self._connection = self.open(deadline, timeout)
         return self._connection
+
+    def _may_use(self, connection: NodeConnection) -> bool:
+        # Its node may have had no cluster when it said hello, while another connection's had.
+        return connection.is_open() and (not self._cluster_id or connection.cluster_id == self._cluster_id)
 
     def open(self, deadline: float, timeout: float) -> NodeConnection:
         """Connect to the next endpoint that answers; raises `ConnectionFailed` at the deadline."""
@@ -133,30 +141,16 @@ class BlockingCalls:
         if self.connect_timeout is not None:
             reach_s = min(timeout, self.connect_timeout)
             reach_until = min(deadline, time.monotonic() + reach_s)
-        while True:
+
+        def until() -> float:
             # A node that turns clients away was reached, and may have its cluster in a moment.
-            remaining = (deadline if rotation.why_turned_away else reach_until) - time.monotonic()
-            pause_s = rotation.pause_s()
-            if remaining <= pause_s:
-                raise unreachable(reach_s, rotation)
-            time.sleep(pause_s)
-            endpoint = rotation.next_endpoint()
-            # One endpoint that swallows packets must not use up the time of the others.
-            share_s = (remaining - pause_s) / (2 if len(rotation.endpoints) > 1 else 1)
-            try:
-                connection = NodeConnection.open(endpoint, self.name, self._cluster_id, share_s)
-            except (LinkFailed, LinkClosed, ProtocolViolation, OSError) as error:
-                rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: ") or "no answer in time")
-                if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
-                    rotation.turned_away(endpoint, error.reason)
-                continue
-            if self._cluster_id and connection.cluster_id != self._cluster_id:
-                connection.close()
-                rotation.failed(endpoint, other_cluster(self._cluster_id, connection.cluster_id))
-                continue
-            self._cluster_id = connection.cluster_id
-            rotation.reached(endpoint, connection.member_id)
-            return connection
+            return deadline if rotation.why_turned_away else reach_until
+
+        connection = Race(rotation, self.name, self._cluster_id).run(until)
+        if connection is None:
+            raise unreachable(reach_s, rotation)
+        self._cluster_id = connection.cluster_id
+        return connection
 
     def _drop(self) -> None:
         if self._connection is not None:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from coord.client.endpoints import Endpoint
 from coord.client.responses import Header
 from coord.errors import ApiError, ProtocolViolation
-from coord.limits import REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
+from coord.limits import HANDSHAKE_TIMEOUT_S, REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
 from coord.protocol import client_protocol as protocol
-from coord.protocol.ops import SUBPROTOCOL, ServerMessage
+from coord.protocol.ops import ServerMessage
 from coord.transport.blocking import BlockingLink
-from coord.transport.link import CLOSE_GOING_AWAY, LinkClosed, LinkEnd, LinkFailed
+from coord.transport.link import CLOSE_GOING_AWAY, LinkClosed, LinkEnd
 
 MESSAGE_BYTES_MAX: Final = REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
-TLS_TEXT: Final = "TLS is not part of this release: use http://, ws:// or a bare host:port"
+_AT_ONCE: Final = 0.0
 
 
 class NodeConnection:
-    """A connection to one node, past its hello."""
+    """A connection to one node."""
+
+    is_sending: Final = False
 
     def __init__(self, endpoint: Endpoint, link: BlockingLink) -> None:
         self.endpoint = endpoint
@@ -30,33 +33,27 @@ class NodeConnection:
         self._notifications: list[Any] = []
         self.goodbye = ""
         """Why the node stops, once it said so; what it still answers is read, but nothing more is asked."""
+        self.has_hello = False
+        """The node has said hello."""
         self.cluster_id = 0
+        """0 while the node has no cluster yet."""
         self.member_id = 0
         self.leader_id = 0
         self.raft_term = 0
 
-    @classmethod
-    def open(cls, endpoint: Endpoint, name: str, cluster_id: int, timeout: float) -> NodeConnection:
-        """Connect within `timeout` seconds. Raises `LinkFailed`, `LinkClosed` or `TimeoutError`."""
-        if endpoint.is_tls:
-            raise LinkFailed(TLS_TEXT)
-        deadline = time.monotonic() + timeout
-        link = BlockingLink.open(
-            endpoint.host,
-            endpoint.port,
-            subprotocol=SUBPROTOCOL,
-            timeout=timeout,
-            max_message_bytes=MESSAGE_BYTES_MAX,
-        )
-        connection = cls(endpoint, link)
-        try:
-            link.send(protocol.hello(name, cluster_id), deadline - time.monotonic())
-            while not connection.cluster_id:
-                connection._receive(deadline)
-        except BaseException:
-            link.close()
-            raise
-        return connection
+    def greet(self, name: str, cluster_id: int) -> None:
+        """Say hello; the connection may be used once `has_hello`. Raises `LinkClosed` or `TimeoutError`."""
+        self._link.send(protocol.hello(name, cluster_id), HANDSHAKE_TIMEOUT_S)
+
+    def fileno(self) -> int:
+        """The socket's number, to wait for what arrives."""
+        return self._link.fileno()
+
+    def receive_what_is_there(self) -> None:
+        """Take what has arrived, without waiting. Raises `LinkClosed` or `ProtocolViolation`."""
+        with suppress(TimeoutError):
+            while True:
+                self._receive(_AT_ONCE)
 
     def is_open(self) -> bool:
         """Tell whether the connection can carry a request."""
@@ -85,15 +82,20 @@ class NodeConnection:
 
         Raises the `ApiError` that it carries, `TimeoutError` or `LinkClosed`.
         """
-        while True:
-            # A reply to an earlier request, which was given up, is dropped here.
-            for header, reply in self._replies:
-                if reply[0] == request_id:
-                    if len(reply) > 3:
-                        raise ApiError.from_wire(reply[3])
-                    return header, reply[2]
-            self._replies.clear()
+        while (reply := self.reply_to(request_id)) is None:
             self._receive(deadline)
+        return reply
+
+    def reply_to(self, request_id: int) -> tuple[Header, Any] | None:
+        """Return what `wait_reply` returns if it is here, else None. Raises the `ApiError` that it carries."""
+        for header, reply in self._replies:
+            if reply[0] == request_id:
+                if len(reply) > 3:
+                    raise ApiError.from_wire(reply[3])
+                return header, reply[2]
+        # A reply to an earlier request, which was given up, is dropped here.
+        self._replies.clear()
+        return None
 
     def wait_notifications(self, deadline: float) -> list[Any]:
         """Return notifications as they come. Raises `TimeoutError` or `LinkClosed`."""
@@ -115,10 +117,12 @@ class NodeConnection:
     def _receive(self, deadline: float) -> None:
         message = protocol.decode_message(self._link.receive(max(deadline - time.monotonic(), 0.0)))
         if isinstance(message, protocol.ServerHello):
+            self.has_hello = True
             self.cluster_id, self.member_id = message.cluster_id, message.member_id
         elif isinstance(message, protocol.Goodbye):
             self.goodbye = message.reason
         elif message is not None:
+            self.cluster_id = message.cluster_id
             self.leader_id, self.raft_term = message.leader_id, message.raft_term
             try:
                 self._take(message)

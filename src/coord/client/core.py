@@ -21,6 +21,7 @@ from coord.client.failing import (
     has_no_leader,
     is_clear_refusal,
     lost_after_sending,
+    other_cluster,
     timed_out,
     unreachable,
 )
@@ -180,7 +181,7 @@ class ClientCore:
         timeout = call.timeout
         is_sent = call.connection is not None
         error: Exception = timed_out(timeout, call.is_change, is_sent, call.refusal)
-        if not is_sent and self.active is None:
+        if not is_sent and self.active is None and call.refusal is None:
             error = unreachable(timeout, self.rotation)
         self._withdraw(call)
         self._finish(call, error)
@@ -225,6 +226,8 @@ class ClientCore:
         message = protocol.decode_message(data)
         try:
             if type(message) is protocol.Frame:
+                if message.cluster_id != self.cluster_id:
+                    self._note_cluster(message.cluster_id)
                 if message.leader_id not in (0, self.rotation.leader_id):
                     self._note_leader(message.leader_id)
                 if message.kind is ServerMessage.REPLIES:
@@ -235,6 +238,13 @@ class ClientCore:
                 connection.is_leaving = True
         except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
             raise ProtocolViolation(f"not a message of coord.v1: {error}") from error
+
+    def _note_cluster(self, found: int) -> None:
+        if not found:
+            return  # it still has none, and refuses whatever needs one
+        if self.cluster_id:
+            raise ProtocolViolation(other_cluster(self.cluster_id, found))
+        self.cluster_id = found
 
     def _note_leader(self, leader_id: int) -> None:
         self.rotation.leader_id = leader_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from random import Random
 from typing import Final
 
@@ -13,6 +13,8 @@ ENDPOINTS_DEFAULT: Final = f"127.0.0.1:{PORT_DEFAULT}"
 BACKOFF_FIRST_S: Final = 0.025
 BACKOFF_MAX_S: Final = 2.0
 REFUSAL_PAUSE_MAX_S: Final = 0.2
+STAGGER_S: Final = 0.25
+"""An endpoint that has not said hello by then is joined by the next one; the first to say hello is used."""
 ANOTHER_TRY_S: Final = 0.5
 """What was refused is not sent again with less time than this: the answer would come too late, and of a write it would
 no longer be known that nothing was done."""
@@ -107,17 +109,22 @@ class Rotation:
     def __attrs_post_init__(self) -> None:
         self._next = self.random.randrange(len(self.endpoints))
 
-    def next_endpoint(self, avoid: Endpoint | None = None) -> Endpoint:
-        """Return the endpoint to try now; not `avoid`, if there is another."""
+    def next_endpoint(self, avoid: Collection[Endpoint] = ()) -> Endpoint:
+        """Return the endpoint to try now; none of `avoid`, if there is another."""
         if self.leader_id and not self._failed_in_row:
             for endpoint, member_id in self._members.items():
-                if member_id == self.leader_id and endpoint != avoid:
+                if member_id == self.leader_id and endpoint not in avoid:
                     return endpoint
-        endpoint = self.endpoints[self._next % len(self.endpoints)]
-        self._next += 1
-        if endpoint == avoid and len(self.endpoints) > 1:
-            return self.next_endpoint(avoid)
+        for _ in self.endpoints:
+            endpoint = self.endpoints[self._next % len(self.endpoints)]
+            self._next += 1
+            if endpoint not in avoid:
+                break
         return endpoint
+
+    def begun(self, endpoint: Endpoint) -> None:
+        """Note that `endpoint` is being tried."""
+        self.failures.setdefault(endpoint, "no answer yet")
 
     def leads(self, endpoint: Endpoint) -> bool:
         """Tell whether `endpoint` is known to be the leader's."""
@@ -163,8 +170,13 @@ class Rotation:
         return self._failed_in_row // len(self.endpoints)
 
     def pause_s(self) -> float:
-        """Return how long to wait before the next try: nothing until every endpoint had its turn."""
-        return backoff_s(self.rounds, self.random) if self.rounds else 0.0
+        """Return how long to wait before the next try: nothing until every endpoint had its turn.
+
+        A node that turns clients away may serve in a moment, so that it is asked more often than one that is down.
+        """
+        if not self.rounds:
+            return 0.0
+        return refusal_pause_s(self.rounds, self.random) if self._turned_away else backoff_s(self.rounds, self.random)
 
     def explain(self) -> str:
         """Return one line that names each endpoint and why it cannot be used."""

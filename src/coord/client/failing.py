@@ -60,4 +60,5 @@ def has_no_leader(error: ApiError) -> bool:
 
 def other_cluster(known: int, found: int) -> str:
     """Why an endpoint of another cluster is not used: its revisions and leases are not those of this one."""
-    return f"cluster ID mismatch: it belongs to cluster {found:x}, this client to {known:x}"
+    whose = f"it belongs to cluster {found:x}" if found else "it has no cluster yet"
+    return f"cluster ID mismatch: {whose}, this client belongs to {known:x}"

@@ -10,7 +10,7 @@ from attrs import define
 
 from coord.client.calls import Connection
 from coord.client.driver import Driver
-from coord.client.endpoints import Endpoint
+from coord.client.endpoints import STAGGER_S, Endpoint
 from coord.client.failing import other_cluster
 from coord.errors import ProtocolViolation
 from coord.limits import HANDSHAKE_TIMEOUT_S, REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
@@ -22,8 +22,8 @@ from coord.transport.websocket import open_link
 Dial = Callable[[Endpoint, float], Awaitable[Link]]
 """Opens a link to an endpoint within so many seconds. Raises `LinkFailed`."""
 
-FIRST_DIAL_TIMEOUT_S: Final = 1.0
-"""Where there are several endpoints, one that swallows packets must not hold up the others."""
+STANDBY_DIAL_TIMEOUT_S: Final = 1.0
+"""One endpoint that swallows packets must not hold up the others for long, where there are several."""
 STANDBY_RETRY_S: Final = 2.0
 MESSAGE_BYTES_MAX: Final = REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 
@@ -67,10 +67,33 @@ class Keeping:
             if active is not None and not active.is_leaving:
                 await self.driver.changed.park()
                 continue
-            await trio.sleep(core.rotation.pause_s())
-            if core.active is active:
-                avoid = None if active is None else active.endpoint
-                await self._open(core.rotation.next_endpoint(avoid), is_standby=False)
+            await self._race(active)
+
+    async def _race(self, leaving: Connection | None) -> None:
+        """Open a connection to whichever endpoint says hello first: one that is silent holds up nobody."""
+        core, rotation = self.driver.core, self.driver.core.rotation
+        dialling: set[Endpoint] = set()
+        news = trio.Event()
+        async with trio.open_nursery() as nursery:
+
+            async def attempt(endpoint: Endpoint) -> None:
+                if await self._open(endpoint, HANDSHAKE_TIMEOUT_S, is_standby=False):
+                    nursery.cancel_scope.cancel()
+                dialling.discard(endpoint)
+                news.set()
+
+            # The standby's task may be the first to find a connection that can take over.
+            while core.active is leaving:
+                await trio.sleep(rotation.pause_s())
+                avoid = dialling if leaving is None else {*dialling, leaving.endpoint}
+                endpoint = rotation.next_endpoint(avoid)
+                if endpoint not in dialling:
+                    dialling.add(endpoint)
+                    nursery.start_soon(attempt, endpoint)
+                news = trio.Event()
+                with trio.move_on_after(STAGGER_S):
+                    await news.wait()
+            nursery.cancel_scope.cancel()
 
     async def _keep_standby(self) -> None:
         driver = self.driver
@@ -84,16 +107,14 @@ class Keeping:
                 await driver.changed.park()
                 continue
             had_standby = driver.standby is not None
-            endpoint = leading or core.rotation.next_endpoint(core.active.endpoint)
-            is_used = await self._open(endpoint, is_standby=True)
+            endpoint = leading or core.rotation.next_endpoint({core.active.endpoint})
+            is_used = await self._open(endpoint, STANDBY_DIAL_TIMEOUT_S, is_standby=True)
             if not is_used or (had_standby and driver.seeks_leader):
                 await trio.sleep(STANDBY_RETRY_S * core.rotation.random.uniform(0.5, 1.5))
 
-    async def _open(self, endpoint: Endpoint, *, is_standby: bool) -> bool:
+    async def _open(self, endpoint: Endpoint, timeout: float, *, is_standby: bool) -> bool:
         rotation = self.driver.core.rotation
-        timeout = HANDSHAKE_TIMEOUT_S
-        if len(rotation.endpoints) > 1:
-            timeout = min(FIRST_DIAL_TIMEOUT_S * 2 ** min(rotation.rounds, 8), timeout)
+        rotation.begun(endpoint)
         try:
             link = await self.dial(endpoint, timeout)
         except LinkFailed as error:
@@ -125,7 +146,7 @@ class Keeping:
             raise ProtocolViolation("the first message is no hello")
         if core.cluster_id and hello.cluster_id != core.cluster_id:
             raise ProtocolViolation(other_cluster(core.cluster_id, hello.cluster_id))
-        core.cluster_id = hello.cluster_id
+        core.cluster_id = hello.cluster_id  # 0 while the node has no cluster yet
         connection.member_id = hello.member_id
         core.rotation.reached(connection.endpoint, hello.member_id)
         line = self.driver.opened(connection, link)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from coord.codec import decode
-from coord.errors import ApiError, FailedPrecondition, InvalidArgument, too_many_requests
+from coord.errors import ApiError, FailedPrecondition, InvalidArgument, no_leader, too_many_requests
 from coord.limits import MIB, REQUESTS_OPEN_PER_CONNECTION, SEND_BUFFER_HIGH_BYTES
 from coord.node.ports import NodePort
 from coord.node.replies import reply_error
@@ -31,6 +31,7 @@ FRAME_SPLIT_BYTES: Final = MIB
 """Replies that together are larger leave in several frames, so that a client can begin with the first."""
 
 _CANCEL: Final = int(Method.CANCEL)
+_STATUS: Final = int(Method.STATUS)
 _IS_ERROR: Final = 0x84
 _METHOD_NAMES: Final = {int(method): method.name.lower() for method in Method}
 _OP_NAMES: Final = {int(op): op.name.lower() for op in Op}
@@ -123,6 +124,9 @@ class Connection:
         counts = self._metrics.client_requests_total
         for write in writes.decoded:
             counts[_name(_OP_NAMES, write[1])] += 1
+        if not self._node.cluster_id:
+            self._refuse_without_cluster(ids)
+            return
         self._node.writes(self, writes.client, writes.low, writes.ids, writes.body, writes.decoded)
 
     def _take_requests(self, message: Requests) -> None:
@@ -138,6 +142,9 @@ class Connection:
                     self._refuse([request_id], too_many_requests())
                     continue
                 still_open.add(request_id)
+                if method != _STATUS and not self._node.cluster_id:
+                    self._refuse_without_cluster([request_id])
+                    continue
             self._node.request(self, request_id, method, timeout_ms, arguments)
         for request_id, error in message.refused:
             self._refuse([0 if request_id in still_open else request_id], error)
@@ -148,6 +155,14 @@ class Connection:
             self._refuse([0], FailedPrecondition(text))
             self.flush()
             self._link.close(CLOSE_POLICY, text)
+
+    def _refuse_without_cluster(self, ids: list[int]) -> None:
+        """Refuse what needs a cluster; the node says whom it waits for."""
+        # Clients ask again several times a second, so no line is logged.
+        node = self._node
+        error = node.health()["linearizable_read"] or no_leader("there is no cluster yet")
+        for request_id in ids:
+            self.reply(reply_error(request_id, node.revision, error))
 
     def _refuse(self, ids: list[int], error: ApiError) -> None:
         self._log("client.message.refused", peer=self._link.peer, error=str(error))

@@ -31,8 +31,6 @@ from coord.transport.link import CLOSE_INTERNAL, CLOSE_RESTART, CLOSE_TRY_LATER,
 from coord.transport.listener import accept_all, listen
 from coord.transport.socket_link import peer_name
 
-CLOSE_REASON_BYTES_MAX: Final = 123
-"""RFC 6455 §5.5: a control frame holds 125 bytes, two of them the code."""
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -181,8 +179,8 @@ class Gateway:
 
     async def _serve_link(self, link: Link, heads: FrameHeads) -> None:
         node, metrics = self.node, self.metrics
-        if self._closing or not node.cluster_id:
-            link.close(CLOSE_TRY_LATER, self._why_not_served())
+        if self._closing:
+            link.close(CLOSE_TRY_LATER, errors.server_stopped().text)
             return
         heads.member = node.member_id
         link.send(
@@ -209,16 +207,6 @@ class Gateway:
             metrics.client_connections = len(self._connections)
             reason = "" if link.closed is None else str(link.closed)
             self.log("client.connection.closed", peer=link.peer, connections=len(self._connections), reason=reason)
-
-    def _why_not_served(self) -> str:
-        """Return what a client is told that cannot be served yet, or no longer.
-
-        A node that never had a cluster has no id to greet with; it says whom it waits for.
-        """
-        if self._closing:
-            return errors.server_stopped().text
-        error = self.node.health()["linearizable_read"] or errors.no_leader("there is no cluster yet")
-        return error.text.encode()[:CLOSE_REASON_BYTES_MAX].decode(errors="ignore")
 
     def _on_refused(self, peer: str, status: int, reason: str) -> None:
         self.metrics.client_refused_total += 1

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import selectors
 import socket
 import time
-from typing import Final
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Final, Protocol, Self
 
 from websockets.client import ClientProtocol
 from websockets.frames import Frame, Opcode
@@ -31,11 +36,139 @@ _AT_ONCE: Final = 0.0
 """A deadline that has passed: take what is here, wait for nothing."""
 
 
+class Awaited(Protocol):
+    """What waits for its socket."""
+
+    @property
+    def is_sending(self) -> bool:
+        """It waits until it may send; else until there is something to receive."""
+
+    def fileno(self) -> int:
+        """The socket's number."""
+
+
+def wait_any(waiting: Iterable[Awaited], timeout: float) -> None:
+    """Wait until one of them may go on, for at most `timeout` seconds."""
+    with selectors.DefaultSelector() as selector:
+        for one in waiting:
+            selector.register(one, selectors.EVENT_WRITE if one.is_sending else selectors.EVENT_READ)
+        selector.select(max(timeout, 0.0))
+
+
+class BlockingDial:
+    """A link that is being opened, a step at a time: `advance` whenever `wait_any` says so.
+
+    Each of the host's addresses is tried, the next when one is refused. Raises `LinkFailed` if the host has none.
+    """
+
+    def __init__(self, host: str, port: int, *, subprotocol: str, max_message_bytes: int = FRAME_BYTES_MAX) -> None:
+        self.where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._uri = WebSocketURI(False, host, port, "/", "")
+        self._subprotocol = subprotocol
+        self._max_message_bytes = max_message_bytes
+        self.is_sending = True
+        self._socket: socket.socket | None = None
+        self._link: BlockingLink | None = None
+        try:
+            self._addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._connect()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up, unless `advance` has returned the link."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def fileno(self) -> int:
+        """The socket's number."""
+        assert self._socket is not None
+        return self._socket.fileno()
+
+    def advance(self) -> BlockingLink | None:
+        """Go on as far as it goes without waiting; return the link once it stands. Raises `LinkFailed`."""
+        assert self._socket is not None
+        if self._link is None:
+            status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if status:
+                self._refused(OSError(status, os.strerror(status)))
+                return None
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            subprotocols = [Subprotocol(self._subprotocol)]
+            protocol = ClientProtocol(self._uri, subprotocols=subprotocols, max_size=self._max_message_bytes)
+            self._link = BlockingLink(self._socket, protocol)
+            self.is_sending = False
+            protocol.send_request(protocol.connect())
+            self._link._flush(_CLOSE_S)
+        if not self._take_answer(self._link):
+            return None
+        self._socket = None
+        return self._link
+
+    def _connect(self) -> None:
+        """Begin to connect to the next address."""
+        self.close()
+        family, kind, number, _, address = self._addresses.pop(0)
+        try:
+            self._socket = socket.socket(family, kind, number)
+            self._socket.setblocking(False)
+            self._socket.connect(address)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._refused(error)
+
+    def _refused(self, error: OSError) -> None:
+        if not self._addresses:
+            raise self._failed(error) from error
+        self._connect()
+
+    def _failed(self, error: OSError) -> LinkFailed:
+        self.close()
+        is_refused = error.errno == errno.ECONNREFUSED
+        return LinkFailed(f"{self.where}: {error.strerror or error}", is_refused=is_refused)
+
+    def _take_answer(self, link: BlockingLink) -> bool:
+        """Read what is there of the node's answer; tell whether the link stands."""
+        protocol = link._protocol
+        while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
+            try:
+                events = link._feed(_AT_ONCE)
+            except TimeoutError:
+                return False
+            except LinkClosed as error:
+                raise LinkFailed(f"{self.where}: {error.reason}") from error
+            for event in events:
+                if not isinstance(event, Response):
+                    link._take(event)
+                elif event.status_code != 101:
+                    text = bytes(event.body or b"").decode("utf-8", "replace").strip().partition("\n")[0]
+                    why = f"declined with HTTP status {event.status_code}" + (f": {text[:200]}" if text else "")
+                    raise LinkFailed(f"{self.where}: {why}", status=event.status_code)
+        if protocol.handshake_exc is not None:
+            raise LinkFailed(f"{self.where}: does not speak {self._subprotocol} ({protocol.handshake_exc})")
+        if protocol.subprotocol != self._subprotocol:
+            raise LinkFailed(f"{self.where}: does not speak {self._subprotocol}")
+        return True
+
+
 class BlockingLink:
     """One connection to a node. Not thread-safe.
 
     Pings are answered while the link is used; a node gives up one that was not used for 10 s.
     """
+
+    is_sending: Final = False
+    """Who waits for its socket waits for something to receive."""
 
     def __init__(self, connection: socket.socket, protocol: ClientProtocol) -> None:
         self._socket = connection
@@ -57,30 +190,18 @@ class BlockingLink:
     ) -> BlockingLink:
         """Connect and shake hands within `timeout` seconds. Raises `LinkFailed` if that is impossible."""
         deadline = time.monotonic() + timeout
-        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        try:
-            connection = socket.create_connection((host, port), timeout)
-        except TimeoutError:
-            raise LinkFailed(f"{where}: no answer within {timeout:g} s") from None
-        except OSError as error:
-            is_refused = isinstance(error, ConnectionRefusedError)
-            raise LinkFailed(f"{where}: {error.strerror or error}", is_refused=is_refused) from error
-        protocol = ClientProtocol(
-            WebSocketURI(False, host, port, "/", ""),
-            subprotocols=[Subprotocol(subprotocol)],
-            max_size=max_message_bytes,
-        )
-        link = cls(connection, protocol)
-        try:
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            link._shake_hands(where, subprotocol, deadline)
-        except TimeoutError:
-            connection.close()
-            raise LinkFailed(f"{where}: no answer within {timeout:g} s") from None
-        except BaseException:
-            connection.close()
-            raise
-        return link
+        with BlockingDial(host, port, subprotocol=subprotocol, max_message_bytes=max_message_bytes) as dial:
+            while True:
+                remaining_s = deadline - time.monotonic()
+                if remaining_s <= 0:
+                    raise LinkFailed(f"{dial.where}: no answer within {timeout:g} s")
+                wait_any([dial], remaining_s)
+                if (link := dial.advance()) is not None:
+                    return link
+
+    def fileno(self) -> int:
+        """The socket's number, for `wait_any`."""
+        return self._socket.fileno()
 
     def send(self, message: bytes, timeout: float) -> None:
         """Send one message. Raises `LinkClosed`, or `TimeoutError` after which the link is of no use."""
@@ -130,27 +251,6 @@ class BlockingLink:
             pass
         finally:
             self._socket.close()
-
-    def _shake_hands(self, where: str, subprotocol: str, deadline: float) -> None:
-        protocol = self._protocol
-        protocol.send_request(protocol.connect())
-        self._flush(deadline - time.monotonic())
-        while protocol.state is State.CONNECTING and protocol.handshake_exc is None:
-            try:
-                events = self._feed(deadline)
-            except LinkClosed as error:
-                raise LinkFailed(f"{where}: {error.reason}") from error
-            for event in events:
-                if not isinstance(event, Response):
-                    self._take(event)
-                elif event.status_code != 101:
-                    text = bytes(event.body or b"").decode("utf-8", "replace").strip().partition("\n")[0]
-                    why = f"declined with HTTP status {event.status_code}" + (f": {text[:200]}" if text else "")
-                    raise LinkFailed(f"{where}: {why}", status=event.status_code)
-        if protocol.handshake_exc is not None:
-            raise LinkFailed(f"{where}: does not speak {subprotocol} ({protocol.handshake_exc})")
-        if protocol.subprotocol != subprotocol:
-            raise LinkFailed(f"{where}: does not speak {subprotocol}")
 
     def _read(self, deadline: float) -> None:
         for event in self._feed(deadline):
