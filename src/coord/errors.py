@@ -303,6 +303,11 @@ def corrupt() -> ApiError:
     return _etcd(DataLoss, "corrupt cluster")
 
 
+def not_for_learner() -> ApiError:
+    """A health check fails because this member has no vote; etcd's text."""
+    return Unavailable("not supported for learner")
+
+
 def no_leader(why: str = "") -> ApiError:
     """Nothing was proposed, because there is no leader; `why` names whom the node misses."""
     return _etcd(Unavailable, f"no leader: {why}" if why else "no leader")

@@ -104,6 +104,28 @@ def test_a_leader_is_removed_by_its_successor(through: str) -> None:
     play_three(story)
 
 
+def test_a_learner_says_that_it_is_not_ready() -> None:
+    """As etcd does: it holds the data, and clients are not to be sent to it."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        client = trial.client("n1")
+        new, _ = await client.request(ADD, [[peer_url("n4")], True], timeout_ms=20_000)
+        trial.add_host("n4", (*NAMES, "n4"), is_existing=True)
+        await trial.start("n4")
+        health = trial.nodes["n4"].health
+        await until(lambda: health()["linearizable_read"] is None)
+        error = health()["non_learner"]
+        assert error is not None
+        assert error.text == "not supported for learner"
+        await until(lambda: trial.nodes["n4"].machine.applied_index == trial.nodes["n1"].machine.applied_index)
+        await client.request(PROMOTE, [new[0]], timeout_ms=20_000)
+        await until(lambda: health()["non_learner"] is None)
+        assert trial.nodes["n1"].health()["non_learner"] is None
+
+    play_three(story)
+
+
 @pytest.mark.parametrize("through", ["leader", "follower"])
 def test_the_lead_moves_where_it_is_told(through: str) -> None:
     async def story(trial: Trial) -> None:
