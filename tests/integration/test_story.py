@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,9 @@ import pytest
 import coord
 from coord.errors import CoordError
 
+from .cluster import EVENT_TIMEOUT_S, STOP_TIMEOUT_S, NodeProcess
 from .faults import SILENT
-from .processes import ProcessCluster
+from .processes import ProcessCluster, until
 from .test_three_nodes import outgrow_the_log
 
 MakeCluster = Callable[..., ProcessCluster]
@@ -70,6 +73,7 @@ def test_the_story_of_a_won_election_and_of_a_lost_and_regained_peer(cluster: Pr
         assert gone["member"] == ids[dead]
         cluster[name].wait_for_event("raft.leader.lost", leader=ids[dead])
     asked = [line for line in cluster[won].events("raft.election.started") if not line["pre"]][-1]
+    assert asked["reason"] == "the leader's port refuses connections", "nobody waited for an election timeout (S10)"
     granted = cluster[other].wait_for_event("raft.vote.granted", pre=False, candidate=ids[won], term=asked["term"])
     assert granted["last_index"] == asked["last_index"]
     cluster[won].wait_for_event("raft.vote.received", pre=False, voter=ids[other], granted=True)
@@ -128,3 +132,61 @@ def test_a_write_without_a_quorum_names_who_is_missing(cluster: ProcessCluster) 
         "raft.quorum.lost",
         "cluster.leader.missing",
     ]
+
+
+def coord_command(cluster: ProcessCluster, *words: str) -> str:
+    """Run the command line on a cluster; return what it prints."""
+    endpoints = ",".join(node.endpoint for node in cluster.running)
+    ended = subprocess.run(
+        [sys.executable, "-m", "coord", f"--endpoints={endpoints}", "--command-timeout=20s", *words],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
+def configured(node: NodeProcess) -> tuple[set[str], set[str]]:
+    """Return the voters and the learners that a node told of last."""
+    last = node.events("raft.configuration.applied")[-1]
+    return set(last["voters"]), set(last["learners"])
+
+
+def test_the_story_of_a_change_of_members(cluster: ProcessCluster) -> None:
+    """A learner is added, catches up, is promoted and removed, all from the command line: what each side tells."""
+    ids = set(member_ids(cluster).values())
+    leader, old = cluster[cluster.leader()], list(cluster.nodes.values())
+    new = cluster.add("n4", ",".join(f"{node.name}={node.peer_url}" for node in old))
+    every = [*old, new]
+    member = coord_command(cluster, "member", "add", f"--peer-urls={new.peer_url}", "--learner", "n4").split()[1]
+    for node in old:
+        told = node.wait_for_event("cluster.member.added", member=member, learner=True)
+        assert told["peer_urls"] == [new.peer_url]
+        assert node.wait_for_event("raft.configuration.applied", learners=[member])["blank"] == [member]
+
+    new.start()
+    incarnation = new.wait_for_event("node.identity.loaded")["incarnation"]
+    for node in every:
+        told = node.wait_for_event("cluster.member.published", member=member, name="n4", incarnation=incarnation)
+        assert told["client_urls"] == [f"http://{new.endpoint}"]
+    leader.wait_for_event("raft.peer.replicating", peer=member)
+    new.wait_for_event("raft.role.changed", to_role="learner")
+    until(lambda: all(configured(node) == (ids, {member}) for node in every), EVENT_TIMEOUT_S, "a learner")
+
+    coord_command(cluster, "member", "promote", member)
+    for node in every:
+        node.wait_for_event("cluster.member.promoted", member=member, name="n4")
+    until(lambda: all(configured(node) == (ids | {member}, set()) for node in every), EVENT_TIMEOUT_S, "a voter")
+    new.wait_for_event("raft.role.changed", from_role="learner", to_role="follower")
+
+    coord_command(cluster, "member", "remove", member)
+    for node in old:
+        node.wait_for_event("cluster.member.removed", member=member, name="n4")
+    assert new.process is not None
+    assert new.process.wait(STOP_TIMEOUT_S) == 0
+    assert order_of(new.log(), "node.membership.ended", "node.shutdown.started", "node.shutdown.finished") == [
+        "node.membership.ended",
+        "node.shutdown.started",
+        "node.shutdown.finished",
+    ]
+    assert new.events("node.membership.ended")[0]["member"] == member
+    until(lambda: all(configured(node) == (ids, set()) for node in old), EVENT_TIMEOUT_S, "as before")
