@@ -13,6 +13,7 @@ from coord.node.worker import Done, Job
 from coord.protocol.entries import encode_entry
 from coord.protocol.ops import AlarmAction, EntryKind, Method, Notification, Op
 from coord.testing.sim_node import SimClient
+from coord.testing.sim_worker import SimWorker
 from coord.types import AlarmType, Role
 
 
@@ -441,3 +442,22 @@ class _Stuck:
 
     def close(self) -> bool:
         return True
+
+
+def test_a_leader_whose_disk_hangs_hands_over() -> None:
+    """Its heartbeats go on, so that without this nobody would replace it, and its clients would wait for ever."""
+
+    async def story(trial: Trial) -> None:
+        old = await trial.leader()
+        await trial.client(old).put(b"a", b"1")
+        stuck = trial.nodes[old]
+        assert isinstance(stuck.log_writer.worker, SimWorker)
+        stuck.log_writer.worker.delay_s_max = 1e6
+        # The others are a quorum.
+        await trial.client(old).put(b"b", b"2")
+        await until(lambda: stuck.raft.role is not Role.LEADER, within_s=3.0)
+        new = await trial.leader(but=old)
+        assert new != old
+        await trial.client(new).put(b"c", b"3")
+
+    play_three(story)

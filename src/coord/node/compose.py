@@ -293,4 +293,6 @@ def _connect_leader(node: Node) -> None:
         founders=lambda: node.membership.founders(options.members),
         on_lead=node.on_lead,
         on_unlead=node.on_unlead,
+        writing_for_s=lambda: node.log_writer.writing_for_s(seams.clock()),
+        patience_s=options.election_s,
     )

@@ -29,11 +29,17 @@ class Leadership:
     founders: Callable[[], list[Member]]
     on_lead: Callable[[], None]
     on_unlead: Callable[[], None]
+    writing_for_s: Callable[[], float]
+    """How long the write that is on the own disk has taken so far."""
+    patience_s: float
+    """A leader whose disk takes longer for one write hands over."""
     is_leading: bool = False
     """It leads, has committed in its own term, and has applied all that was committed before."""
     is_stopping: bool = False
     _led_term: int = 0
     _founded_term: int = 0
+    _handed_over_at_s: float = 0.0
+    """How long the write had taken when the lead was last offered to another."""
 
     @property
     def is_lone(self) -> bool:
@@ -52,7 +58,23 @@ class Leadership:
         # An entry of the own term is applied, and so is all that former leaders had committed.
         if raft.role is Role.LEADER and not self.is_leading and self.machine.applied_term == raft.term:
             self._begin()
+        if self.is_leading and not self.is_lone:
+            self._judge_disk()
         return False
+
+    def _judge_disk(self) -> None:
+        """Hand over when the own disk hangs: the others can commit, but this member's clients would wait for ever.
+
+        Heartbeats need no disk, so that nobody else would ever stand for election.
+        """
+        took_s = self.writing_for_s()
+        if took_s < self.patience_s:
+            self._handed_over_at_s = 0.0
+        elif took_s >= self._handed_over_at_s + self.patience_s:
+            self._handed_over_at_s = took_s
+            self.log("raft.leader.stuck", ms=round(took_s * 1000, 1))
+            self.raft.transfer()
+            self.wake()
 
     def _campaign(self) -> None:
         # S12: a single voter waits for nobody, but first applies what it had committed.

@@ -217,6 +217,7 @@ _info(
     match=INT,
     last_index=INT,
 )
+_warn("raft.leader.stuck", "One write keeps the leader's disk busy for too long, and it hands over.", ms=FLOAT)
 _info("raft.transfer.finished", "That member stands for election, as it was told to.", to=ID)
 _warn("raft.transfer.failed", "The leadership was not handed over, and why.", to=ID, reason=TEXT)
 _info(
