@@ -38,12 +38,15 @@ class Client:
 
     def __init__(self, *answers: r.LeaseKeepAliveResponse | Exception) -> None:
         self._answers: Iterator[r.LeaseKeepAliveResponse | Exception] = iter(answers)
+        self.known_ttl_s = 0
 
-    def lease_keep_alive_once(self, asked: int) -> r.LeaseKeepAliveResponse:
+    def lease_keep_alive_once(self, asked: int, *, ttl_s: float) -> r.LeaseKeepAliveResponse:
         assert asked == LEASE
+        assert ttl_s == self.known_ttl_s
         answer = next(self._answers)
         if isinstance(answer, Exception):
             raise answer
+        self.known_ttl_s = answer.ttl_s
         return answer
 
 

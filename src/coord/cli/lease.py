@@ -81,11 +81,11 @@ def _keep_alive(line: Parsed, settings: Settings) -> None:
 
 def _renew_until_gone(client: BlockingClient, lease: LeaseId, printer: Printer) -> None:
     """Renew a lease until it is gone; what fails is tried again for as long as the lease can still live."""
-    lives_until_s = time.monotonic()
+    lives_until_s, ttl_s = time.monotonic(), 0
     while True:
         sent_s = time.monotonic()
         try:
-            response = client.lease_keep_alive_once(lease)
+            response = client.lease_keep_alive_once(lease, ttl_s=ttl_s)
         except NotFound:
             return
         except (Unavailable, DeadlineExceeded, ConnectionFailed):
@@ -93,7 +93,7 @@ def _renew_until_gone(client: BlockingClient, lease: LeaseId, printer: Printer) 
                 raise
             time.sleep(_PAUSE_S)
             continue
-        lives_until_s = sent_s + response.ttl_s
+        lives_until_s, ttl_s = sent_s + response.ttl_s, response.ttl_s
         show(printer.keep_alive(response))
         time.sleep(response.ttl_s / _RENEWALS_PER_TTL)
 

@@ -227,9 +227,14 @@ class BlockingClient:
         """End a lease and delete its keys. Raises `NotFound`."""
         return self._call(verbs.lease_revoke(lease), timeout)
 
-    def lease_keep_alive_once(self, lease: int, *, timeout: float | None = None) -> r.LeaseKeepAliveResponse:
-        """Renew a lease for its whole TTL. Raises `NotFound`."""
-        return self._call(verbs.lease_keep_alive(lease), timeout)
+    def lease_keep_alive_once(
+        self, lease: int, *, ttl_s: float = 0, timeout: float | None = None
+    ) -> r.LeaseKeepAliveResponse:
+        """Renew a lease for its whole TTL. Raises `NotFound`.
+
+        With `ttl_s`, its TTL, a node that is silent for a sixth of it is given up, and another one asked.
+        """
+        return self._call(verbs.lease_keep_alive(lease, ttl_s), timeout)
 
     def lease_time_to_live(
         self, lease: int, *, keys: bool = False, timeout: float | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from collections.abc import Collection
 from random import Random
 from typing import Any, Final, TypeVar
 
@@ -13,7 +14,7 @@ from attrs import define, field
 from coord.client import responses as r
 from coord.client.blocking_link import NodeConnection
 from coord.client.blocking_race import Race
-from coord.client.endpoints import ANOTHER_TRY_S, Rotation, refusal_pause_s
+from coord.client.endpoints import ANOTHER_TRY_S, Endpoint, Rotation, refusal_pause_s
 from coord.client.failing import (
     REFUSALS_BEFORE_MOVING,
     has_no_leader,
@@ -84,18 +85,29 @@ class BlockingCalls:
 
     def _try_until(self, verb: Verb[Any], deadline: float, timeout: float) -> tuple[r.Header, Any]:
         refusal: ApiError | None = None
+        silent: set[Endpoint] = set()
+        patience_s = verb.patience_s
         for attempt in itertools.count(1):
             try:
-                connection = self._connected(deadline, timeout)
+                connection = self._connected(deadline, timeout, silent)
             except ConnectionFailed as error:
                 raise refusal or error from None
             is_whole = False
+            listen_until = deadline
             try:
                 send = connection.send_write if verb.is_write else connection.send_request
                 request_id = send(verb.code, max(deadline - time.monotonic(), 0.001), verb.arguments)
                 is_whole = True
-                return connection.wait_reply(request_id, deadline)
+                listen_until = min(deadline, time.monotonic() + patience_s)
+                return connection.wait_reply(request_id, listen_until)
             except TimeoutError:
+                if listen_until < deadline:
+                    # S30: asked again as a request of its own, elsewhere; who is slow rather than gone gets more time.
+                    self._drop()
+                    self.rotation.failed(connection.endpoint, f"no answer within {patience_s:g} s")
+                    silent.add(connection.endpoint)
+                    patience_s *= 2
+                    continue
                 if not is_whole:
                     # Half a frame was sent; whatever followed would be taken for its other half.
                     self._drop()
@@ -121,21 +133,24 @@ class BlockingCalls:
             time.sleep(pause_s)
         raise AssertionError("unreachable")
 
-    def _connected(self, deadline: float, timeout: float) -> NodeConnection:
+    def _connected(self, deadline: float, timeout: float, avoid: Collection[Endpoint]) -> NodeConnection:
         if self._is_closed:
             raise ClientClosed("the client is closed")
         if self._connection is not None and not self._may_use(self._connection):
             self._drop()
         if self._connection is None:
-            self._connection = self.open(deadline, timeout)
+            self._connection = self.open(deadline, timeout, avoid)
         return self._connection
 
     def _may_use(self, connection: NodeConnection) -> bool:
         # Its node may have had no cluster when it said hello, while another connection's had.
         return connection.is_open() and (not self._cluster_id or connection.cluster_id == self._cluster_id)
 
-    def open(self, deadline: float, timeout: float) -> NodeConnection:
-        """Connect to the next endpoint that answers; raises `ConnectionFailed` at the deadline."""
+    def open(self, deadline: float, timeout: float, avoid: Collection[Endpoint] = ()) -> NodeConnection:
+        """Connect to the next endpoint that answers, none of `avoid` if there is another.
+
+        Raises `ConnectionFailed` at the deadline.
+        """
         rotation = self.rotation
         reach_until, reach_s = deadline, timeout
         if self.connect_timeout is not None:
@@ -146,7 +161,7 @@ class BlockingCalls:
             # A node that turns clients away was reached, and may have its cluster in a moment.
             return deadline if rotation.why_turned_away else reach_until
 
-        connection = Race(rotation, self.name, self._cluster_id).run(until)
+        connection = Race(rotation, self.name, self._cluster_id, until, avoid).run()
         if connection is None:
             raise unreachable(reach_s, rotation)
         self._cluster_id = connection.cluster_id

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import define, field
 
 from coord.client.blocking_link import MESSAGE_BYTES_MAX, NodeConnection
-from coord.client.endpoints import STAGGER_S, Endpoint, Rotation
+from coord.client.endpoints import ANOTHER_TRY_S, STAGGER_S, Endpoint, Rotation
 from coord.client.failing import other_cluster
 from coord.errors import ProtocolViolation
 from coord.limits import HANDSHAKE_TIMEOUT_S
@@ -60,20 +60,22 @@ class Race:
     name: str
     cluster_id: int
     """The cluster that must be found; 0: any."""
+    until: Callable[[], float]
+    """When to give up, by the monotonic clock; asked again and again."""
     avoid: Collection[Endpoint] = ()
     _attempts: dict[Endpoint, _Attempt] = field(factory=dict)
     _next_at: float = 0.0
 
-    def run(self, until: Callable[[], float]) -> NodeConnection | None:
-        """Return the first connection whose node says hello, or None when the clock has reached `until`."""
-        self._next_at = time.monotonic() + self.rotation.pause_s()
+    def run(self) -> NodeConnection | None:
+        """Return the first connection whose node says hello, or None if there is none in time."""
+        self._pause()
         try:
-            while (now := time.monotonic()) < until():
+            while (now := time.monotonic()) < self.until():
                 if now >= self._next_at:
                     self._begin(now)
                     continue
                 waiting = [attempt.waiting for attempt in self._attempts.values()]
-                wait_any(waiting, min(self._next_at, until()) - now)
+                wait_any(waiting, min(self._next_at, self.until()) - now)
                 for attempt in tuple(self._attempts.values()):
                     if (connection := self._advance(attempt)) is not None:
                         return connection
@@ -124,4 +126,11 @@ class Race:
         self.rotation.failed(endpoint, str(error).removeprefix(f"{endpoint}: ") or "no answer in time")
         if isinstance(error, LinkClosed) and error.code == CLOSE_TRY_LATER:
             self.rotation.turned_away(endpoint, error.reason)
-        self._next_at = time.monotonic() + self.rotation.pause_s()
+        self._pause()
+
+    def _pause(self) -> None:
+        now = time.monotonic()
+        self._next_at = now + self.rotation.pause_s()
+        if now < (last := self.until() - ANOTHER_TRY_S):
+            # No pause is so long that nothing is tried any more while there is time for it.
+            self._next_at = min(self._next_at, last)

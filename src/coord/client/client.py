@@ -16,6 +16,7 @@ from coord.client.core import ClientCore
 from coord.client.driver import Driver
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Rotation, parse_endpoints
 from coord.client.failing import TIMEOUT_DEFAULT_S, unreachable
+from coord.client.hedging import first_answer
 from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
 from coord.client.txn import Compare, Key, Operation, interval, key_bytes, value_bytes
@@ -37,8 +38,7 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
     `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence; `timeout`
     is in seconds and holds for each call that names none, and for connecting; `name` shows up in the nodes' logs.
     `random` and `dial` are for tests. Raises `ValueError` for an endpoint that cannot be one; entering raises
-    `ConnectionFailed` if none can be reached, `Unavailable` if there is no cluster yet. What the body raises leaves it
-    as it is, not in a group.
+    `ConnectionFailed` if none can be reached. What the body raises leaves it as it is, not in a group.
     """
 
     def __init__(
@@ -256,9 +256,26 @@ class Client:
         """End a lease and delete its keys. Raises `NotFound`."""
         return await self._run(verbs.lease_revoke(lease), timeout)
 
-    async def lease_keep_alive_once(self, lease: int, *, timeout: float | None = None) -> r.LeaseKeepAliveResponse:
-        """Renew a lease for its whole TTL. Raises `NotFound`."""
-        return await self._run(verbs.lease_keep_alive(lease), timeout)
+    async def lease_keep_alive_once(
+        self, lease: int, *, ttl_s: float = 0, timeout: float | None = None
+    ) -> r.LeaseKeepAliveResponse:
+        """Renew a lease for its whole TTL. Raises `NotFound`.
+
+        With `ttl_s`, its TTL, a node that is silent for a sixth of it costs no more: another one is asked too, and the
+        first answer counts.
+        """
+        verb = verbs.lease_keep_alive(lease, ttl_s)
+        seconds = self._driver.timeout if timeout is None else timeout
+        if verb.patience_s >= seconds:
+            return await self._run(verb, timeout)
+        active, deadline = self._core.active, trio.current_time() + seconds
+
+        async def ask_elsewhere() -> r.LeaseKeepAliveResponse:
+            others = [one for one in self.endpoints if active is None or one != str(active.endpoint)]
+            async with self._probe(others or self.endpoints, seconds - verb.patience_s) as probe:
+                return await probe._run(verb, deadline - trio.current_time())
+
+        return await first_answer(lambda: self._run(verb, timeout), ask_elsewhere, verb.patience_s)
 
     async def lease_time_to_live(
         self, lease: int, *, keys: bool = False, timeout: float | None = None
@@ -381,6 +398,6 @@ class Client:
         async with self._probe(endpoint, timeout) as probe:
             return await probe._run(verb, timeout)
 
-    def _probe(self, endpoint: str, timeout: float | None) -> connect:
+    def _probe(self, endpoints: str | Sequence[str], timeout: float | None) -> connect:
         seconds = self._driver.timeout if timeout is None else timeout
-        return connect(endpoint, timeout=seconds, name=self._name, dial=self._dial)
+        return connect(endpoints, timeout=seconds, name=self._name, dial=self._dial)

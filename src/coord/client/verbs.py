@@ -6,6 +6,7 @@ Both clients, the Trio one and the blocking one, are made of these.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import Any, Generic, TypedDict, TypeVar
 
 from attrs import frozen
@@ -37,6 +38,8 @@ class Verb(Generic[Answer]):
     code: int
     arguments: list[Any]
     parse: Callable[[r.Header, Any], Answer]
+    patience_s: float = inf
+    """Not answered for so long, it is asked again through another endpoint; only for what may be asked twice."""
 
     @property
     def is_change(self) -> bool:
@@ -205,9 +208,14 @@ def lease_revoke(lease: int) -> Verb[r.LeaseRevokeResponse]:
     return Verb(True, Op.LEASE_REVOKE, [integer(lease)], lambda header, _: r.LeaseRevokeResponse(header))
 
 
-def lease_keep_alive(lease: int) -> Verb[r.LeaseKeepAliveResponse]:
-    """One renewal. Its answer raises `NotFound` if there is no such lease."""
-    return Verb(False, Method.LEASE_KEEP_ALIVE, [[integer(lease)]], _keep_alive)
+def lease_keep_alive(lease: int, ttl_s: float) -> Verb[r.LeaseKeepAliveResponse]:
+    """One renewal of a lease whose TTL is `ttl_s`, 0 if that is not known.
+
+    Its answer raises `NotFound` if there is no such lease.
+    """
+    # S30: so that the silence of one node costs no lease of 5 s or more.
+    patience_s = ttl_s / 6 if ttl_s else inf
+    return Verb(False, Method.LEASE_KEEP_ALIVE, [[integer(lease)]], _keep_alive, patience_s)
 
 
 def lease_time_to_live(lease: int, keys: bool) -> Verb[r.LeaseTimeToLiveResponse]:
