@@ -35,7 +35,6 @@ class Liveness:
     faults: Faults
     chance: Random = field(init=False)
     core: set[int] = field(factory=set)
-    proposed: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.chance = Random(self.cluster.options.seed ^ 0x11FE)
@@ -164,11 +163,10 @@ class Liveness:
         started = cluster.now_us
         floor = cluster.ledger.committed
         reads = {member: cluster.hosts[member].reads_done for member in self._followers()}
-        self.proposed = 0
         while not cluster.run(_STEPS_MAX, cluster.now_us + election // 2, lambda: self._is_agreed(floor)):
             if cluster.now_us > started + _AGREE_TIMEOUTS * election + backlog_us:
                 raise Violation(f"{name}: the core {sorted(self.core)} does not agree: {self._tell()}")
-            self._push_on()
+            self._push_on(floor)
         for member in reads:
             cluster.hosts[member].read()
         started = cluster.now_us
@@ -181,13 +179,18 @@ class Liveness:
         behind = min(self.cluster.hosts[member].recovered.index for member in self.core)
         return (last - behind) * 8 * MS
 
-    def _push_on(self) -> None:
-        """Propose something new, and leave a joint configuration, as the leader's node does."""
+    def _push_on(self, floor: int) -> None:
+        """Propose something new, and leave a joint configuration, as the leader's node does.
+
+        Not without end: where no entry is kept for followers, each new one sends a slow one another snapshot.
+        """
         leader = self.cluster.leader()
         if leader is None:
             return
         old = leader.image.configuration
-        if not (old.is_joint and self.workload.settle(leader, evolve(old, outgoing=frozenset()))):
+        if old.is_joint and self.workload.settle(leader, evolve(old, outgoing=frozenset())):
+            return
+        if self.cluster.ledger.committed <= floor:
             self.workload.propose(leader)
 
     def _is_led(self) -> bool:
