@@ -211,3 +211,77 @@ def test_another_members_directory_is_refused() -> None:
         assert len(trial.nodes) == len(NAMES)
 
     play_three(story)
+
+
+async def ends_with(trial: Trial, name: str) -> str:
+    """Start a member that is to end by itself; return what it ends with."""
+    texts: list[str] = []
+    with trio.fail_after(10):
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(trial.hosts[name].run)
+        except* DataDirError as errors:
+            texts = [str(error) for error in leaves(errors)]
+    trial.network.kill(name)
+    (text,) = texts
+    return text
+
+
+def test_a_directory_from_a_backup_ends_with_the_remedy_where_most_refuse_it() -> None:
+    """S1: it has forgotten what it acknowledged since, and waiting does not help."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trio.sleep(1)
+        member = trial.nodes["n3"].member_id
+        backup = trial.hosts["n3"].image()
+        for _ in range(2):
+            await trial.kill("n3")
+            await trial.start("n3")
+            await trial.nodes["n3"].caught_up.wait()
+            await trio.sleep(1)
+        await trial.kill("n3")
+        trial.hosts["n3"].disk, trial.hosts["n3"].medium = backup.disk, backup.medium
+        text = await ends_with(trial, "n3")
+        assert text.startswith("2 of 2 other voters refuse this member: ")
+        assert f"remove it with 'coord member remove {member:x}', empty its --data-dir, and add it anew" in text
+        await trial.client("n1").put(b"a", b"1")
+
+    play_three(story)
+
+
+def test_a_member_that_one_of_two_refuses_goes_on() -> None:
+    """The one may be wrong, or behind; a cluster must not lose a member by it."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trio.sleep(1)
+        await trial.kill("n3")
+        member = trial.hosts["n3"].directory.identity.member
+        first = trial.hosts["n1"].directory
+        incarnation, boot, _ = first.peers[member]
+        first.remember_peer(member, incarnation, boot + 7, 1)
+        await trial.start("n3")
+        await trio.sleep(20)
+        assert {told["code"] for told in events(trial, "n3", "peer.link.refused")} == {"old-boot"}
+        await trial.client("n2").put(b"a", b"1")
+        await until(lambda: trial.nodes["n3"].machine.revision == trial.nodes["n2"].machine.revision)
+
+    play_three(story)
+
+
+def test_a_member_that_hangs_up_on_the_others_does_not_end_by_that() -> None:
+    """What it finds wrong with their data is no word about its own."""
+
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        await trio.sleep(1)
+        await trial.kill("n3")
+        directory = trial.hosts["n3"].directory
+        for other, (incarnation, boot, _) in list(directory.peers.items()):
+            directory.remember_peer(other, incarnation, boot + 7, 1)
+        await trial.start("n3")
+        await trio.sleep(20)
+        assert {told["code"] for told in events(trial, "n3", "peer.link.refused")} == {"old-boot"}
+
+    play_three(story)

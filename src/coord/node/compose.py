@@ -22,6 +22,7 @@ from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
 from coord.node.publication import Publication
 from coord.node.reads import Reader
+from coord.node.refusals import Refusals
 from coord.node.requests import Requests
 from coord.node.snapshots import Snapshotter
 from coord.node.space import SpaceWatch
@@ -38,6 +39,7 @@ def connect(node: Node, wal: Wal) -> None:
     """Make the actors of `node`, and tell each whom it gives its work to."""
     node.loop = Loop(node.seams.clock, node.on_stall)
     node.peer_side = PeerSide(node)
+    node.refusals = Refusals(node.member_id, lambda: node.raft.configuration)
     node.peers = Peers(node.seams.network, node.peer_side, node.seams.log, node.seams.clock, node.seams.chance)
     node.publication = Publication(
         node.raft,

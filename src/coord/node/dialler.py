@@ -34,11 +34,15 @@ _REMINDER_S_MAX: Final = 60.0
 
 
 class HelloRefused(LinkFailed):
-    """The member answered, and let this one not in; `refusal` says why and what to do."""
+    """The hello came to nothing; `refusal` says why and what to do.
 
-    def __init__(self, url: str, refusal: Refusal) -> None:
+    `is_theirs`: the member let this one not in. Else this one hung up on what had answered.
+    """
+
+    def __init__(self, url: str, refusal: Refusal, *, is_theirs: bool) -> None:
         super().__init__(f"{url}: {refusal.text}")
         self.refusal = refusal
+        self.is_theirs = is_theirs
 
 
 class Switchboard(Protocol):
@@ -218,7 +222,8 @@ class Dialler:
             self._board.link_broken(self.member, True)
         is_told = self._failures.note(now)
         if isinstance(error, HelloRefused):
-            self._board.refused(self.member, error.refusal)
+            if error.is_theirs:
+                self._board.refused(self.member, error.refusal)
             if is_told:
                 self._board.log(
                     "peer.link.refused",

@@ -34,6 +34,7 @@ from coord.node.ports import Sink
 from coord.node.publication import Publication
 from coord.node.reads import Reader
 from coord.node.recovery import recovered_log
+from coord.node.refusals import Refusals
 from coord.node.requests import Requests
 from coord.node.snapshots import Snapshotter
 from coord.node.space import SpaceWatch
@@ -88,6 +89,7 @@ class Node:
     peers: Peers = field(init=False)
     peer_side: PeerSide = field(init=False)
     publication: Publication = field(init=False)
+    refusals: Refusals = field(init=False)
     snapshotter: Snapshotter = field(init=False)
     installation: Installation = field(init=False)
     is_stopping: bool = False
@@ -304,7 +306,8 @@ class Node:
         await trio.sleep(_STOP_POLL_S)
 
     def _settle(self) -> bool:
-        """Look whether clients can be served by now."""
+        """Look whether clients can be served by now, or never: that ends the node."""
+        self.refusals.check()
         if not self.ready.is_set():
             is_lone = self.leadership.is_lone
             if self.leadership.is_leading or (not is_lone and self.machine.applied_index >= self._replay_to):

@@ -87,6 +87,7 @@ class PeerSide:
     def link_up(self, member: int) -> None:
         """See `PeerHandler`."""
         node = self.node
+        node.refusals.let_in(member)
         # What was sent on an earlier link may not have arrived.
         node.consensus.soon(lambda: node.forwarder.link_lost(member))
         node.consensus.soon(lambda: node.raft.link_up(member))
@@ -111,6 +112,8 @@ class PeerSide:
         """See `PeerHandler`."""
         if refusal.code is RefusalCode.REMOVED:
             self.node.end_membership()
+        self.node.refusals.refused(member, refusal)
+        self.node.loop.wake()
 
     # What the snapshotter sees (`SnapshotNode`).
 

@@ -275,12 +275,12 @@ class Peers:
         hello = self.handler.hello(member, purpose)
         link.send(encode_hello(hello))
         answer = decode_answer(await link.recv())
-        if isinstance(answer, Welcome):
-            refusal = check_welcome(answer, member, self.handler.local_view())
-            if refusal is None:
-                return self._take_welcome(answer)
-            answer = refusal
-        raise HelloRefused(url, answer)
+        if isinstance(answer, Refusal):
+            raise HelloRefused(url, answer, is_theirs=True)
+        refusal = check_welcome(answer, member, self.handler.local_view())
+        if refusal is not None:
+            raise HelloRefused(url, refusal, is_theirs=False)
+        return self._take_welcome(answer)
 
     def _take_welcome(self, welcome: Welcome) -> Welcome:
         # S1: who answered is durable here before a message goes to it.
