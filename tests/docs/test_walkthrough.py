@@ -111,12 +111,14 @@ def check_three_names(shell: Shell, said: Said) -> None:
 
 
 def check_alone(shell: Shell, said: Said) -> None:
-    put, misses, term = said
+    put, misses, standing = said
     assert put.startswith("Error: ")
     assert "no leader: n1 waits for n2, n3" in put
     missed = {json.loads(line)["name"] for line in misses.splitlines()}
     assert missed == {"n2", "n3"}
-    assert term == '"term":0\n', "alone it begins no term"
+    term, errors = standing.splitlines()
+    assert term == '"raft_term":0', "alone it begins no term"
+    assert errors == '"errors":["etcdserver: no leader: n1 waits for n2, n3"]}'
 
 
 def check_second(shell: Shell, said: Said) -> None:
