@@ -99,7 +99,7 @@ def test_systemd_hears_ready_watchdog_and_stopping(node: NodeProcess) -> None:
     assert ready < stopping
     assert watchdog < stopping
     assert any(line.startswith("EXTEND_TIMEOUT_USEC=") for line in told[:ready]), "a long start is no hang"
-    assert told[ready + 1].startswith("STATUS=leader term=1 revision=")
+    assert told[ready + 1].startswith("STATUS=leader term=1 commit=")
     assert told[-1] == "STATUS=stopping after SIGTERM"
 
 
