@@ -115,6 +115,80 @@ def test_a_node_without_a_cluster_says_whom_it_waits_for() -> None:
     run(test)
 
 
+def test_a_client_of_a_node_without_a_cluster_waits_for_it_and_then_belongs_to_it() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        node = network.nodes["n1:1"]
+        cluster, node.cluster_id = node.cluster_id, 0
+        node.refusals = [no_leader(ALONE)] * 1000
+        async with a_client(network, timeout=3.0) as client:
+            with pytest.raises(Unavailable, match="n1 waits for n2, n3"):
+                await client.put("k", b"v")
+
+            async def form_a_cluster() -> None:
+                await trio.sleep(1)
+                node.cluster_id = cluster
+                node.refusals.clear()
+
+            nursery.start_soon(form_a_cluster)
+            started = trio.current_time()
+            assert await client.put("k", b"v") == 2
+            assert trio.current_time() - started < 1.5
+            assert client._core.cluster_id == cluster
+            node.cluster_id = 0xBAD
+            with pytest.raises(ConnectionFailed, match="it belongs to cluster bad, this client belongs to c0ffee"):
+                await client.get("k")
+            node.cluster_id = 0
+            with pytest.raises(ConnectionFailed, match="it has no cluster yet, this client belongs to c0ffee"):
+                await client.get("k")
+
+    run(test)
+
+
+def test_so_does_a_blocking_one() -> None:
+    with listening(FakeNode()) as (listener,), test_blocking.a_client(listener) as client:
+        node = listener.node
+        cluster, node.cluster_id = node.cluster_id, 0
+        node.refusals = [no_leader(ALONE)] * 1000
+        with pytest.raises(Unavailable, match="n1 waits for n2, n3"):
+            client.put("k", b"v", timeout=0.7)
+        node.refusals = [no_leader(ALONE)] * 2
+        node.cluster_id = cluster
+        assert client.put("k", b"v") == 2
+        node.cluster_id = 0
+        listener.hang_up()
+        with pytest.raises(ConnectionFailed, match="it has no cluster yet"):
+            client.get("k", timeout=0.3)
+
+
+def test_a_blocking_client_tries_until_its_time_is_over() -> None:
+    """However long the pauses have grown: a cluster that is there at the end is found."""
+    with listening(FakeNode()) as (listener,), test_blocking.a_client(listener, timeout=3.0) as client:
+        rotation = client._calls.rotation
+        for _ in range(20):
+            rotation.failed(rotation.endpoints[0], "refused")
+        assert rotation.pause_s() > 0.9
+        assert client.put("k", b"v", timeout=0.9) == 2
+
+
+def test_a_call_that_was_refused_says_so_even_if_nobody_is_left() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, "n1:1")
+        async with a_client(network, timeout=2.0) as client:
+            await client.get("k")
+            network.nodes["n1:1"].refusals = [no_leader(ALONE)] * 1000
+
+            async def die() -> None:
+                await trio.sleep(0.5)
+                network.cut("n1:1")
+
+            nursery.start_soon(die)
+            with pytest.raises(Unavailable, match="n1 waits for n2, n3"):
+                await client.put("k", b"v")
+
+    run(test)
+
+
 def test_what_turned_a_client_away_is_forgotten_once_its_node_is_gone() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, "n1:1")
