@@ -341,7 +341,11 @@ def test_metrics_tell_who_leads_who_is_linked_and_who_lags() -> None:
         assert metrics.network_active_peers == {there: 1, lost: 0}
         assert metrics.raft_follower_lag_entries[there] == 0
         assert metrics.raft_follower_lag_entries[lost] > 0
+        assert metrics.network_peer_sent_bytes_total[there] > metrics.network_peer_sent_bytes_total[lost] > 0
+        sent = metrics.network_peer_sent_bytes_total[there]
         collect(metrics, cluster.node(one))
+        here = f"{cluster.node(leader).member_id:x}"
+        assert 0 < metrics.network_peer_received_bytes_total[here] <= sent
         assert (metrics.server_is_leader, metrics.server_has_leader) == (0, 1)
         assert metrics.server_leader_changes_seen_total >= 1
         assert metrics.raft_follower_lag_entries == {}

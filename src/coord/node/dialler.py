@@ -102,6 +102,8 @@ class Dialler:
     incarnation: int = 0
     boot: int = 0
     """The data directory of the process at its other end, and its boot."""
+    sent_bytes: int = 0
+    """Frames of messages, over all links to this member."""
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     _outbox: list[PeerMessage] = field(factory=list)
     _wake: trio.Event = field(factory=trio.Event)
@@ -137,7 +139,9 @@ class Dialler:
                 )
             messages = kept
         for frame in _frames(messages):
-            link.send(encode_frame(frame))
+            data = encode_frame(frame)
+            self.sent_bytes += len(data)
+            link.send(data)
 
     def redial(self, *, has_broken: bool = False) -> None:
         """Dial now if there is no link; `has_broken`: because the member's own link broke (S10)."""

@@ -7,6 +7,7 @@ told by `link_broken` that the answer may never come.
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -134,6 +135,7 @@ class Peers:
     _inbound: dict[int, _Inbound] = field(factory=dict)
     _touched: dict[Dialler, None] = field(factory=dict)
     _nursery: trio.Nursery | None = None
+    _received_bytes: Counter[int] = field(factory=Counter)
 
     # ---- what the node says
 
@@ -153,6 +155,7 @@ class Peers:
         for gone in self._diallers.keys() - members.keys():
             self._diallers.pop(gone).scope.cancel()
             self._hang_up(gone, "no longer a member")
+            del self._received_bytes[gone]
         for member, urls in members.items():
             dialler = self._diallers.get(member)
             if dialler is None:
@@ -203,6 +206,12 @@ class Peers:
     def missing(self) -> list[int]:
         """Return the members to which no link stands."""
         return [member for member, dialler in self._diallers.items() if dialler.link is None]
+
+    def traffic(self) -> dict[int, tuple[int, int]]:
+        """Return the bytes of messages that were sent to each of the others, and that came from it."""
+        return {
+            member: (dialler.sent_bytes, self._received_bytes[member]) for member, dialler in self._diallers.items()
+        }
 
     async def run(self) -> None:
         """Keep a link to every member standing, until cancelled."""
@@ -415,6 +424,7 @@ class Peers:
         try:
             while True:
                 for data in await link.recv_many():
+                    self._received_bytes[member] += len(data)
                     # S2: once another link has taken its place, what still lies in this one would come out of order.
                     if self._inbound.get(member) is inbound:
                         self.handler.received(member, _checked(data, member, inbound.own_id))

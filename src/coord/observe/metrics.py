@@ -80,6 +80,12 @@ class Metrics:
     network_active_peers: dict[str, int] = field(
         factory=dict, metadata=_is("gauge", "1 if this member's link to another stands.", "remote")
     )
+    network_peer_sent_bytes_total: dict[str, int] = field(
+        factory=dict, metadata=_is("counter", "Bytes of messages sent to another member.", "To")
+    )
+    network_peer_received_bytes_total: dict[str, int] = field(
+        factory=dict, metadata=_is("counter", "Bytes of messages from another member.", "From")
+    )
     raft_follower_lag_entries: dict[str, int] = field(
         factory=dict, metadata=_is("gauge", "Entries that a member has not acknowledged to this leader.", "remote")
     )

@@ -17,6 +17,9 @@ def collect(metrics: Metrics, node: Node) -> None:
     metrics.server_is_learner = int(raft.role is Role.LEARNER)
     others = [member for member in node.members() if member != node.member_id]
     metrics.network_active_peers = {f"{member:x}": int(node.peers.is_linked(member)) for member in others}
+    traffic = node.peers.traffic()
+    metrics.network_peer_sent_bytes_total = {f"{member:x}": sent for member, (sent, _) in traffic.items()}
+    metrics.network_peer_received_bytes_total = {f"{member:x}": came for member, (_, came) in traffic.items()}
     last_index = raft.log.last_index
     metrics.raft_follower_lag_entries = {
         f"{member:x}": last_index - match for member, (match, _, _) in raft.progress().items()
