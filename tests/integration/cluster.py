@@ -196,6 +196,9 @@ class Load:
     revision: int = 0
     """The highest revision that an answer named."""
     errors: list[CoordError] = field(factory=list)
+    open: int = 0
+    """How many connections stand."""
+    all_open: trio.Event = field(factory=trio.Event)
 
     async def run(self) -> None:
         """Write until each writer has met an error."""
@@ -205,8 +208,12 @@ class Load:
 
     async def _connection(self, number: int) -> None:
         async with coord.connect(self.endpoint, timeout=1.5) as client, trio.open_nursery() as nursery:
+            self.open += 1
+            if self.open == self.connections:
+                self.all_open.set()
             for writer in range(self.writers):
                 nursery.start_soon(self._count, client, f"count/{number}/{writer}")
+        self.open -= 1
 
     async def _count(self, client: coord.Client, key: str) -> None:
         while True:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,13 @@ def node(tmp_path: Path) -> Iterator[NodeProcess]:
 MakeCluster = Callable[..., ProcessCluster]
 
 
-@pytest.fixture
-def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
-    """Makes a cluster of which no node runs yet. In the end the logs are held to the catalogue."""
+@contextmanager
+def clusters(directory: Path) -> Iterator[MakeCluster]:
+    """Give what makes clusters of which no node runs yet; in the end their logs are held to the catalogue."""
     made: list[ProcessCluster] = []
 
     def make(size: int = 3, *flags: str, has_proxies: bool = False) -> ProcessCluster:
-        cluster = ProcessCluster(tmp_path, size, flags, has_proxies)
+        cluster = ProcessCluster(directory, size, flags, has_proxies)
         made.append(cluster)
         return cluster
 
@@ -42,6 +43,27 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
         for node in cluster.nodes.values():
             if node.lives:
                 node.log()
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
+    """Makes clusters of this test."""
+    with clusters(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ProcessCluster]:
+    """Three nodes that the tests of a module share, behind relays if it says so."""
+    with clusters(tmp_path_factory.mktemp("shared")) as make:
+        yield make(3, has_proxies=getattr(request.module, "HAS_RELAYS", False))
+
+
+@pytest.fixture
+def shared(made_once: ProcessCluster) -> ProcessCluster:
+    """The module's three nodes, which run, whatever the tests before did to them."""
+    made_once.restore()
+    return made_once
 
 
 @pytest.fixture

@@ -91,6 +91,13 @@ class ProcessCluster:
         for node in self.running:
             assert node.terminate() == 0, node.name
 
+    def restore(self) -> None:
+        """Undo every fault: all nodes run, and reach each other."""
+        for node in self.running:
+            node.send(signal.SIGCONT)
+        self.proxies.heal()
+        self.start()
+
     def cleanup(self) -> None:
         for node in self.nodes.values():
             node.cleanup()

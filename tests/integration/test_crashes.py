@@ -16,12 +16,14 @@ from .cluster import STOP_TIMEOUT_S, Load, NodeProcess
 
 
 def load_until(load: Load, seconds: float, end: Callable[[], object]) -> None:
-    """Let the load run for `seconds`, then call `end`, which ends the node."""
+    """Let the load run for `seconds` on all its connections, then call `end`, which ends the node."""
 
     async def main() -> None:
+        load.all_open = trio.Event()
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(load.run)
+                await load.all_open.wait()
                 await trio.sleep(seconds)
                 await trio.to_thread.run_sync(end)
 

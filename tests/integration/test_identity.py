@@ -33,9 +33,12 @@ def test_a_restart_is_the_same_member(cluster: ProcessCluster) -> None:
     cluster.check_agreement()
 
 
-def test_a_wiped_directory_is_refused_and_told_the_remedy(cluster: ProcessCluster) -> None:
-    """It might vote again, or acknowledge again, what it has forgotten."""
-    cluster.put("kept")
+def test_a_wiped_directory_is_refused_and_told_the_remedy_which_works(cluster: ProcessCluster) -> None:
+    """It might vote again, or acknowledge again, what it has forgotten. Removed, its directory emptied, and added anew,
+    it is a member like the others, under a new id."""
+    revision = cluster.put("kept")
+    lost = cluster.status("n3")
+    assert lost is not None
     cluster["n3"].kill()
     cluster.wipe("n3")
     cluster["n3"].spawn()
@@ -44,18 +47,13 @@ def test_a_wiped_directory_is_refused_and_told_the_remedy(cluster: ProcessCluste
     assert "coord member add" in told
     cluster.put("served meanwhile")
 
-
-def test_the_remedy_works(cluster: ProcessCluster) -> None:
-    """Removed, its directory emptied, and added anew, it is a member like the others, under a new id."""
-    revision = cluster.put("kept")
-    lost = cluster.status("n3")
-    assert lost is not None
-    cluster["n3"].kill()
+    cluster["n3"].cleanup()
     cluster.wipe("n3")
     with coord.connect_sync(cluster.endpoints, timeout=30) as client:
         client.member_remove(lost.header.member_id)
         client.member_add([cluster["n3"].peer_url])
         cluster["n3"].start("--initial-cluster-state=existing")
+        until(lambda: all(not row.is_learner for row in client.member_list().members), EVENT_TIMEOUT_S, "n3 votes")
         members = {member.name: member for member in client.member_list().members}
     assert members.keys() == {"n1", "n2", "n3"}
     assert members["n3"].id != lost.header.member_id

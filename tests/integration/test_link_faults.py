@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
 
 import pytest
 
@@ -16,65 +15,64 @@ from .test_three_nodes import loaded
 
 FAULT_S = 2.5
 """Longer than two election timeouts."""
+HAS_RELAYS = True
 
 
 @pytest.fixture
-def relayed(make_cluster: Callable[..., ProcessCluster]) -> ProcessCluster:
-    cluster = make_cluster(3, has_proxies=True)
-    cluster.start()
-    return cluster
+def cluster(shared: ProcessCluster) -> ProcessCluster:
+    return shared
 
 
 @pytest.mark.parametrize("fault", [CUT, SILENT], ids=["cut", "silent"])
-def test_a_leader_that_is_cut_off_is_replaced_and_follows_later(relayed: ProcessCluster, fault: LinkFault) -> None:
-    leader = relayed.leader()
-    with loaded(relayed) as load:
-        relayed.proxies.isolate(leader, fault)
-        new = relayed.leader(besides=leader)
+def test_a_leader_that_is_cut_off_is_replaced_and_follows_later(cluster: ProcessCluster, fault: LinkFault) -> None:
+    leader = cluster.leader()
+    with loaded(cluster) as load:
+        cluster.proxies.isolate(leader, fault)
+        new = cluster.leader(besides=leader)
         assert new != leader
         load.wait_for_writes(50)
-        relayed.proxies.heal()
+        cluster.proxies.heal()
         load.wait_for_writes(50)
     assert load.longest_gap_s < 6
 
 
-def test_a_follower_that_is_cut_off_disturbs_nobody(relayed: ProcessCluster) -> None:
+def test_a_follower_that_is_cut_off_disturbs_nobody(cluster: ProcessCluster) -> None:
     """PreVote: it does not drive up the term while it is away, and deposes nobody when it returns."""
-    leader, away = relayed.leader(), relayed.followers()[0]
-    before = relayed.status(leader)
-    with loaded(relayed) as load:
-        relayed.proxies.isolate(away, SILENT)
+    leader, away = cluster.leader(), cluster.followers()[0]
+    before = cluster.status(leader)
+    with loaded(cluster) as load:
+        cluster.proxies.isolate(away, SILENT)
         time.sleep(FAULT_S)
         load.wait_for_writes(20)
-        relayed.proxies.heal()
+        cluster.proxies.heal()
         load.wait_for_writes(50)
-    after = relayed.status(leader)
+    after = cluster.status(leader)
     assert before is not None
     assert after is not None
     assert (after.raft_term, after.leader_id) == (before.raft_term, before.leader_id)
 
 
 @pytest.mark.parametrize("direction", ["to the leader", "from the leader"])
-def test_a_link_that_fails_one_way_leaves_a_cluster_that_serves(relayed: ProcessCluster, direction: str) -> None:
-    leader, follower = relayed.leader(), relayed.followers()[0]
+def test_a_link_that_fails_one_way_leaves_a_cluster_that_serves(cluster: ProcessCluster, direction: str) -> None:
+    leader, follower = cluster.leader(), cluster.followers()[0]
     source, target = (follower, leader) if direction == "to the leader" else (leader, follower)
-    with loaded(relayed) as load:
-        relayed.proxies.spoil(source, target, SILENT)
+    with loaded(cluster) as load:
+        cluster.proxies.spoil(source, target, SILENT)
         time.sleep(FAULT_S)
         load.wait_for_writes(20)
-        relayed.proxies.heal()
+        cluster.proxies.heal()
 
 
-def test_slow_links_and_resets_in_the_middle_of_frames(relayed: ProcessCluster) -> None:
+def test_slow_links_and_resets_in_the_middle_of_frames(cluster: ProcessCluster) -> None:
     chance = random.Random(11)
-    links = [(source, target) for source in relayed.nodes for target in relayed.nodes if source != target]
-    with loaded(relayed) as load:
+    links = [(source, target) for source in cluster.nodes for target in cluster.nodes if source != target]
+    with loaded(cluster) as load:
         for link in links:
-            relayed.proxies.spoil(*link, LinkFault(delay_s=0.02))
+            cluster.proxies.spoil(*link, LinkFault(delay_s=0.02))
         load.wait_for_writes(20)
         for _ in range(8):
             link = chance.choice(links)
-            relayed.proxies.spoil(*link, LinkFault(bytes_left=chance.randrange(20_000)))
+            cluster.proxies.spoil(*link, LinkFault(bytes_left=chance.randrange(20_000)))
             time.sleep(0.1)
-            relayed.proxies.spoil(*link, SOUND)
-        relayed.proxies.heal()
+            cluster.proxies.spoil(*link, SOUND)
+        cluster.proxies.heal()

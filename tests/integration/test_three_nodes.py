@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
+
 import coord
 from coord.limits import LOG_BYTES_IN_MEMORY_MAX, MIB
 
@@ -14,6 +16,11 @@ from .processes import ProcessCluster, until
 
 ELECTION_S = 1.0
 """`--election-timeout` by default."""
+
+
+@pytest.fixture
+def cluster(shared: ProcessCluster) -> ProcessCluster:
+    return shared
 
 
 def outgrow_the_log(cluster: ProcessCluster) -> None:
