@@ -124,6 +124,17 @@ def test_of_two_leaders_the_one_of_the_higher_term_leads(board: Board) -> None:
     assert board.leader is board.nodes[0]
 
 
+def test_a_cluster_is_whole_once_all_follow_one_leader(board: Board) -> None:
+    """Before, a newcomer who kills one may see the others wait for the third instead of an election."""
+    board.saw("n1", term=1, leader_id=0xA, revision=1)
+    board.saw("n2", term=1, leader_id=0xA, revision=1)
+    assert not board.is_whole
+    board.saw("n3", term=0, leader_id=0, revision=1)
+    assert not board.is_whole
+    board.saw("n3", term=1, leader_id=0xA, revision=1)
+    assert board.is_whole
+
+
 def test_nodes_have_ports_apart_and_ids_that_follow_from_their_flags(tmp_path: Any) -> None:
     nodes = nodes_of(3, 7379, tmp_path)
     assert [node.endpoint for node in nodes] == ["127.0.0.1:7379", "127.0.0.1:17379", "127.0.0.1:27379"]

@@ -91,8 +91,8 @@ async def _run(nodes: Sequence[DevNode], board: Board, screen: Screen, further: 
 
 
 async def _greet(nodes: Sequence[DevNode], cluster: DevCluster, screen: Screen) -> None:
-    """Tell what to try, once somebody leads."""
-    await cluster.has_led.wait()
+    """Tell what to try, once all nodes follow one leader."""
+    await cluster.has_met.wait()
     screen.tell(
         _GREETING.format(
             count=len(nodes),

@@ -118,6 +118,14 @@ class Board:
         leaders = [node for node in self.nodes if node.is_leader]
         return max(leaders, key=lambda node: node.term, default=None)
 
+    @property
+    def is_whole(self) -> bool:
+        """True if all nodes follow one leader: from then on any one of them can be done without."""
+        leader = self.leader
+        return leader is not None and all(
+            node.is_heard and node.leader_id == leader.member_id and node.revision for node in self.nodes
+        )
+
     def press(self, key: str) -> list[Order]:
         """Take a key; return what is to be done. `notice` says what a key did that asks for nothing."""
         self.notice = ""

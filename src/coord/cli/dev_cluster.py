@@ -95,8 +95,8 @@ class DevCluster:
     changed: Callable[[], None]
     is_colored: bool
     further_flags: Sequence[str] = ()
-    has_led: trio.Event = field(factory=trio.Event)
-    """Set once there has been a leader."""
+    has_met: trio.Event = field(factory=trio.Event)
+    """Set once all nodes have followed one leader."""
     relays: Mapping[str, Relay] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -225,6 +225,6 @@ class DevCluster:
 
     def _saw(self, node: DevNode, status: coord.StatusResponse) -> None:
         self.board.saw(node.name, term=status.raft_term, leader_id=status.leader_id, revision=status.header.revision)
-        if self.board.leader is not None:
-            self.has_led.set()
+        if self.board.is_whole:
+            self.has_met.set()
         self.changed()
