@@ -96,6 +96,38 @@ def test_the_answer_to_a_keep_alive_may_be_an_error_or_come_late() -> None:
     run(test)
 
 
+def test_a_node_that_let_a_call_time_out_is_left_for_the_next_call() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = two_of_one_cluster(nursery)
+        async with a_client(network) as client:
+            await client.get("k")
+            await settle()
+            first = active(client)
+            network.stop(first)
+            with pytest.raises(DeadlineExceeded):
+                await client.get("k", timeout=1.0)
+            started = trio.current_time()
+            await client.get("k")
+            assert trio.current_time() == started
+            assert active(client) != first
+
+    run(test)
+
+
+def test_the_blocking_client_leaves_it_too() -> None:
+    with listening(FakeNode(), FakeNode()) as listeners:
+        endpoints = [listener.endpoint for listener in listeners]
+        with coord.connect_sync(endpoints, random=Random(1)) as client:
+            client.get("k")
+            silent = next(listener for listener in listeners if listener.node.frames)
+            with silent.lock:
+                with pytest.raises(DeadlineExceeded):
+                    client.get("k", timeout=0.3)
+                started = time.monotonic()
+                client.get("k")
+                assert time.monotonic() - started < 1.0
+
+
 def test_a_watch_goes_on_elsewhere_when_its_node_falls_silent() -> None:
     """Its connection stands by, since the leader's carries the calls; the pings find it out."""
 

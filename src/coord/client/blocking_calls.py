@@ -92,12 +92,10 @@ class BlockingCalls:
                 connection = self._connected(deadline, timeout, silent)
             except ConnectionFailed as error:
                 raise refusal or error from None
-            is_whole = False
             listen_until = deadline
             try:
                 send = connection.send_write if verb.is_write else connection.send_request
                 request_id = send(verb.code, max(deadline - time.monotonic(), 0.001), verb.arguments)
-                is_whole = True
                 listen_until = min(deadline, time.monotonic() + patience_s)
                 return connection.wait_reply(request_id, listen_until)
             except TimeoutError:
@@ -108,9 +106,10 @@ class BlockingCalls:
                     silent.add(connection.endpoint)
                     patience_s *= 2
                     continue
-                if not is_whole:
-                    # Half a frame was sent; whatever followed would be taken for its other half.
-                    self._drop()
+                # Half a frame may have been sent, and what followed would be taken for its other half. Or the node is
+                # stuck, since it answers shortly before its client's deadline: the next call had better go elsewhere.
+                self._drop()
+                self.rotation.failed(connection.endpoint, f"no answer within {timeout:g} s")
                 raise timed_out(timeout, verb.is_change, True, refusal) from None
             except (LinkClosed, ProtocolViolation, OSError) as error:
                 self._drop()

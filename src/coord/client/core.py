@@ -180,6 +180,9 @@ class ClientCore:
     def _time_out(self, call: Call) -> None:
         timeout = call.timeout
         is_sent = call.connection is not None
+        if call.connection is not None:
+            # A node answers shortly before its client's deadline; one that has not is left, though its link may stand.
+            call.connection.refusals = max(call.connection.refusals, REFUSALS_BEFORE_MOVING)
         error: Exception = timed_out(timeout, call.is_change, is_sent, call.refusal)
         if not is_sent and self.active is None and call.refusal is None:
             error = unreachable(timeout, self.rotation)
@@ -261,6 +264,8 @@ class ClientCore:
                 # Nobody waits any more, or it answers a message of ours that could not be read.
                 if reply[0] == 0 and len(reply) > 3:
                     raise ProtocolViolation(f"the node could not read a request: {reply[3][1]}")
+                if len(reply) < 4:
+                    connection.refusals = 0
                 continue
             if len(reply) > 3 and reply[3] is not None:
                 self._take_error(connection, call, ApiError.from_wire(reply[3]), now)
