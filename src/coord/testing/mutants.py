@@ -2,7 +2,8 @@
 
 A harness that finds nothing proves nothing, unless it finds what is known to be there. A mutant replaces a piece of
 coord's own source, which must be there exactly once, so that a mutant cannot rot unseen; it runs in a process of its
-own. A list of mutants is a module with `MUTANTS` and `hunt(seed)`, which runs one seed and returns what it came to.
+own. A list of mutants is a module with `MUTANTS` and `hunt(seed)`, which runs one seed and returns what it came to;
+if its mutants name a setting, `hunt(seed, setting)`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Mutant:
     first_seed: int = 0
     finds: str = ""
     """What the text of the failure contains; empty if anything will do."""
+    setting: str = ""
+    """Where it is found soon, by a name that the list's `hunt` knows; empty for wherever that takes it."""
 
 
 @frozen
@@ -130,17 +133,19 @@ def plant(mutant: Mutant) -> None:
 def find(list_name: str, name: str) -> Mutant:
     """Return a mutant by its name, also one that is too rare to be hunted with seeds."""
     module = importlib.import_module(list_name)
-    return next(mutant for mutant in (*module.MUTANTS, *getattr(module, "TOO_RARE", ())) if mutant.name == name)
+    mutants: tuple[Mutant, ...] = (*module.MUTANTS, *getattr(module, "TOO_RARE", ()))
+    return next(mutant for mutant in mutants if mutant.name == name)
 
 
 def run_here(list_name: str, mutant: Mutant) -> Finding:
     """Plant the bug in this process and hunt it, seed by seed."""
     plant(mutant)
-    hunt: Callable[[int], Hunted] = importlib.import_module(list_name).hunt
+    hunt: Callable[..., Hunted] = importlib.import_module(list_name).hunt
+    setting = (mutant.setting,) if mutant.setting else ()
     started = time.perf_counter()
     steps = 0
     for count in range(mutant.seeds_max):
-        hunted = hunt(mutant.first_seed + count)
+        hunted = hunt(mutant.first_seed + count, *setting)
         steps += hunted.steps
         if hunted.failure and mutant.finds in hunted.failure:
             return Finding(count + 1, steps, time.perf_counter() - started, hunted.failure)

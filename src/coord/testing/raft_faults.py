@@ -23,6 +23,8 @@ class Faults:
     chance: Random = field(init=False)
     kinds: list[Callable[[], bool]] = field(init=False)
     is_stopped: bool = False
+    lied_terms: set[int] = field(factory=set)
+    """Terms in which a living member was taken for dead: their one campaign for that may be spent (S10)."""
 
     def __attrs_post_init__(self) -> None:
         cluster = self.cluster
@@ -196,6 +198,7 @@ class Faults:
         if len(live) < 2:
             return False
         one, other = self.chance.sample(live, 2)
+        self.lied_terms.add(other.seen_term)
         self.cluster.push(0, "link broken", one, one.boot, (other.member, True))
         return True
 

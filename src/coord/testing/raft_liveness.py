@@ -298,6 +298,8 @@ class Liveness:
         self._drop_outsiders()
         if leader is None or leader.raft is None or leader.member not in self.core:
             return
+        if leader.seen_term in self.faults.lied_terms:
+            return
         configuration = cluster.ledger.history[-1][1]
         counted = self.core & (configuration.voters - configuration.blank) - {leader.member}
         if configuration.is_joint or not is_quorum(configuration, counted):
