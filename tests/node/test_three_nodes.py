@@ -461,3 +461,19 @@ def test_a_leader_whose_disk_hangs_hands_over() -> None:
         await trial.client(new).put(b"c", b"3")
 
     play_three(story)
+
+
+def test_members_that_have_nothing_to_do_cost_little() -> None:
+    """A pass for each heartbeat, and for each that comes, not for every tick."""
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        await trio.sleep(5)
+        before = {name: node.loop.passes for name, node in trial.nodes.items()}
+        await trio.sleep(10)
+        for name, node in trial.nodes.items():
+            passes_a_second = (node.loop.passes - before[name]) / 10
+            assert passes_a_second < (45 if name == leader else 25), name
+        assert await trial.leader() == leader
+
+    play_three(story)

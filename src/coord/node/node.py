@@ -336,6 +336,8 @@ class Node:
             self.changes.expire()
             self.standing.tick()
             if ticks % TICKS_PER_HEARTBEAT == 0:
+                # For all who look at the clock in their turns.
+                self.loop.wake()
                 self.consensus.expire(now)
                 if self.leadership.is_leading:
                     self.leases.tick()
