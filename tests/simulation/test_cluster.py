@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import trio
 
 from coord.errors import ApiError, OutcomeUnknown
-from coord.testing.cluster import Cluster, State, open_cluster
+from coord.testing.cluster import Cluster, State
 from coord.testing.cluster_connection import ConnectionLost
 from coord.testing.cluster_end import state_of
-from coord.testing.deterministic import run_seeded
-
-Scene = Callable[[Cluster], Awaitable[None]]
-
-
-def play(scene: Scene, seed: int = 1, size: int = 3, **options: Any) -> None:
-    """Play a scene on a cluster that has just started."""
-
-    async def main() -> None:
-        with trio.fail_after(300):
-            async with open_cluster(size, seed=seed, **options) as cluster:
-                await scene(cluster)
-
-    run_seeded(seed, main)
-
-
-async def others(cluster: Cluster) -> tuple[str, str, str]:
-    """Return the leader and the other two."""
-    leader = await cluster.leader()
-    one, other = (name for name in cluster.names if name != leader)
-    return leader, one, other
+from coord.testing.cluster_scenes import SCENES, others, play
 
 
 async def until(condition: Callable[[], bool], within_s: float = 20.0) -> None:
@@ -185,25 +164,6 @@ def test_a_member_that_was_away_for_long_is_brought_a_snapshot() -> None:
     play(scene, catch_up_entries=20)
 
 
-def test_a_wiped_member_votes_for_nobody() -> None:
-    """S1: the one that has the acknowledged write is out of reach, and the wiped one must not make up for it."""
-
-    async def scene(cluster: Cluster) -> None:
-        leader, wiped, behind = await others(cluster)
-        cluster.partition([leader, wiped], [behind])
-        await cluster.connect(leader).put(b"k", b"acknowledged")
-        await cluster.wipe(wiped)
-        cluster.partition([leader], [wiped], [behind])
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cluster.start, wiped)
-            await cluster.advance(5.0)
-            cluster.network.heal(wiped, behind)
-            cluster.network.heal(behind, wiped)
-            await cluster.advance(20.0)
-            assert cluster.leader_now() in (None, leader)
-            cluster.heal()
-            client = cluster.connect(behind)
-            assert await client.get(b"k", timeout_s=20.0) == b"acknowledged"
-            nursery.cancel_scope.cancel()
-
-    play(scene)
+@pytest.mark.parametrize("name", SCENES)
+def test_a_rule_holds_where_chance_seldom_comes(name: str) -> None:
+    play(SCENES[name])

@@ -68,6 +68,8 @@ class Member:
     starts: int = 0
     may_fail: bool = False
     """Its disk was told to fail, which ends a node (law 7)."""
+    is_wiped: bool = False
+    """Its disk was emptied, so that the others refuse it, which ends a node too (S1)."""
     is_unheard: bool = False
     """Nothing passes between it and its clients."""
     heard: trio.Event = field(factory=trio.Event)
@@ -200,6 +202,7 @@ class Cluster:
         await self.kill(name)
         self.trace("wipe", member=name)
         self.members[name].host.wipe()
+        self.members[name].is_wiped = True
 
     def slow_disk(self, name: str, delay_s_max: float | None = None, *, log_only: bool = False) -> None:
         """Let what a member's process writes, or only its log, take up to so long; None, or a new start: as usual."""
@@ -315,6 +318,10 @@ class Cluster:
                     task_status.started()
                     await node.removed.wait()
                     await self._end(member, node)
+        except* DataDirError:
+            if member.node is None or not member.is_wiped:
+                raise
+            self._die(member)
         except* DiskError:
             if not member.may_fail:
                 raise

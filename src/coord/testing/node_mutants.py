@@ -5,18 +5,35 @@ The simulator of whole nodes must find them; the Raft core has a list of its own
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from coord.testing.mutants import Hunted, Mutant, Patch
+
+if TYPE_CHECKING:
+    from coord.testing.cluster_sim import Plan
 
 SECONDS_MAX: Final = 8.0
 
 
-def _mutant(name: str, rule: str, *patches: tuple[str, str, str], seeds_max: int = 200) -> Mutant:
-    return Mutant(name, rule, tuple(Patch(*patch) for patch in patches), seeds_max)
+def _mutant(name: str, rule: str, *patches: tuple[str, str, str], seeds_max: int = 200, setting: str = "") -> Mutant:
+    return Mutant(name, rule, tuple(Patch(*patch) for patch in patches), seeds_max, setting=setting)
 
 
 MUTANTS: Final = (
+    _mutant(
+        "accept a changed incarnation",
+        "S1",
+        ("coord.node.hello", "    if life[0] != (published or known[0] or life[0]):\n", "    if False:\n"),
+        setting="a_wiped_member_votes",
+        seeds_max=5,
+    ),
+    _mutant(
+        "take a message of another sender",
+        "S2",
+        ("coord.node.peers", "        if message.sender != member:\n", "        if False:\n"),
+        setting="a_member_speaks_for_another",
+        seeds_max=5,
+    ),
     # A store that is ahead of its own log: after a power loss they do not belong together.
     _mutant(
         "flush above the own durable log",
@@ -57,6 +74,47 @@ MUTANTS: Final = (
         "answer a read without a round",
         "S8",
         ("coord.raft.reads", "confirmed = agreed(state.configuration, reached)", "confirmed = self.number"),
+    ),
+    _mutant(
+        "label a snapshot with what is applied",
+        "S6",
+        (
+            "coord.node.snapshots",
+            "        job = self.store.snapshot_job(self.directory)\n",
+            "        import coord.store.snapshot\n        machine = self.node.node.machine\n"
+            "        coord.store.snapshot.LABEL = machine.applied_index, machine.applied_term\n"
+            "        job = self.store.snapshot_job(self.directory)\n",
+        ),
+        ("coord.store.snapshot", "    index, term = view.applied\n", "    index, term = max(view.applied, LABEL)\n"),
+        ("coord.store.snapshot", "def write_snapshot(", "LABEL = 0, 0\n\n\ndef write_snapshot("),
+        setting="installs",
+    ),
+    _mutant(
+        "let a read join the round that is under way",
+        "S8",
+        (
+            "coord.node.reads",
+            "            self.waiting.append(read)\n            self.wake()\n",
+            "            next(iter(self._rounds.values()), self.waiting).append(read)\n            self.wake()\n",
+        ),
+        setting="slow links",
+    ),
+    # A leader that was cut off has entries in its log that others' take the place of.
+    _mutant(
+        "find who waits by the index alone",
+        "S13",
+        (
+            "coord.node.waiters",
+            "        if waiter is not None and (waiter.term != term or waiter.data != data):\n",
+            "        if waiter is None:\n",
+        ),
+        (
+            "coord.node.waiters",
+            "                if waiter is not None and waiter.term != term:\n",
+            "                if False:\n",
+        ),
+        ("coord.node.waiters", "self.placed.items() if waiter.term < term]:", "self.placed.items() if False]:"),
+        setting="partitions",
     ),
     # etcd #14890, jetcd: what may have been applied is sent once more.
     _mutant(
@@ -105,6 +163,19 @@ MUTANTS: Final = (
         seeds_max=400,
     ),
     _mutant(
+        "expire what an earlier leader meant to",
+        "S22",
+        ("coord.mvcc.machine", "        if proposed_in == term:\n", "        if True:\n"),
+        setting="an_expiry_of_another_term_comes",
+        seeds_max=5,
+    ),
+    _mutant(
+        "renew a lease whose expiry is proposed",
+        "S22",
+        ("coord.node.requests", "        expiring = self.leases.is_expiring(ids)\n", "        expiring = 0\n"),
+        setting="many leases",
+    ),
+    _mutant(
         "let a new leader count less than a lease's time",
         "S23",
         (
@@ -131,6 +202,31 @@ MUTANTS: Final = (
             "                        watch.next_revision = revision + 1\n",
         ),
     ),
+    _mutant(
+        "skip what a snapshot brought",
+        "S30",
+        (
+            "coord.node.watches",
+            "                watch.next_revision = max(watch.next_revision, given + 1)\n",
+            "                watch.next_revision = max(watch.next_revision, revision + 1)\n",
+        ),
+        setting="installs",
+    ),
+    _mutant(
+        "go on inside a revision",
+        "S30",
+        (
+            "coord.node.watches",
+            '                self.log("watch.client.lagging", watches=len(wanted), revision=revision)\n',
+            "                self.delivery.deliver(sink, revision, {one: told[:1] for one, told in wanted.items()})\n"
+            "                wanted = {one: told for one, told in wanted.items() if len(told) > 1}\n",
+        ),
+        (
+            "coord.node.watches",
+            "                        watch.next_revision = revision\n",
+            "                        watch.next_revision = revision + 1\n",
+        ),
+    ),
     # etcd #15220.
     _mutant(
         "let a progress notice overtake events",
@@ -144,9 +240,34 @@ MUTANTS: Final = (
 )
 
 
-def hunt(seed: int) -> Hunted:
-    """Play one seed of the simulator of whole nodes; three members, since most rules are about more than one."""
-    from coord.testing.cluster_sim import VACUOUS, Plan, run
+PLANS: Final[dict[str, dict[str, Any]]] = {
+    "installs": {"faults": ("pause",), "catch_up_entries": 20, "snapshot_count": 10, "watchers": 4},
+    "partitions": {"faults": ("isolate", "split", "one way", "slow")},
+    "slow links": {"faults": ("slow",), "tracks": 2},
+    "many leases": {"faults": ("slow disk", "slow"), "tracks": 2, "holders": 8, "workers": 1},
+}
+"""What to leave of a drawn plan, so that a bug need not wait for what has to do with it."""
+
+
+def hunt(seed: int, setting: str = "") -> Hunted:
+    """Play one seed of the simulator of whole nodes, or of a scene."""
+    from coord.testing import cluster_scenes
+    from coord.testing.cluster_sim import VACUOUS, run
+
+    try:
+        if scene := cluster_scenes.SCENES.get(setting):
+            cluster_scenes.play(scene, seed)
+            return Hunted(1, "")
+        report = run(seed, plan=_plan(seed, setting))
+    except Exception as error:
+        return Hunted(0, f"a node failed: {_innermost(error)!r}")
+    found = [what for what in report.found if not what.startswith(VACUOUS)]
+    return Hunted(report.lines, found[0] if found else "")
+
+
+def _plan(seed: int, setting: str) -> Plan:
+    """Return a plan for three members, since most rules are about more than one."""
+    from coord.testing.cluster_sim import Plan
 
     plan = Plan.of(seed)
     plan.seconds = min(plan.seconds, SECONDS_MAX)
@@ -154,12 +275,12 @@ def hunt(seed: int) -> Hunted:
     plan.holders = max(plan.holders, 1)
     if seed % 2:
         plan.options["catch_up_entries"] = 20
-    try:
-        report = run(seed, plan=plan)
-    except Exception as error:
-        return Hunted(0, f"a node failed: {_innermost(error)!r}")
-    found = [what for what in report.found if not what.startswith(VACUOUS)]
-    return Hunted(report.lines, found[0] if found else "")
+    for name, value in PLANS.get(setting, {}).items():
+        if hasattr(plan, name):
+            setattr(plan, name, value)
+        else:
+            plan.options[name] = value
+    return plan
 
 
 def _innermost(error: Exception) -> BaseException:
