@@ -162,7 +162,7 @@ def test_the_story_of_a_change_of_members(cluster: ProcessCluster) -> None:
         assert told["peer_urls"] == [new.peer_url]
         assert node.wait_for_event("raft.configuration.applied", learners=[member])["blank"] == [member]
 
-    new.start()
+    new.spawn()
     incarnation = new.wait_for_event("node.identity.loaded")["incarnation"]
     for node in every:
         told = node.wait_for_event("cluster.member.published", member=member, name="n4", incarnation=incarnation)
@@ -176,6 +176,7 @@ def test_the_story_of_a_change_of_members(cluster: ProcessCluster) -> None:
         node.wait_for_event("cluster.member.promoted", member=member, name="n4")
     until(lambda: all(configured(node) == (ids | {member}, set()) for node in every), EVENT_TIMEOUT_S, "a voter")
     new.wait_for_event("raft.role.changed", from_role="learner", to_role="follower")
+    new.wait_ready()
 
     coord_command(cluster, "member", "remove", member)
     for node in old:
