@@ -25,6 +25,7 @@ from coord.testing.cluster_changes import CHANGES
 from coord.testing.cluster_clients import Caller, World, compact, hold_leases, watch, watch_everything, work
 from coord.testing.cluster_end import check_end, converge
 from coord.testing.cluster_faults import FAULTS, Fault, Nemesis
+from coord.testing.cluster_tally import MUST_HAPPEN, tally
 from coord.testing.deterministic import Trace, fork, run_seeded
 from coord.testing.history import History, Kind, Outcome
 from coord.testing.history_check import check_history
@@ -39,6 +40,8 @@ LASTS_S_MAX = 120.0
 EVERYTHING: dict[str, Fault] = {**FAULTS, **CHANGES}
 ALONE = ("kill", "crash", "blackout", "pause", "slow disk", "fail disk", "stop", "grow", "silence")
 """What can befall a member that is alone."""
+SEEDS_TELLING = 100
+"""In so many seeds everything must happen at least once."""
 DONE_MIN = 20
 """A run with fewer answered calls than this proves nothing."""
 
@@ -100,6 +103,8 @@ class Report:
     """Calls that the search for an order has judged."""
     entries: int = 0
     faults: Counter[str] = field(factory=Counter)
+    happened: Counter[str] = field(factory=Counter)
+    """See `coord.testing.cluster_tally`."""
 
     def __str__(self) -> str:
         faults = " ".join(f"{name}:{count}" for name, count in sorted(self.faults.items())) or "none"
@@ -163,6 +168,7 @@ def _judge(report: Report, cluster: Cluster, history: History) -> None:
     report.unknown = counts[Outcome.UNKNOWN]
     report.entries = len(cluster.ledger.entries)
     report.events = sum(len(record.told) for record in history.watches)
+    report.happened = tally(cluster, history, played)
     report.judged = sum(map(len, calls_by_key(history).values()))
     writes = history.count(Kind.WRITE, Outcome.DONE)
     if report.done < DONE_MIN or writes < DONE_MIN // 4 or not report.events or not report.judged:
@@ -181,16 +187,30 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     first, end = map(int, chosen.seeds.split(":"))
     seeds = range(first, end) if chosen.seed is None else range(chosen.seed, chosen.seed + 1)
-    failed = 0
+    failed = played = 0
+    happened: Counter[str] = Counter()
     began = time.monotonic()
     for seed in seeds:
         if time.monotonic() - began > chosen.seconds:
             break
-        failed += not _show(seed, print if chosen.trace else None)
+        played += 1
+        failed += not _show(seed, print if chosen.trace else None, happened)
+    if played > 1:
+        failed += _sum_up(played, failed, happened)
     return failed
 
 
-def _show(seed: int, show: Callable[[str], None] | None) -> bool:
+def _sum_up(played: int, failed: int, happened: Counter[str]) -> int:
+    """Tell what happened in all seeds; return how much never did, though there were seeds enough."""
+    print(f"{played} seeds, {failed} failed; {', '.join(f'{name}: {happened[name]}' for name in sorted(happened))}")
+    never = [name for name in MUST_HAPPEN if not happened[name]]
+    if never and played >= SEEDS_TELLING:
+        print(f"never happened: {', '.join(never)}")
+        return len(never)
+    return 0
+
+
+def _show(seed: int, show: Callable[[str], None] | None, happened: Counter[str]) -> bool:
     try:
         report = run(seed, show)
     except Exception as error:
@@ -199,6 +219,8 @@ def _show(seed: int, show: Callable[[str], None] | None) -> bool:
             raise
         return False
     print(report)
+    happened += report.happened
+    happened += Counter({"calls done": report.done, "faults": report.faults.total()})
     for what in report.found[:5]:
         print(f"  {what}")
     return not report.found
