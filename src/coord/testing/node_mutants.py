@@ -74,6 +74,7 @@ MUTANTS: Final = (
         "answer a read without a round",
         "S8",
         ("coord.raft.reads", "confirmed = agreed(state.configuration, reached)", "confirmed = self.number"),
+        setting="stale leaders",
     ),
     _mutant(
         "label a snapshot with what is applied",
@@ -126,6 +127,7 @@ MUTANTS: Final = (
             "            for frame in list(self.waiters.sent):\n"
             "                self.submit(self.waiters.take_sent(frame))",
         ),
+        setting="broken links",
     ),
     _mutant(
         "settle a lease's time at apply",
@@ -160,6 +162,7 @@ MUTANTS: Final = (
             "        if self.calls.is_here:\n            self.reader.linearizable(read)",
             "        if self.calls.is_here:\n            self.reader.serializable(read)",
         ),
+        setting="stale leaders",
         seeds_max=400,
     ),
     _mutant(
@@ -243,6 +246,8 @@ MUTANTS: Final = (
 PLANS: Final[dict[str, dict[str, Any]]] = {
     "installs": {"faults": ("pause",), "catch_up_entries": 20, "snapshot_count": 10, "watchers": 4},
     "partitions": {"faults": ("isolate", "split", "one way", "slow")},
+    "stale leaders": {"faults": ("pause", "isolate"), "tracks": 2, "workers": 6, "holders": 6},
+    "broken links": {"faults": ("reset", "crash"), "tracks": 6, "workers": 10},
     "slow links": {"faults": ("slow",), "tracks": 2},
     "many leases": {"faults": ("slow disk", "slow"), "tracks": 2, "holders": 8, "workers": 1},
 }
