@@ -72,7 +72,8 @@ def test_the_story_of_a_won_election_and_of_a_lost_and_regained_peer(cluster: Pr
         assert gone["member"] == ids[dead]
         cluster[name].wait_for_event("raft.leader.lost", leader=ids[dead])
     asked = [line for line in cluster[won].events("raft.election.started") if not line["pre"]][-1]
-    assert asked["reason"] == "the leader's port refuses connections", "nobody waited for an election timeout (S10)"
+    # S10: the port of the dead leader refuses, or the link to the other voter was new at that moment.
+    assert asked["reason"] in ("the leader's port refuses connections", "a quorum can be reached again")
     granted = cluster[other].wait_for_event("raft.vote.granted", pre=False, candidate=ids[won], term=asked["term"])
     assert granted["last_index"] == asked["last_index"]
     cluster[won].wait_for_event("raft.vote.received", pre=False, voter=ids[other], granted=True)
@@ -127,7 +128,9 @@ def test_a_write_without_a_quorum_names_who_is_missing(cluster: ProcessCluster) 
         client.get("a", serializable=True)
     assert all(name in str(refused.value) for name in others)
     lines = cluster[leader].log()
-    assert order_of(lines, "raft.quorum.lost", "cluster.leader.missing") == [
+    # A node that starts alone misses a leader too.
+    led = [place for place, line in enumerate(lines) if line["event"] == "raft.election.won"]
+    assert order_of(lines[led[-1] :], "raft.quorum.lost", "cluster.leader.missing") == [
         "raft.quorum.lost",
         "cluster.leader.missing",
     ]

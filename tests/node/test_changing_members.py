@@ -118,7 +118,8 @@ def test_a_learner_says_that_it_is_not_ready() -> None:
         error = health()["non_learner"]
         assert error is not None
         assert error.text == "not supported for learner"
-        await until(lambda: trial.nodes["n4"].machine.applied_index == trial.nodes["n1"].machine.applied_index)
+        leading = trial.nodes[await trial.leader(but="n4")]
+        await until(lambda: leading.raft.match_of(new[0]) == leading.raft.log.last_index)
         await client.request(PROMOTE, [new[0]], timeout_ms=20_000)
         await until(lambda: health()["non_learner"] is None)
         assert trial.nodes["n1"].health()["non_learner"] is None
