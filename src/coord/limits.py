@@ -93,7 +93,9 @@ LOG_BYTES_OPEN_MAX: Final = 64 * MIB
 """Entries that are not on the own disk, or not applied; above it a leader takes no more from the other members."""
 LOG_BYTES_UNAPPLIED_MAX: Final = 2 * LOG_BYTES_OPEN_MAX
 """Entries that a follower holds without having applied them; above this it takes no more until its store has room."""
-CATCH_UP_ENTRIES: Final = 5_000
+LOG_BYTES_CATCHING_UP_MAX: Final = 192 * MIB
+"""The log in memory while a member is brought up to date: what is written under load during one snapshot."""
+CATCH_UP_ENTRIES: Final = 20_000
 """So many entries stay in memory behind those that the store has, for members that are not far behind."""
 CATCH_UP_ENTRIES_MAX: Final = 100_000
 """So many stay for one that is being brought up to date just now."""

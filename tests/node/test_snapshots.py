@@ -172,6 +172,20 @@ def test_what_is_wanted_before_the_start_is_not_forgotten() -> None:
     play(story)
 
 
+def test_the_log_is_held_while_the_file_is_made() -> None:
+    """Making takes seconds under load; a file that the log no longer follows on would be of no use."""
+
+    async def story(place: Place) -> None:
+        leader, _ = await pair(place)
+        leader.worker.delay_s_max = 100.0
+        leader.snapshotter.wanted(2)
+        await until(lambda: "snapshot.file.started" in leader.events())
+        assert "snapshot.file.finished" not in leader.events()
+        assert leader.snapshotter.held_index == 100
+
+    play(story)
+
+
 def test_label_is_of_what_the_file_holds() -> None:
     async def story(place: Place) -> None:
         leader, follower = await pair(place)

@@ -289,4 +289,17 @@ def test_log_of_large_entries_keeps_the_last_ones(monkeypatch: pytest.MonkeyPatc
     desk.apply(100, durable=100)
     desk.flush()
     desk.work()
-    assert 0 < desk.raft_log.size_bytes <= 1_000
+    log = desk.raft_log
+    assert 0 < log.size_bytes <= 1_000
+    assert log.bytes_above(log.base_index) + len(log.slice(log.last_index, log.last_index)[0][2]) > 1_000, "no fewer"
+
+
+def test_log_may_grow_while_a_member_is_brought_up_to_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written during a snapshot is needed behind it, or the member would need the next one, and so on."""
+    monkeypatch.setattr("coord.node.keeper.LOG_BYTES_IN_MEMORY_MAX", 100)
+    desk = StoreDesk(catch_up_entries=20)
+    desk.needed = 30
+    desk.apply(100, durable=100)
+    desk.flush()
+    desk.work()
+    assert desk.raft_log.base_index == 30

@@ -174,7 +174,7 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         log_bytes=lambda: log_writer.written_bytes,
         needed_index=node.needed_index,
         on_flushed=lambda: node.space.measure(),
-        sync_every_entries=max(1, min(options.snapshot_count, options.catch_up_entries)),
+        sync_every_entries=max(1, min(options.snapshot_count, options.catch_up_entries // 4)),
         catch_up_entries=options.catch_up_entries,
         catch_up_entries_max=options.catch_up_entries_max,
     )

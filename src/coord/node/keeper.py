@@ -14,6 +14,7 @@ from coord.errors import DiskFullError
 from coord.limits import (
     FLUSH_BYTES,
     FLUSH_INTERVAL_S,
+    LOG_BYTES_CATCHING_UP_MAX,
     LOG_BYTES_IN_MEMORY_MAX,
     WAL_BYTES_BEFORE_SYNC,
 )
@@ -194,14 +195,14 @@ class StoreKeeper:
         flushed = min(self.store.applied_index, log.applied, log.persisted_index)
         # Who is brought up to date by a snapshot, or by the entries behind one, would else need another when it has
         # it, and so on for ever under load. Bounded, since a slow one must not fill the memory of the others.
-        keep = min(max(self.catch_up_entries, flushed - self.needed_index()), self.catch_up_entries_max)
-        while True:
-            if flushed - keep > log.base_index:
-                log.release(flushed - keep)
-            if log.size_bytes <= LOG_BYTES_IN_MEMORY_MAX or not keep:
-                return
-            # Large entries: as many as there is room for, since who lacks the last few must not need a snapshot.
-            keep //= 2
+        needed = flushed - self.needed_index()
+        keep = min(max(self.catch_up_entries, needed), self.catch_up_entries_max)
+        bytes_max = LOG_BYTES_CATCHING_UP_MAX if needed > self.catch_up_entries else LOG_BYTES_IN_MEMORY_MAX
+        # Of large entries as many stay as there is room for, and no fewer: who lacks the last few must not need a
+        # snapshot.
+        floor = max(flushed - keep, min(log.least_within(bytes_max), flushed))
+        if floor > log.base_index:
+            log.release(floor)
 
     def _run_sync(self) -> None:
         self._is_working = True

@@ -157,7 +157,7 @@ def promote(view: View, member_id: int) -> Roster:
 def next_voter(view: View) -> Roster | None:
     """Return the roster in which a learner that was added to vote does, if one has caught up."""
     for member in view.roster.members:
-        is_close = view.last_index - view.match.get(member.id, 0) <= CATCH_UP_ENTRIES
+        is_close = view.last_index - view.match.get(member.id, 0) <= CATCH_UP_ENTRIES // 4
         if member.becomes_voter and is_close:
             try:
                 return promote(view, member.id)

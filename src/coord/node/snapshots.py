@@ -56,6 +56,8 @@ class SnapshotLinks(Protocol):
 class _SnapshotFile:
     """A snapshot of this member's store; those who send it at the same time share it."""
 
+    floor: int
+    """What the store held when it was asked for: `index` will not be below."""
     is_made: trio.Event = field(factory=trio.Event)
     failure: CoordError | None = None
     path: Path = Path()
@@ -137,7 +139,7 @@ class Snapshotter:
     def held_index(self) -> int | None:
         """The index of the snapshot that is under way, if any: entries behind it will be asked for next."""
         file = self._file
-        return file.index if file is not None and file.users and file.index else None
+        return (file.index or file.floor) if file is not None and file.users else None
 
     async def receive(self, link: Link, sender: int) -> None:
         """See `SnapshotTaker`."""
@@ -242,7 +244,7 @@ class Snapshotter:
         file = self._file
         is_stale = file is not None and file.is_made.is_set() and file.index + 1 < self.node.first_index
         if file is None or is_stale:
-            file = self._file = _SnapshotFile()
+            file = self._file = _SnapshotFile(self.store.applied_index)
             assert self._nursery is not None
             self._nursery.start_soon(self._make, file)
         return file

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from operator import itemgetter
@@ -56,6 +56,12 @@ class RaftLog:
         if index >= self.last_index:
             return 0
         return self._ends[-1] - (self._ends[index - self.base_index - 1] if index > self.base_index else self._origin)
+
+    def least_within(self, bytes_max: int) -> int:
+        """Return the least index, from the base on, behind which there are at most `bytes_max`."""
+        if self.size_bytes <= bytes_max:
+            return self.base_index
+        return self.base_index + 1 + bisect_left(self._ends, self._ends[-1] - bytes_max)
 
     def term_at(self, index: int) -> int:
         """Return the term of an entry that is the base or in memory."""
