@@ -109,6 +109,12 @@ class Disk(Protocol):
         """Lock a file, made if need be, against every other process; `DataDirError` names the holder."""
 
 
+def remove_if_there(disk: Disk, path: Path) -> None:
+    """Remove a file, which may be one that an earlier try left behind, or none."""
+    if disk.exists(path):
+        disk.remove(path)
+
+
 def disk_error(operation: str, path: Path, error: OSError) -> DiskError:
     """Return the `DiskError` that tells of an `OSError`."""
     if error.errno in _FULL:

@@ -38,6 +38,8 @@ REQUESTS_OPEN_PER_CONNECTION: Final = 16_384
 WATCHES_PER_CONNECTION: Final = 100_000
 SEND_BUFFER_HIGH_BYTES: Final = 1 * MIB
 """Above this the connection is not read and its watches fall back to history."""
+SERVER_MESSAGE_BYTES_MAX: Final = REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
+"""The most that a node sends in one message: what gathers below the mark, and one reply."""
 SEND_BUFFER_HARD_BYTES: Final = 128 * MIB
 HANDSHAKE_TIMEOUT_S: Final = 5.0
 HANDSHAKES_PENDING_MAX: Final = 512
@@ -69,6 +71,8 @@ PEER_LINKS_MAX: Final = 256
 """Links of members that are served at a time, handshakes included."""
 
 # Members.
+LEARNER_LAG_ENTRIES_MAX: Final = 5_000
+"""A learner further behind is not made a voter by itself."""
 LEARNERS_MAX: Final = 4
 """A learner costs the leader as much as a voter does; members that were added to vote begin as learners too."""
 PEER_URLS_MAX: Final = 16
@@ -95,6 +99,8 @@ LOG_BYTES_UNAPPLIED_MAX: Final = 2 * LOG_BYTES_OPEN_MAX
 """Entries that a follower holds without having applied them; above this it takes no more until its store has room."""
 LOG_BYTES_CATCHING_UP_MAX: Final = 192 * MIB
 """The log in memory while a member is brought up to date: what is written under load during one snapshot."""
+STORE_SYNC_ENTRIES_MAX: Final = 5_000
+"""The store is synced at the latest after so many entries: a restart replays no more."""
 CATCH_UP_ENTRIES: Final = 20_000
 """So many entries stay in memory behind those that the store has, for members that are not far behind."""
 CATCH_UP_ENTRIES_MAX: Final = 100_000

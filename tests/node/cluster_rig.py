@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from coord.limits import PEER_PING_GIVE_UP_S, PEER_PING_IDLE_S
 from coord.node.node import Node
+from coord.testing.cluster_end import hash_of
 from coord.testing.sim_network import SimNetwork
 from coord.testing.sim_node import SimClient, SimHost, SimSettings
 from coord.transport.link import Patience
@@ -78,14 +79,7 @@ class Trial:
 
     def hash_of(self, name: str) -> tuple[int, int]:
         """Return the hash of a member's keys and their history."""
-        machine = self.nodes[name].machine
-        steps = machine.hash_kv(machine.revision)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                found: tuple[int, int] = stop.value
-                return found
+        return hash_of(self.nodes[name].machine)
 
     def followers(self) -> list[str]:
         """Return those that run and do not lead."""

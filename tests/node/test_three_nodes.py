@@ -322,7 +322,7 @@ def test_rolling_restart_under_load_fails_no_write_elsewhere() -> None:
 
         async def load(name: str) -> None:
             nonlocal written
-            while name in trial.nodes and not trial.nodes[name].is_stopping:
+            while name in trial.nodes and not trial.nodes[name].leadership.is_stopping:
                 written += 1
                 try:
                     await trial.client(name).put(b"%d" % written, b"v")

@@ -10,13 +10,12 @@ from typing import Any, Final
 from coord.client.endpoints import Endpoint
 from coord.client.responses import Header
 from coord.errors import ApiError, ProtocolViolation
-from coord.limits import HANDSHAKE_TIMEOUT_S, REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
+from coord.limits import HANDSHAKE_TIMEOUT_S
 from coord.protocol import client_protocol as protocol
 from coord.protocol.ops import ServerMessage
 from coord.transport.blocking import BlockingLink
 from coord.transport.link import CLOSE_GOING_AWAY, LinkClosed, LinkEnd
 
-MESSAGE_BYTES_MAX: Final = REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 _AT_ONCE: Final = 0.0
 
 

@@ -8,11 +8,11 @@ from typing import Final
 
 from attrs import define, field
 
-from coord.client.blocking_link import MESSAGE_BYTES_MAX, NodeConnection
+from coord.client.blocking_link import NodeConnection
 from coord.client.endpoints import ANOTHER_TRY_S, STAGGER_S, Endpoint, Rotation
 from coord.client.failing import other_cluster
 from coord.errors import ProtocolViolation
-from coord.limits import HANDSHAKE_TIMEOUT_S
+from coord.limits import HANDSHAKE_TIMEOUT_S, SERVER_MESSAGE_BYTES_MAX
 from coord.protocol.ops import SUBPROTOCOL
 from coord.transport.blocking import BlockingDial, wait_any
 from coord.transport.link import CLOSE_TRY_LATER, LinkClosed, LinkFailed
@@ -95,7 +95,7 @@ class Race:
             if endpoint.is_tls:
                 raise LinkFailed(TLS_TEXT)
             dial = BlockingDial(
-                endpoint.host, endpoint.port, subprotocol=SUBPROTOCOL, max_message_bytes=MESSAGE_BYTES_MAX
+                endpoint.host, endpoint.port, subprotocol=SUBPROTOCOL, max_message_bytes=SERVER_MESSAGE_BYTES_MAX
             )
         except LinkFailed as error:
             self._failed(endpoint, error)

@@ -13,7 +13,7 @@ from coord.client.driver import Driver
 from coord.client.endpoints import STAGGER_S, Endpoint
 from coord.client.failing import other_cluster
 from coord.errors import ProtocolViolation
-from coord.limits import HANDSHAKE_TIMEOUT_S, REPLY_BYTES_MAX, SEND_BUFFER_HIGH_BYTES
+from coord.limits import HANDSHAKE_TIMEOUT_S, SERVER_MESSAGE_BYTES_MAX
 from coord.protocol import client_protocol as protocol
 from coord.protocol.ops import SUBPROTOCOL
 from coord.transport.link import CLOSE_TRY_LATER, Link, LinkClosed, LinkFailed
@@ -25,7 +25,6 @@ Dial = Callable[[Endpoint, float], Awaitable[Link]]
 STANDBY_DIAL_TIMEOUT_S: Final = 1.0
 """One endpoint that swallows packets must not hold up the others for long, where there are several."""
 STANDBY_RETRY_S: Final = 2.0
-MESSAGE_BYTES_MAX: Final = REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 
 
 async def dial_websocket(endpoint: Endpoint, timeout: float) -> Link:
@@ -37,7 +36,7 @@ async def dial_websocket(endpoint: Endpoint, timeout: float) -> Link:
         endpoint.port,
         subprotocol=SUBPROTOCOL,
         timeout=timeout,
-        max_message_bytes=MESSAGE_BYTES_MAX,
+        max_message_bytes=SERVER_MESSAGE_BYTES_MAX,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coord.limits import LOG_BYTES_OPEN_MAX
+from coord.limits import LOG_BYTES_OPEN_MAX, STORE_SYNC_ENTRIES_MAX
 from coord.node.applier import Applier
 from coord.node.calls import Calls
 from coord.node.changes import Changes
@@ -174,7 +174,7 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         log_bytes=lambda: log_writer.written_bytes,
         needed_index=node.needed_index,
         on_flushed=lambda: node.space.measure(),
-        sync_every_entries=max(1, min(options.snapshot_count, options.catch_up_entries // 4)),
+        sync_every_entries=max(1, min(options.snapshot_count, options.catch_up_entries, STORE_SYNC_ENTRIES_MAX)),
         catch_up_entries=options.catch_up_entries,
         catch_up_entries_max=options.catch_up_entries_max,
     )

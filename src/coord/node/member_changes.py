@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from coord.config.addresses import parse_url
 from coord.errors import ApiError, Code, FailedPrecondition, InvalidArgument, NotFound, Unavailable
-from coord.limits import CATCH_UP_ENTRIES, LEARNERS_MAX, PEER_URLS_MAX
+from coord.limits import LEARNER_LAG_ENTRIES_MAX, LEARNERS_MAX, PEER_URLS_MAX
 from coord.protocol.entries import Member, Roster
 
 Introduced = tuple[int, str, tuple[str, ...]]
@@ -157,7 +157,7 @@ def promote(view: View, member_id: int) -> Roster:
 def next_voter(view: View) -> Roster | None:
     """Return the roster in which a learner that was added to vote does, if one has caught up."""
     for member in view.roster.members:
-        is_close = view.last_index - view.match.get(member.id, 0) <= CATCH_UP_ENTRIES // 4
+        is_close = view.last_index - view.match.get(member.id, 0) <= LEARNER_LAG_ENTRIES_MAX
         if member.becomes_voter and is_close:
             try:
                 return promote(view, member.id)

@@ -92,7 +92,6 @@ class Node:
     refusals: Refusals = field(init=False)
     snapshotter: Snapshotter = field(init=False)
     installation: Installation = field(init=False)
-    is_stopping: bool = False
     ready: trio.Event = field(factory=trio.Event)
     """Set when clients may be served: the log is replayed, and a member that needs nobody else leads."""
     caught_up: trio.Event = field(factory=trio.Event)
@@ -272,7 +271,7 @@ class Node:
 
         The caller bounds the time; whatever this does not reach, a restart recovers from the log.
         """
-        self.is_stopping = self.leadership.is_stopping = True
+        self.leadership.is_stopping = True
         self.raft.stand_back()
         await self._hand_over()
         self.consensus.is_stopping = self.reader.is_stopping = True

@@ -14,7 +14,7 @@ from typing import Protocol
 import trio
 from attrs import define
 
-from coord.disk import Disk, File
+from coord.disk import Disk, File, remove_if_there
 from coord.errors import (
     CoordError,
     DamageError,
@@ -26,7 +26,7 @@ from coord.errors import (
 )
 from coord.limits import PEER_DIAL_TIMEOUT_S, SPACE_RESERVE_BYTES
 from coord.node.consensus import Log
-from coord.node.worker import Worker, work
+from coord.node.worker import Worker, ignore, work
 from coord.protocol.messages import SnapshotReceived
 from coord.protocol.snapshot_protocol import (
     SnapshotChunk,
@@ -76,8 +76,7 @@ class _Part:
 
     def create(self) -> None:
         self.disk.make_directory(self.path.parent)
-        if self.disk.exists(self.path):
-            self.disk.remove(self.path)
+        remove_if_there(self.disk, self.path)
         self._file = self.disk.create(self.path)
 
     def write(self, offset: int, data: bytes) -> None:
@@ -92,8 +91,7 @@ class _Part:
     def discard(self) -> None:
         """Remove what there is of it; also after a job that a cancelled task no longer waits for."""
         self._close()
-        if self.disk.exists(self.path):
-            self.disk.remove(self.path)
+        remove_if_there(self.disk, self.path)
 
     def _close(self) -> None:
         if self._file is not None:
@@ -178,7 +176,7 @@ class SnapshotReceiver:
             # Only the file is damaged, or of a newer release, or too large: nothing of this node's own is touched.
             refusal = str(error)
         finally:
-            self.worker.submit(part.discard, _ignore)
+            self.worker.submit(part.discard, ignore)
             if self._fetching is scope:
                 self._fetching = None
         if refusal:
@@ -253,7 +251,3 @@ async def _listen(link: Link) -> None:
             await link.recv_many()
     except LinkClosed:
         return
-
-
-def _ignore(_: BaseException | None) -> None:
-    """A file that could not be removed is removed at the next start."""

@@ -10,12 +10,12 @@ from typing import Final, Protocol
 import trio
 from attrs import define, field
 
-from coord.disk import Disk, File
+from coord.disk import Disk, File, remove_if_there
 from coord.errors import CoordError, DamageError, DiskFullError, ProtocolViolation
 from coord.limits import SNAPSHOT_BYTES_PER_S, SNAPSHOT_CHUNK_BYTES
 from coord.node.consensus import Log
 from coord.node.snapshot_receiver import NotTakenError, ReceivingNode, SnapshotReceiver
-from coord.node.worker import Worker, work
+from coord.node.worker import Worker, ignore, work
 from coord.protocol.snapshot_protocol import (
     SnapshotChunk,
     SnapshotHead,
@@ -189,7 +189,7 @@ class Snapshotter:
                 link.close()
                 link.abort()
         finally:
-            self.worker.submit(source.close, _ignore)
+            self.worker.submit(source.close, ignore)
             file.users -= 1
             if not file.users and file.is_made.is_set():
                 self._forget(file)
@@ -274,7 +274,7 @@ class Snapshotter:
         if self._file is file:
             self._file = None
         if file.failure is None:
-            self.worker.submit(partial(_remove, self.disk, file.path), _ignore)
+            self.worker.submit(partial(remove_if_there, self.disk, file.path), ignore)
 
 
 async def _wait_drained(link: Link) -> None:
@@ -291,12 +291,3 @@ def _size(disk: Disk, path: Path) -> int:
         return file.size()
     finally:
         file.close()
-
-
-def _remove(disk: Disk, path: Path) -> None:
-    if disk.exists(path):
-        disk.remove(path)
-
-
-def _ignore(_: BaseException | None) -> None:
-    """A file that could not be removed is removed at the next start."""

@@ -30,6 +30,10 @@ class Worker(Protocol):
         """Finish what was submitted and end; False if a job hangs, on a disk that does not answer."""
 
 
+def ignore(_: BaseException | None) -> None:
+    """Take no notice of how a job ended: one that cleans up, and what it leaves the next start cleans."""
+
+
 async def work(worker: Worker, job: Callable[[], T]) -> T:
     """Run `job` on a worker and return what it returns, or raise what it raises.
 

@@ -11,7 +11,6 @@ from attrs import define, field
 
 from coord import __version__, errors
 from coord.config import Url
-from coord.errors import ConfigError
 from coord.limits import (
     CLOSE_TIMEOUT_S,
     CONNECTIONS_MAX,
@@ -26,9 +25,9 @@ from coord.protocol.ops import SUBPROTOCOL
 from coord.protocol.server_protocol import FrameHeads, goodbye, hello
 from coord.server.connection import Connection
 from coord.server.http import Pages
+from coord.server.listening import Listeners
 from coord.transport.http import Door
 from coord.transport.link import CLOSE_INTERNAL, CLOSE_RESTART, CLOSE_TRY_LATER, Link, LinkEnd
-from coord.transport.listener import accept_all, listen
 from coord.transport.socket_link import peer_name
 
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -47,7 +46,7 @@ class Gateway:
     metrics: Metrics
     hosts: Iterable[str] = ()
     origins: Iterable[str] = ()
-    _listeners: list[tuple[Url, socket.socket]] = field(factory=list)
+    _listeners: Listeners = field(factory=Listeners)
     _connections: dict[Connection, None] = field(factory=dict)
     _pending: int = 0
     _links: int = 0
@@ -62,17 +61,7 @@ class Gateway:
 
     def listen(self, urls: Sequence[Url]) -> list[Url]:
         """Bind every URL; return them with the ports that were chosen. Raises `ConfigError`."""
-        bound: list[Url] = []
-        for url in urls:
-            try:
-                sockets = listen(url.host, url.port)
-            except OSError as error:
-                self._close_listeners()
-                raise ConfigError(f"cannot listen on {url}: {error.strerror or error}") from error
-            actual = Url(url.host, sockets[0].getsockname()[1])
-            bound.append(actual)
-            self._listeners.extend((actual, sock) for sock in sockets)
-        return bound
+        return self._listeners.bind(urls)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take and serve connections, until cancelled, or all are gone after `stop_accepting`."""
@@ -81,11 +70,11 @@ class Gateway:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._accept, nursery, door, heads)
-                for url in dict.fromkeys(url for url, _ in self._listeners):
+                for url in self._listeners.urls:
                     self.log("client.listener.opened", url=str(url))
                 task_status.started()
         finally:
-            self._close_listeners()
+            self._listeners.close()
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are there go on."""
@@ -112,7 +101,7 @@ class Gateway:
 
     def _door(self) -> Door:
         pages = Pages(self.node, self.metrics, self.log)
-        urls = [url.host for url, _ in self._listeners]
+        urls = [url.host for url in self._listeners.urls]
         return Door(
             subprotocol=SUBPROTOCOL,
             answer=pages.answer,
@@ -133,13 +122,11 @@ class Gateway:
 
         with self._accepting:
             async with trio.open_nursery() as listening:
-                for url, sock in self._listeners:
+                self._listeners.accept(listening, take, self._on_pause)
+        self._listeners.close()
 
-                    def on_pause(why: str, pause_s: float, url: Url = url) -> None:
-                        self.log("client.listener.paused", url=str(url), error=why, ms=pause_s * 1000)
-
-                    listening.start_soon(accept_all, sock, take, on_pause)
-        self._close_listeners()
+    def _on_pause(self, url: Url, why: str, pause_s: float) -> None:
+        self.log("client.listener.paused", url=str(url), error=why, ms=pause_s * 1000)
 
     def _turn_away(self, sock: socket.socket) -> None:
         self._on_refused(peer_name(sock), 503, "too many connections")
@@ -182,7 +169,6 @@ class Gateway:
         if self._closing:
             link.close(CLOSE_TRY_LATER, errors.server_stopped().text)
             return
-        heads.member = node.member_id
         link.send(
             hello(
                 node.cluster_id,
@@ -214,8 +200,3 @@ class Gateway:
 
     def _on_answered(self, peer: str, path: str, status: int) -> None:
         self.log("http.request.served", peer=peer, path=path, status=status)
-
-    def _close_listeners(self) -> None:
-        for _, sock in self._listeners:
-            sock.close()
-        self._listeners.clear()

@@ -13,7 +13,6 @@ from attrs import define, field, frozen
 from coord import __version__
 from coord.config import Url
 from coord.config.addresses import parse_url
-from coord.errors import ConfigError
 from coord.limits import (
     PEER_DIAL_TIMEOUT_S,
     PEER_FRAME_BYTES_MAX,
@@ -23,9 +22,9 @@ from coord.limits import (
 )
 from coord.observe.log import Log
 from coord.protocol.ops import PEER_SUBPROTOCOL
+from coord.server.listening import Listeners
 from coord.transport.http import Door, HttpRequest, HttpResponse
 from coord.transport.link import Link, LinkFailed, Patience
-from coord.transport.listener import accept_all, listen
 from coord.transport.socket_link import peer_name
 from coord.transport.websocket import open_link
 
@@ -70,29 +69,19 @@ class PeerGateway:
     acceptor: Acceptor
     log: Log
     hosts: Iterable[str] = ()
-    _listeners: list[tuple[Url, socket.socket]] = field(factory=list)
+    _listeners: Listeners = field(factory=Listeners)
     _links: int = 0
 
     def listen(self, urls: Sequence[Url]) -> list[Url]:
         """Bind every URL; return them with the ports that were chosen. Raises `ConfigError`."""
-        bound: list[Url] = []
-        for url in urls:
-            try:
-                sockets = listen(url.host, url.port)
-            except OSError as error:
-                self._close_listeners()
-                raise ConfigError(f"cannot listen on {url}: {error.strerror or error}") from error
-            actual = Url(url.host, sockets[0].getsockname()[1])
-            bound.append(actual)
-            self._listeners.extend((actual, sock) for sock in sockets)
-        return bound
+        return self._listeners.bind(urls)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take and serve links, until cancelled. Only errors that end the process get out."""
         door = Door(
             subprotocol=PEER_SUBPROTOCOL,
             answer=_answer,
-            hosts=(*(url.host for url, _ in self._listeners), *self.hosts),
+            hosts=(*(url.host for url in self._listeners.urls), *self.hosts),
             hint=_HINT,
             max_message_bytes=PEER_FRAME_BYTES_MAX,
             patience=PEER_PATIENCE,
@@ -110,17 +99,12 @@ class PeerGateway:
                         self._links += 1
                         nursery.start_soon(self._meet, sock, door)
 
-                for url, sock in self._listeners:
-
-                    def on_pause(why: str, pause_s: float, url: Url = url) -> None:
-                        self.log("peer.listener.paused", url=str(url), error=why, ms=pause_s * 1000)
-
-                    nursery.start_soon(accept_all, sock, take, on_pause)
-                for url in dict.fromkeys(url for url, _ in self._listeners):
+                self._listeners.accept(nursery, take, self._on_pause)
+                for url in self._listeners.urls:
                     self.log("peer.listener.opened", url=str(url))
                 task_status.started()
         finally:
-            self._close_listeners()
+            self._listeners.close()
 
     async def _meet(self, sock: socket.socket, door: Door) -> None:
         peer = peer_name(sock)
@@ -141,10 +125,8 @@ class PeerGateway:
     def _on_answered(self, peer: str, path: str, status: int) -> None:
         self.log("http.request.served", peer=peer, path=path, status=status)
 
-    def _close_listeners(self) -> None:
-        for _, sock in self._listeners:
-            sock.close()
-        self._listeners.clear()
+    def _on_pause(self, url: Url, why: str, pause_s: float) -> None:
+        self.log("peer.listener.paused", url=str(url), error=why, ms=pause_s * 1000)
 
 
 def _answer(request: HttpRequest) -> HttpResponse:

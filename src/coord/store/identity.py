@@ -17,7 +17,7 @@ from attrs import define, evolve, field, frozen
 from crc32c import crc32c
 
 from coord.codec import decode, encode
-from coord.disk import Disk, Lock
+from coord.disk import Disk, Lock, remove_if_there
 from coord.errors import DamageError, DataDirError, DecodeError
 
 IDENTITY_FORMAT: Final = 2
@@ -236,8 +236,7 @@ def _write(disk: Disk, path: Path, items: list[Any]) -> None:
     """Replace a file whole: after a crash there is the old one or the new one."""
     payload = encode(items)
     part = path.with_name(path.name + _PART)
-    if disk.exists(part):
-        disk.remove(part)
+    remove_if_there(disk, part)
     file = disk.create(part)
     try:
         file.write_synced(0, [crc32c(payload).to_bytes(_CHECKSUM_BYTES, "big") + payload])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from attrs import define
 
-from coord.disk import Disk
+from coord.disk import Disk, remove_if_there
 from coord.errors import DiskFullError
 from coord.limits import MIB
 from coord.store.engine import Engine
@@ -56,8 +56,7 @@ class Reserve:
 
     def _allocate(self) -> bool:
         part = self.path.with_suffix(".part")
-        if self.disk.exists(part):
-            self.disk.remove(part)
+        remove_if_there(self.disk, part)
         file = self.disk.create(part)
         try:
             for offset in range(0, self.size_bytes, MIB):

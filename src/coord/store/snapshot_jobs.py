@@ -6,7 +6,7 @@ from pathlib import Path
 
 from attrs import define
 
-from coord.disk import Disk
+from coord.disk import Disk, remove_if_there
 from coord.errors import DamageError
 from coord.store.engine import Engine
 from coord.store.snapshot import PART_SUFFIX, SUFFIX, SnapshotHead, file_name, read_snapshot, write_snapshot
@@ -47,8 +47,7 @@ class SnapshotJob:
         """Copy out, write, verify, rename."""
         self._disk.make_directory(self._directory)
         part = self._directory / f"snapshot{PART_SUFFIX}"
-        if self._disk.exists(part):
-            self._disk.remove(part)
+        remove_if_there(self._disk, part)
         with self._engine.view() as view:
             # S6: index and term are the view's own. The applier is ahead of what the view holds.
             head = write_snapshot(self._disk, part, view)

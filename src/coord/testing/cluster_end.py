@@ -6,6 +6,7 @@ from typing import Any
 
 import trio
 
+from coord.mvcc.machine import StateMachine
 from coord.protocol.ops import Op
 from coord.testing.cluster import Cluster, State
 from coord.testing.cluster_clients import Caller, World
@@ -73,21 +74,25 @@ def check_end(cluster: Cluster, played: Replay) -> list[str]:
     return found
 
 
-def state_of(cluster: Cluster, name: str) -> dict[str, Any]:
-    """Return everything replicated of a member that can be compared."""
-    machine = cluster.node(name).machine
+def hash_of(machine: StateMachine) -> tuple[int, int]:
+    """Return the hash of a member's keys and their history, and the compacted revision that it begins behind."""
     hashing = machine.hash_kv(machine.revision)
     while True:
         try:
             next(hashing)
         except StopIteration as done:
-            hashed = done.value
-            break
+            hashed: tuple[int, int] = done.value
+            return hashed
+
+
+def state_of(cluster: Cluster, name: str) -> dict[str, Any]:
+    """Return everything replicated of a member that can be compared."""
+    machine = cluster.node(name).machine
     leases = dict(sorted(machine.leases()))
     return {
         "revision": machine.revision,
         "compact revision": machine.compact_revision,
-        "hash": hashed,
+        "hash": hash_of(machine),
         "leases": leases,
         "attached": {lease: machine.lease_keys(lease) for lease in leases},
         "cluster": machine.cluster_id,
