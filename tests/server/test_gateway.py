@@ -257,7 +257,7 @@ def test_address_that_cannot_be_listened_on() -> None:
         gateway = Gateway(FakeNode(), RecordingLog(), Metrics())
         with pytest.raises(ConfigError, match=f"cannot listen on {url}: Address already in use"):
             gateway.listen([Url("127.0.0.1", 0), url])
-        assert gateway._listeners == []
+        assert gateway._listeners.urls == []
 
 
 async def until(condition: object) -> None:
