@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,8 +67,10 @@ def make_cluster(tmp_path: Path) -> Iterator[MakeCluster]:
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[ProcessCluster]:
     """Three nodes that the tests of a module share, behind relays if it says so."""
-    with clusters(tmp_path_factory.mktemp("shared")) as make:
+    directory = tmp_path_factory.mktemp("shared")
+    with clusters(directory) as make:
         yield make(3, has_proxies=getattr(request.module, "HAS_RELAYS", False))
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class Caller:
 
     def reply(self, reply: bytes) -> None:
         """Send the answer to the member that called."""
-        self.calls.answer(self, CallReply(self.calls.member_id, self.member, self.call_id, reply))
+        self.calls.send((CallReply(self.calls.member_id, self.member, self.call_id, reply),))
 
     def notify(self, notification: bytes) -> None:
         """Nothing that is called notifies."""
@@ -176,10 +176,6 @@ class Calls:
         for pending in self._drop(lambda pending: True):
             self._fail(pending, _LOST if pending.sent_to and pending.method not in REPEATABLE else error)
 
-    def answer(self, caller: Caller, reply: CallReply) -> None:
-        """Send the answer to a call."""
-        self.send((reply,))
-
     def _take_call(self, call: Call) -> None:
         caller = Caller(self, call.sender, call.id)
         if not self.is_here:
@@ -191,7 +187,7 @@ class Calls:
 
     def _turn_away(self, caller: Caller) -> None:
         error = errors.no_leader().to_wire()
-        self.answer(caller, CallReply(self.member_id, caller.member, caller.call_id, None, error, is_unhandled=True))
+        self.send((CallReply(self.member_id, caller.member, caller.call_id, None, error, is_unhandled=True),))
 
     def _take_reply(self, reply: CallReply) -> None:
         pending = self._open.pop(reply.id, None)

@@ -132,6 +132,7 @@ class Connection:
     def _take_requests(self, message: Requests) -> None:
         counts = self._metrics.client_requests_total
         still_open = self._open
+        has_cluster = self._node.cluster_id != 0
         for request_id, method, timeout_ms, arguments in message.requests:
             counts[_name(_METHOD_NAMES, method)] += 1
             if method != _CANCEL:
@@ -142,7 +143,7 @@ class Connection:
                     self._refuse([request_id], too_many_requests())
                     continue
                 still_open.add(request_id)
-                if method != _STATUS and not self._node.cluster_id:
+                if method != _STATUS and not has_cluster:
                     self._refuse_without_cluster([request_id])
                     continue
             self._node.request(self, request_id, method, timeout_ms, arguments)
