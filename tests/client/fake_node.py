@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from attrs import define, field
 
 from coord.codec import decode, encode
-from coord.errors import ApiError, NotFound, compacted
+from coord.errors import ApiError, FenceLost, NotFound, compacted
 from coord.protocol.ops import MEMBER_CHANGES, ClientMessage, Method, Op, ServerMessage
 
 CLUSTER = 0xC0FFEE
@@ -111,6 +112,11 @@ class FakeNode:
         was, self.alarms = self.alarms, []
         return was
 
+    def guarded(self, guard: list[Any] | None, op: int, arguments: list[Any]) -> Any:
+        if guard is not None and self.keys.get(guard[0], [b"", 0])[1] != guard[1]:
+            raise FenceLost("coord: fence lost", *guard)
+        return self.write(op, arguments)
+
     def write(self, op: int, arguments: list[Any]) -> Any:
         others: dict[int, Callable[..., Any]] = {
             Op.COMPACT: self.compact,
@@ -206,7 +212,7 @@ class Session:
             ids = [one[0] for one in message[3]]
             self.answer(
                 [
-                    self.serve(number, self.node.write, write[1], write[3])
+                    self.serve(number, partial(self.node.guarded, write[2]), write[1], write[3])
                     for number, write in zip(ids, writes, strict=True)
                 ]
             )

@@ -94,8 +94,11 @@ class BlockingCalls:
                 raise refusal or error from None
             listen_until = deadline
             try:
-                send = connection.send_write if verb.is_write else connection.send_request
-                request_id = send(verb.code, max(deadline - time.monotonic(), 0.001), verb.arguments)
+                left_s = max(deadline - time.monotonic(), 0.001)
+                if verb.is_write:
+                    request_id = connection.send_write(verb.code, left_s, verb.arguments, verb.guard)
+                else:
+                    request_id = connection.send_request(verb.code, left_s, verb.arguments)
                 listen_until = min(deadline, time.monotonic() + patience_s)
                 return connection.wait_reply(request_id, listen_until)
             except TimeoutError:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 from coord.client.endpoints import Endpoint
+from coord.client.fence import Guard
 from coord.client.responses import Header
 from coord.errors import ApiError, ProtocolViolation
 from coord.limits import HANDSHAKE_TIMEOUT_S
@@ -69,11 +70,11 @@ class NodeConnection:
         self._link.send(protocol.requests_frame(requests), timeout)
         return request_id
 
-    def send_write(self, op: int, timeout: float, arguments: Sequence[Any]) -> int:
+    def send_write(self, op: int, timeout: float, arguments: Sequence[Any], guard: Guard | None = None) -> int:
         """Send one write without a number and return its request id."""
         request_id = self._new_id()
         ids = [(request_id, protocol.milliseconds(timeout))]
-        self._link.send(protocol.writes_frame(ids, [(0, op, None, arguments)]), timeout)
+        self._link.send(protocol.writes_frame(ids, [(0, op, guard, arguments)]), timeout)
         return request_id
 
     def wait_reply(self, request_id: int, deadline: float) -> tuple[Header, Any]:

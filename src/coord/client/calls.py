@@ -10,6 +10,7 @@ from typing import Any, Final
 from attrs import define, field
 
 from coord.client.endpoints import Endpoint
+from coord.client.fence import Guard
 from coord.client.responses import Batch, Header
 from coord.client.watching import WatchState
 from coord.errors import ApiError
@@ -46,6 +47,8 @@ class Call:
     refusal: ApiError | None = None
     timeout: float = NEVER
     """What the caller gave it, in seconds; a node is told a little less."""
+    guard: Guard | None = None
+    """Of a write: what it depends on (S27)."""
 
     @property
     def is_change(self) -> bool:

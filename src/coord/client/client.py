@@ -16,6 +16,7 @@ from coord.client.core import ClientCore
 from coord.client.driver import Driver
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Rotation, parse_endpoints
 from coord.client.failing import TIMEOUT_DEFAULT_S, unreachable
+from coord.client.fence import Fence, guard_of
 from coord.client.hedging import first_answer
 from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
@@ -118,17 +119,19 @@ class Client:
         lease: int = 0,
         ignore_value: bool = False,
         ignore_lease: bool = False,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> Revision:
         """Put a key and return the revision that did it.
 
-        `lease` attaches the key to a lease, 0 detaches it; `ignore_value` and `ignore_lease` keep what stands.
+        `lease` attaches the key to a lease, 0 detaches it; `ignore_value` and `ignore_lease` keep what stands. With
+        `fence`, a lock or a leadership, it is put only while that is held: the cluster raises `FenceLost` otherwise.
         """
         if lease or ignore_value or ignore_lease:
             arguments = verbs.put_arguments(key, value, lease, False, ignore_value, ignore_lease)
         else:
             arguments = [key_bytes(key), value_bytes(value)]
-        call = await self._driver.call(True, _PUT, arguments, timeout)
+        call = await self._driver.call(True, _PUT, arguments, timeout, guard_of(fence))
         revision: Revision = call.reply[1]
         return revision
 
@@ -141,10 +144,12 @@ class Client:
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> r.PutResponse:
-        """Put a key and return the whole answer; `prev_kv` asks for the pair before."""
-        return await self._run(verbs.put(key, value, lease, prev_kv, ignore_value, ignore_lease), timeout)
+        """Put a key, as `put` does, and return the whole answer; `prev_kv` asks for the pair before."""
+        verb = verbs.put(key, value, lease, prev_kv, ignore_value, ignore_lease, guard_of(fence))
+        return await self._run(verb, timeout)
 
     async def get(
         self, key: Key, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
@@ -195,10 +200,11 @@ class Client:
         *,
         prefix: bool = False,
         range_end: Key | None = None,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Delete a key or an interval; return how many keys went."""
-        return (await self._run(verbs.delete(key, prefix, range_end, False), timeout)).deleted
+        """Delete a key or an interval, with `fence` only while that is held; return how many keys went."""
+        return (await self._run(verbs.delete(key, prefix, range_end, False, guard_of(fence)), timeout)).deleted
 
     async def delete_response(
         self,
@@ -207,10 +213,11 @@ class Client:
         prefix: bool = False,
         range_end: Key | None = None,
         prev_kv: bool = False,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> r.DeleteResponse:
         """Delete and return the whole answer; `prev_kv` asks for the pairs that went."""
-        return await self._run(verbs.delete(key, prefix, range_end, prev_kv), timeout)
+        return await self._run(verbs.delete(key, prefix, range_end, prev_kv, guard_of(fence)), timeout)
 
     async def txn(
         self,
@@ -218,10 +225,14 @@ class Client:
         when: Sequence[Compare] = (),
         then: Sequence[Operation] = (),
         orelse: Sequence[Operation] = (),
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> r.TxnResponse:
-        """Run `then` if all of `when` hold, else `orelse`, at one revision."""
-        return await self._run(verbs.txn(when, then, orelse, self._core.revision), timeout)
+        """Run `then` if all of `when` hold, else `orelse`, at one revision.
+
+        With `fence`, a lock or a leadership, no branch runs once that is lost: the cluster raises `FenceLost`.
+        """
+        return await self._run(verbs.txn(when, then, orelse, self._core.revision, guard_of(fence)), timeout)
 
     async def update(
         self, key: Key, change: Callable[[bytes | None], bytes | None], *, timeout: float | None = None
@@ -389,7 +400,7 @@ class Client:
     # -- how calls are made
 
     async def _run(self, verb: Verb[Answer], timeout: float | None) -> Answer:
-        call = await self._driver.call(verb.is_write, verb.code, verb.arguments, timeout)
+        call = await self._driver.call(verb.is_write, verb.code, verb.arguments, timeout, verb.guard)
         return verb.parse(call.header(), call.reply[2])
 
     async def _at(self, endpoint: str | None, verb: Verb[Answer], timeout: float | None) -> Answer:

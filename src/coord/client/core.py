@@ -311,4 +311,4 @@ def _requests_frame(calls: list[Call]) -> bytes:
 
 def _writes_frame(calls: list[Call]) -> bytes:
     ids = [(call.id, call.timeout_ms) for call in calls]
-    return protocol.writes_frame(ids, [(0, call.code, None, call.arguments) for call in calls])
+    return protocol.writes_frame(ids, [(0, call.code, call.guard, call.arguments) for call in calls])

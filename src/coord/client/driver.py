@@ -16,6 +16,7 @@ from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_resch
 from coord.client.calls import NEVER, Call, Connection, Subscription
 from coord.client.core import ClientCore
 from coord.client.failing import REFUSALS_BEFORE_MOVING, timed_out, unreachable
+from coord.client.fence import Guard
 from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
 from coord.limits import SEND_BUFFER_HIGH_BYTES
 from coord.protocol.client_protocol import milliseconds
@@ -53,7 +54,14 @@ class Driver:
 
     # -- for callers
 
-    async def call(self, is_write: bool, code: int, arguments: Sequence[Any], timeout: float | None = None) -> Call:
+    async def call(
+        self,
+        is_write: bool,
+        code: int,
+        arguments: Sequence[Any],
+        timeout: float | None = None,
+        guard: Guard | None = None,
+    ) -> Call:
         """Return a write (`code` is an op) or a request (a method) once it is answered.
 
         Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
@@ -65,7 +73,7 @@ class Driver:
             timeout_ms = milliseconds(timeout)
         core = self.core
         task, deadline = current_task(), trio.current_time() + timeout
-        call = Call(core.next_id(), is_write, code, arguments, timeout_ms, deadline, task, timeout=timeout)
+        call = Call(core.next_id(), is_write, code, arguments, timeout_ms, deadline, task, timeout=timeout, guard=guard)
         core.submit(call)
         await self._wait(call)
         return call

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypedDict, TypeVar
 from attrs import frozen
 
 from coord.client import responses as r
+from coord.client.fence import Guard
 from coord.client.txn import (
     Compare,
     Key,
@@ -40,6 +41,8 @@ class Verb(Generic[Answer]):
     parse: Callable[[r.Header, Any], Answer]
     patience_s: float = inf
     """Not answered for so long, it is asked again through another endpoint; only for what may be asked twice."""
+    guard: Guard | None = None
+    """Of a write: without this key of this create revision nothing is done, and the answer is `FenceLost` (S27)."""
 
     @property
     def is_change(self) -> bool:
@@ -132,15 +135,24 @@ def get(key: Key, revision: int, serializable: bool, seen: int) -> list[Any]:
 
 
 def put(
-    key: Key, value: bytes, lease: int, prev_kv: bool, ignore_value: bool, ignore_lease: bool
+    key: Key,
+    value: bytes,
+    lease: int,
+    prev_kv: bool,
+    ignore_value: bool,
+    ignore_lease: bool,
+    guard: Guard | None = None,
 ) -> Verb[r.PutResponse]:
     """A put with its whole answer."""
-    return Verb(True, Op.PUT, put_arguments(key, value, lease, prev_kv, ignore_value, ignore_lease), _put)
+    arguments = put_arguments(key, value, lease, prev_kv, ignore_value, ignore_lease)
+    return Verb(True, Op.PUT, arguments, _put, guard=guard)
 
 
-def delete(key: Key, prefix: bool, range_end: Key | None, prev_kv: bool) -> Verb[r.DeleteResponse]:
+def delete(
+    key: Key, prefix: bool, range_end: Key | None, prev_kv: bool, guard: Guard | None = None
+) -> Verb[r.DeleteResponse]:
     """A delete with its whole answer."""
-    return Verb(True, Op.DELETE_RANGE, delete_arguments(key, prefix, range_end, prev_kv), _delete)
+    return Verb(True, Op.DELETE_RANGE, delete_arguments(key, prefix, range_end, prev_kv), _delete, guard=guard)
 
 
 def range_(key: Key, options: RangeOptions, seen: int) -> Verb[r.RangeResponse]:
@@ -149,17 +161,21 @@ def range_(key: Key, options: RangeOptions, seen: int) -> Verb[r.RangeResponse]:
 
 
 def txn(
-    when: Sequence[Compare], then: Sequence[Operation], orelse: Sequence[Operation], seen: int = 0
+    when: Sequence[Compare],
+    then: Sequence[Operation],
+    orelse: Sequence[Operation],
+    seen: int = 0,
+    guard: Guard | None = None,
 ) -> Verb[r.TxnResponse]:
-    """A transaction; one that only reads is a request, which can be retried.
+    """A transaction; one that only reads is a request, which can be retried, unless a guard needs the log's order.
 
     `seen` is the highest revision that this client has seen.
     """
-    is_write = any(operation.code is not Op.RANGE for operation in (*then, *orelse))
+    is_write = guard is not None or any(operation.code is not Op.RANGE for operation in (*then, *orelse))
     if not is_write:
         then, orelse = ([_not_before(seen, operation) for operation in branch] for branch in (then, orelse))
     arguments = txn_arguments(when, then, orelse)
-    return Verb(is_write, Op.TXN if is_write else Method.TXN, arguments, _txn)
+    return Verb(is_write, Op.TXN if is_write else Method.TXN, arguments, _txn, guard=guard)
 
 
 def _not_before(seen: int, operation: Operation) -> Operation:
