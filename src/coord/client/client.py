@@ -12,6 +12,7 @@ import trio
 
 from coord.client import responses as r
 from coord.client import verbs
+from coord.client.clock import Clock, boot_time
 from coord.client.core import ClientCore
 from coord.client.driver import Driver
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Rotation, parse_endpoints
@@ -38,7 +39,7 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
 
     `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence; `timeout`
     is in seconds and holds for each call that names none, and for connecting; `name` shows up in the nodes' logs.
-    `random` and `dial` are for tests. Raises `ValueError` for an endpoint that cannot be one; entering raises
+    `random`, `dial` and `clock` are for tests. Raises `ValueError` for an endpoint that cannot be one; entering raises
     `ConnectionFailed` if none can be reached. What the body raises leaves it as it is, not in a group.
     """
 
@@ -50,12 +51,14 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         name: str = "",
         random: Random | None = None,
         dial: Dial = dial_websocket,
+        clock: Clock = boot_time,
     ) -> None:
         rotation = Rotation(parse_endpoints(endpoints), random or Random())
         self._driver = Driver(ClientCore(rotation), timeout)
         self._nursery_manager = trio.open_nursery()
         self._name = name
         self._dial = dial
+        self._clock = clock
 
     async def __aenter__(self) -> Client:
         nursery = await self._nursery_manager.__aenter__()
@@ -70,7 +73,7 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         except BaseException:
             await self._stop()
             raise
-        return Client(self._driver, self._name, self._dial)
+        return Client(self._driver, self._name, self._dial, self._clock)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,11 +96,13 @@ class Client:
     seconds; None is the client's. A cancelled write may still happen.
     """
 
-    def __init__(self, driver: Driver, name: str, dial: Dial) -> None:
+    def __init__(self, driver: Driver, name: str, dial: Dial, clock: Clock) -> None:
         self._driver = driver
         self._core = driver.core
         self._name = name
         self._dial = dial
+        self.clock = clock
+        """What sessions count by; it goes on while the machine is suspended (S24)."""
 
     @property
     def revision(self) -> Revision:
@@ -411,4 +416,4 @@ class Client:
 
     def _probe(self, endpoints: str | Sequence[str], timeout: float | None) -> connect:
         seconds = self._driver.timeout if timeout is None else timeout
-        return connect(endpoints, timeout=seconds, name=self._name, dial=self._dial)
+        return connect(endpoints, timeout=seconds, name=self._name, dial=self._dial, clock=self.clock)
