@@ -335,6 +335,26 @@ class ClientClosed(ClientError):
     """The client was closed."""
 
 
+class SessionLost(ClientError):
+    """The session's lease has ended, or can no longer be proven to live; what depended on it is lost too (S24)."""
+
+
+class OwnershipLost(ClientError):
+    """What was owned is owned no more, or that can no longer be proven."""
+
+
+class LockLost(OwnershipLost):
+    """The lock may be somebody else's; what its block did since may have had company, unless it was fenced."""
+
+
+class LeadershipLost(OwnershipLost):
+    """Somebody else may have been elected."""
+
+
+class LockTimeout(ClientError, TimeoutError):
+    """The lock was not acquired within `wait`; the message names whom it waited for. No key is left behind."""
+
+
 class ProtocolViolation(CoordError):
     """The other side of a link sent what the protocol forbids; the link is closed."""
 
