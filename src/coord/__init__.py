@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from coord.client import op
     from coord.client.blocking import BlockingClient, connect_sync
     from coord.client.client import Client, connect
+    from coord.client.recipes.discovery import Discovery
+    from coord.client.recipes.instances import Instance
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
     from coord.client.watch import Watch
     from coord.types import Event, EventType, KeyValue, SortOrder, SortTarget
@@ -22,8 +24,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "BlockingClient": "coord.client.blocking",
     "Client": "coord.client.client",
+    "Discovery": "coord.client.recipes.discovery",
     "Event": "coord.types",
     "EventType": "coord.types",
+    "Instance": "coord.client.recipes.instances",
     "KeyValue": "coord.types",
     "SortOrder": "coord.types",
     "SortTarget": "coord.types",
@@ -40,8 +44,10 @@ _HOMES = {
 __all__ = [
     "BlockingClient",
     "Client",
+    "Discovery",
     "Event",
     "EventType",
+    "Instance",
     "KeyValue",
     "SortOrder",
     "SortTarget",

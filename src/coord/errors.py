@@ -355,6 +355,10 @@ class LockTimeout(ClientError, TimeoutError):
     """The lock was not acquired within `wait`; the message names whom it waited for. No key is left behind."""
 
 
+class NoInstance(ClientError):
+    """A service has no instance, or none that suits; the message says whether that is known to be current."""
+
+
 class ProtocolViolation(CoordError):
     """The other side of a link sent what the protocol forbids; the link is closed."""
 

@@ -21,6 +21,7 @@ from coord.client.fence import Fence, guard_of
 from coord.client.hedging import first_answer
 from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
+from coord.client.recipes.discovery import Discovery
 from coord.client.txn import Compare, Key, Operation, interval, key_bytes, value_bytes
 from coord.client.verbs import RangeOptions, Verb
 from coord.client.watch import Watch
@@ -331,6 +332,15 @@ class Client:
         start, end = interval(key, prefix, range_end)
         state = WatchState(0, start, end, since, no_put, no_delete, prev_kv, progress_notify)
         return Watch(self._driver, state, timeout)
+
+    # -- recipes
+
+    def discover(self, service: Key, *, random: Random | None = None, timeout: float | None = None) -> Discovery:
+        """Open a live view of the instances of `service`; to be used with `async with`.
+
+        `random` is the chance of its choices, for tests; `timeout` is for entering.
+        """
+        return Discovery(self, service, random or self._core.rotation.random, timeout)
 
     # -- the cluster
 

@@ -31,6 +31,7 @@ class Watch:
         self._driver = driver
         self._subscription = Subscription(state)
         self._timeout = timeout
+        self._was_live = True
 
     async def __aenter__(self) -> Self:
         await self._driver.subscribe(self._subscription, self._timeout)
@@ -57,6 +58,25 @@ class Watch:
             await self._wait()
         return subscription.batches.popleft()
 
+    async def news(self) -> list[Batch]:
+        """Wait until batches have come or `is_live` has changed; return the batches, perhaps none."""
+        subscription = self._subscription
+        if not subscription.batches and self.is_live is self._was_live:
+            self._take_up()
+            while not subscription.batches and self.is_live is self._was_live:
+                if subscription.error is not None:
+                    raise subscription.error
+                await self._driver.wait_news(subscription)
+        self._was_live = self.is_live
+        batches = list(subscription.batches)
+        subscription.batches.clear()
+        return batches
+
+    @property
+    def is_live(self) -> bool:
+        """A node feeds the watch; False while the client looks for one that does, and what happens is told later."""
+        return self._subscription.connection is not None or self._subscription.is_paused
+
     @property
     def next_revision(self) -> Revision:
         """The first revision that has not arrived; from there another watch would go on."""
@@ -67,13 +87,18 @@ class Watch:
         call = await self._driver.call_progress(self._subscription, timeout)
         return Revision(call.reply[2])
 
-    async def _wait(self) -> None:
+    def _take_up(self) -> None:
+        """Go on after all batches were taken."""
         subscription = self._subscription
         subscription.buffered_bytes = 0
         if subscription.is_paused:
             self._driver.resume(subscription)
         if subscription.waiter is not None:
             raise trio.BusyResourceError("another task already waits for this watch")
+
+    async def _wait(self) -> None:
+        subscription = self._subscription
+        self._take_up()
         while not subscription.batches:
             if subscription.error is not None:
                 raise subscription.error

@@ -75,6 +75,7 @@ class Watches:
         for subscription in connection.subscriptions.values():
             subscription.connection = None
             self.subscribe(subscription)
+            self._wake(subscription)
         connection.subscriptions.clear()
 
     def fail(self, subscription: Subscription, error: Exception) -> None:
@@ -141,6 +142,7 @@ class Watches:
                 # S30: the watch goes on, elsewhere if another connection stands.
                 connection.refusals = max(connection.refusals + 1, REFUSALS_BEFORE_MOVING)
                 self.desk.rest(self._create(subscription), now)
+                self._wake(subscription)
             else:
                 self.fail(subscription, ApiError(reason, code=Code.CANCELED))
 
