@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import trio
@@ -30,6 +30,9 @@ from coord.transport.http import Door
 from coord.transport.link import CLOSE_INTERNAL, CLOSE_RESTART, CLOSE_TRY_LATER, Link, LinkEnd
 from coord.transport.socket_link import peer_name
 
+GOODBYE_S: Final = 0.2
+"""How long clients have, after they were told that the node stops, to go elsewhere."""
+
 _FULL: Final = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -46,6 +49,7 @@ class Gateway:
     metrics: Metrics
     hosts: Iterable[str] = ()
     origins: Iterable[str] = ()
+    _heads: FrameHeads = field(init=False)
     _listeners: Listeners = field(factory=Listeners)
     _connections: dict[Connection, None] = field(factory=dict)
     _pending: int = 0
@@ -53,6 +57,9 @@ class Gateway:
     _accepting: trio.CancelScope = field(factory=trio.CancelScope)
     _closing: bool = False
     _link_gone: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
+
+    def __attrs_post_init__(self) -> None:
+        self._heads = FrameHeads(self.node.member_id)
 
     @property
     def connections(self) -> int:
@@ -65,16 +72,25 @@ class Gateway:
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take and serve connections, until cancelled, or all are gone after `stop_accepting`."""
-        heads = FrameHeads(self.node.member_id)
         door = self._door()
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._accept, nursery, door, heads)
+                nursery.start_soon(self._accept, nursery, door)
                 for url in self._listeners.urls:
                     self.log("client.listener.opened", url=str(url))
                 task_status.started()
         finally:
             self._listeners.close()
+
+    async def serve_link(self, link: Link) -> None:
+        """Serve one client until its link ends, and close that."""
+        self._links += 1
+        try:
+            async with link:
+                await self._isolate(link)
+        finally:
+            self._links -= 1
+            self._link_gone.unpark_all()
 
     def stop_accepting(self) -> None:
         """Take no new connections; those that are there go on."""
@@ -85,6 +101,18 @@ class Gateway:
         message = goodbye(reason)
         for connection in self._connections:
             connection.link.send(message)
+
+    async def leave(self, reason: str, stop: Callable[[], Awaitable[None]]) -> None:
+        """Send every client elsewhere, `stop` the node, and close every connection behind its last answer."""
+        self.stop_accepting()
+        self.announce(reason)
+        told = trio.current_time()
+        await stop()
+        if self._connections:
+            # What a client sends before it has read the goodbye is still answered, by a clear refusal: cut off
+            # unread, its outcome would be unknown.
+            await trio.sleep_until(told + GOODBYE_S)
+        await self.close(reason)
 
     async def close(self, reason: str) -> None:
         """Close every connection, behind what was sent on it, and wait shortly until all are gone."""
@@ -112,13 +140,13 @@ class Gateway:
             on_answered=self._on_answered,
         )
 
-    async def _accept(self, nursery: trio.Nursery, door: Door, heads: FrameHeads) -> None:
+    async def _accept(self, nursery: trio.Nursery, door: Door) -> None:
         def take(sock: socket.socket) -> None:
             if self._pending >= HANDSHAKES_PENDING_MAX or self._pending + len(self._connections) >= CONNECTIONS_MAX:
                 self._turn_away(sock)
             else:
                 self._pending += 1
-                nursery.start_soon(self._meet, sock, door, heads)
+                nursery.start_soon(self._meet, sock, door)
 
         with self._accepting:
             async with trio.open_nursery() as listening:
@@ -137,7 +165,7 @@ class Gateway:
         finally:
             sock.close()
 
-    async def _meet(self, sock: socket.socket, door: Door, heads: FrameHeads) -> None:
+    async def _meet(self, sock: socket.socket, door: Door) -> None:
         peer = peer_name(sock)
         try:
             link = await door.admit(sock)
@@ -146,25 +174,18 @@ class Gateway:
             return
         finally:
             self._pending -= 1
-        if link is None:
-            return
-        self._links += 1
-        try:
-            async with link:
-                await self._isolate(link, heads)
-        finally:
-            self._links -= 1
-            self._link_gone.unpark_all()
+        if link is not None:
+            await self.serve_link(link)
 
-    async def _isolate(self, link: Link, heads: FrameHeads) -> None:
+    async def _isolate(self, link: Link) -> None:
         """Serve one connection; whatever happens to it happens to it alone (law 7)."""
         try:
-            await self._serve_link(link, heads)
+            await self._converse(link)
         except Exception as error:
             self.log("client.connection.failed", peer=link.peer, error=repr(error))
             link.close(CLOSE_INTERNAL, "a mistake of this node, see its log")
 
-    async def _serve_link(self, link: Link, heads: FrameHeads) -> None:
+    async def _converse(self, link: Link) -> None:
         node, metrics = self.node, self.metrics
         if self._closing:
             link.close(CLOSE_TRY_LATER, errors.server_stopped().text)
@@ -179,7 +200,7 @@ class Gateway:
                 node.max_txn_ops,
             )
         )
-        connection = Connection(link, node, heads, self.log, metrics)
+        connection = Connection(link, node, self._heads, self.log, metrics)
         self._connections[connection] = None
         metrics.client_connections_total += 1
         metrics.client_connections = len(self._connections)

@@ -40,8 +40,6 @@ from coord.store.mapped import StoreMap
 from coord.store.store import open_store
 from coord.wal.recovery import recover
 
-GOODBYE_S = 0.2
-"""How long clients have, after they were told that the node stops, to go elsewhere."""
 SHUTDOWN_S = 8.0
 """An orderly end takes no longer; whatever it does not reach, a restart recovers from the log."""
 _SWITCH_INTERVAL_S = 0.0005
@@ -164,15 +162,7 @@ class Process:
 
     async def _end(self, node: Node, gateway: Gateway, scope: trio.CancelScope) -> None:
         with trio.move_on_after(SHUTDOWN_S) as limit:
-            gateway.stop_accepting()
-            gateway.announce("server stopped")
-            told = trio.current_time()
-            await node.stop()
-            if gateway.connections:
-                # What a client sends before it has read the goodbye is still answered, by a clear refusal: cut off
-                # unread, its outcome would be unknown.
-                await trio.sleep_until(told + GOODBYE_S)
-            await gateway.close("server stopped")
+            await gateway.leave("server stopped", node.stop)
         if limit.cancelled_caught:
             self.log("node.shutdown.forced", reason=f"not done within {SHUTDOWN_S} s")
         scope.cancel()

@@ -16,25 +16,28 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 import trio
 from attrs import define, field
 
+from coord.client.client import Client
 from coord.errors import CoordError, DataDirError, DiskError
 from coord.limits import PEER_PING_GIVE_UP_S, PEER_PING_IDLE_S
 from coord.node.node import Node
 from coord.raft.types import Entry
 from coord.testing.cluster_connection import Connection
 from coord.testing.cluster_host import ClusterHost, TracingLog
+from coord.testing.cluster_programs import Program, Programs
 from coord.testing.deterministic import Freezer, fork, process
 from coord.testing.history_ledger import Ledger
 from coord.testing.sim_disk import SyncFailure
 from coord.testing.sim_network import SimNetwork
-from coord.testing.sim_node import SimSettings
+from coord.testing.sim_node import SimSettings, client_url
 from coord.transport.link import Patience
 from coord.types import Role
 
@@ -93,6 +96,7 @@ class Cluster:
         self.ledger = Ledger()
         self.freezer = Freezer()
         self.network = SimNetwork(fork(self.chance), PATIENCE)
+        self.programs = Programs(self.network, self.freezer, random.Random(seed))
         self._nursery = nursery
         self._options = options
         self.happened: Counter[str] = Counter()
@@ -165,7 +169,12 @@ class Cluster:
             member.host.restart()
 
     async def kill(self, name: str, *, power: bool = True) -> None:
-        """End a member's process with no word to anybody; with `power`, its machine forgets what was not synced."""
+        """End a process with no word to anybody; with `power`, a member's machine forgets what was not synced."""
+        if name in self.programs:
+            self.trace("kill", program=name)
+            self.programs.kill(name)
+            await trio.lowlevel.checkpoint()
+            return
         member = self.members[name]
         if member.state is State.DOWN:
             return
@@ -180,7 +189,11 @@ class Cluster:
             member.host.restart()
 
     def pause(self, name: str) -> None:
-        """Stop a member's process where it is, as SIGSTOP does."""
+        """Stop a process where it is, as SIGSTOP does."""
+        if name in self.programs:
+            self.trace("pause", program=name)
+            self.programs.pause(name)
+            return
         member = self.members[name]
         if member.state is State.UP:
             self.trace("pause", member=name)
@@ -190,6 +203,10 @@ class Cluster:
 
     def resume(self, name: str) -> None:
         """Let a paused process go on."""
+        if name in self.programs:
+            self.trace("resume", program=name)
+            self.programs.resume(name)
+            return
         member = self.members[name]
         if member.state is State.PAUSED:
             self.trace("resume", member=name)
@@ -227,15 +244,16 @@ class Cluster:
     # -- network --------------------------------------------------------------------------------------------------
 
     def cut(self, sender: str, receiver: str) -> None:
-        """Let nothing pass from one member to another."""
+        """Let nothing pass from one process to another."""
         self.trace("cut", sender=sender, receiver=receiver)
         self.network.cut(sender, receiver)
 
-    def partition(self, *groups: Iterable[str]) -> None:
-        """Let nothing pass between the groups; a member in none of them is alone."""
+    def partition(self, *groups: Collection[str]) -> None:
+        """Let nothing pass between the groups; a member in none of them is alone, a program in none reaches all."""
         sides = [set(group) for group in groups]
-        for one in self.members:
-            for other in self.members:
+        names = dict.fromkeys([*self.members, *(name for group in groups for name in group)])
+        for one in names:
+            for other in names:
                 if one != other and not any({one, other} <= side for side in sides):
                     self.cut(one, other)
 
@@ -245,6 +263,7 @@ class Cluster:
         member = self.members[name]
         if not member.is_unheard:
             member.is_unheard, member.heard = True, trio.Event()
+            self.network.hush(client_url(name))
 
     def unsilence(self, name: str) -> None:
         """Take back `silence`."""
@@ -253,8 +272,19 @@ class Cluster:
             self.trace("unsilence", member=name)
             member.is_unheard = False
             member.heard.set()
+            self.network.unhush(client_url(name))
             for connection in tuple(member.connections):
                 connection.hear()
+
+    def reset(self, one: str, other: str) -> None:
+        """Break all links between two processes; what is on its way is lost."""
+        self.trace("reset", one=one, other=other)
+        self.network.reset(one, other)
+
+    def slow(self, sender: str, receiver: str, delay_s: float) -> None:
+        """Let what one process sends to another take so much longer; 0: as usual."""
+        self.trace("slow", sender=sender, receiver=receiver, delay_s=delay_s)
+        self.network.slow(sender, receiver, delay_s)
 
     def heal(self) -> None:
         """Take back all cuts and delays."""
@@ -263,6 +293,8 @@ class Cluster:
         for one in self.members:
             for other in self.members:
                 self.network.slow(one, other, 0.0)
+        for one, other in self.network.slowed:
+            self.network.slow(one, other, 0.0)
 
     # -- what there is --------------------------------------------------------------------------------------------
 
@@ -296,6 +328,27 @@ class Cluster:
     def connect(self, name: str) -> Connection:
         """Return a client's connection to a member; it ends with the member's process."""
         return Connection(self.members[name], fork(self.chance))
+
+    # -- clients --------------------------------------------------------------------------------------------------
+
+    def client(
+        self, name: str = "", *, endpoints: Sequence[str] = (), **options: Any
+    ) -> AbstractAsyncContextManager[Client]:
+        """Return a client of some members, by default all: `async with cluster.client() as client`.
+
+        It is `coord.connect` but for its links, which go through the simulated network: under the name of the program
+        that calls, or of none under `name`. `options` are those of `coord.connect`.
+        """
+        return self.programs.client(endpoints or self.names, name, **options)
+
+    def launch(self, name: str, function: Callable[..., Awaitable[object]], *arguments: Any, **named: Any) -> Program:
+        """Run `await function(…)` as a program, which `pause`, `kill`, `cut` and others know by its name."""
+        if name in self.members:
+            raise ValueError(f"{name} is a member")
+        self.trace("launch", program=name)
+        program = self.programs.make(name)
+        self._nursery.start_soon(self.programs.run, program, partial(function, *arguments, **named), name=name)
+        return program
 
     @property
     def names(self) -> list[str]:
@@ -332,7 +385,7 @@ class Cluster:
 
     async def _end(self, member: Member, node: Node) -> None:
         with trio.move_on_after(STOP_WITHIN_S):
-            await node.stop()
+            await member.host.leave(node)
         if member.node is node:
             self._die(member)
             member.scope.cancel()
@@ -365,15 +418,33 @@ def innermost(error: BaseException) -> BaseException:
     return error
 
 
+def leaves(error: BaseException) -> list[BaseException]:
+    """Return all errors of a group that are no groups."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for inner in error.exceptions for leaf in leaves(inner)]
+
+
 @asynccontextmanager
 async def open_cluster(
     size: int = 3, *, seed: int = 0, trace: Callable[..., None] = lambda what, **fields: None, **options: Any
 ) -> AsyncIterator[Cluster]:
-    """Start a cluster of `size` members; `options` are those of a node. It ends with the block."""
-    async with trio.open_nursery() as nursery:
-        cluster = Cluster(size, seed, nursery, trace, **options)
-        async with trio.open_nursery() as starting:
-            for name in cluster.names:
-                starting.start_soon(cluster.start, name)
-        yield cluster
-        nursery.cancel_scope.cancel()
+    """Start a cluster of `size` members; `options` are those of a node. It ends with the block.
+
+    What the block, a member or a program raises comes out as it is, in a group only if there is more than one.
+    """
+    try:
+        async with trio.open_nursery() as nursery:
+            cluster = Cluster(size, seed, nursery, trace, **options)
+            async with trio.open_nursery() as starting:
+                for name in cluster.names:
+                    starting.start_soon(cluster.start, name)
+            try:
+                yield cluster
+            finally:
+                nursery.cancel_scope.cancel()
+                cluster.freezer.thaw_all()
+    except BaseExceptionGroup as group:
+        if len(leaves(group)) > 1:
+            raise
+        raise innermost(group) from None

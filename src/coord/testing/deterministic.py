@@ -88,6 +88,11 @@ class Freezer(deque[Any]):
         for task in self._frozen.pop(name, ()):
             super().append(task)
 
+    def thaw_all(self) -> None:
+        """Let every process go on: a run ends only when all its tasks have."""
+        for name in tuple(self._frozen):
+            self.thaw(name)
+
 
 class Trace:
     """What happened in a run, line by line: equal runs have equal digests."""

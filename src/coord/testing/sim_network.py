@@ -45,21 +45,26 @@ class SimNetwork:
     patience: Patience | None = None
     ports: dict[str, Port] = field(factory=dict)
     dialled: int = 0
-    _links: list[MemoryLink] = field(factory=list)
-    """Both ends of every link that may still carry something."""
+    _links: dict[MemoryLink, str] = field(factory=dict)
+    """Both ends of every link that may still carry something, and the port that was dialled."""
     _cuts: set[tuple[str, str]] = field(factory=set)
     _stopped: set[str] = field(factory=set)
+    _hushed: set[str] = field(factory=set)
     _slow_s: dict[tuple[str, str], float] = field(factory=dict)
     _changed: trio.Event = field(factory=trio.Event)
 
-    def endpoint(self, name: str, subprotocol: str) -> Endpoint:
-        """Return what the process `name` dials with."""
-        return Endpoint(self, name, subprotocol)
+    def endpoint(self, name: str, subprotocol: str, patience: Patience | None = None) -> Endpoint:
+        """Return what the process `name` dials with; a `patience` other than the network's is that of both ends."""
+        return Endpoint(self, name, subprotocol, patience)
 
     def listen(self, name: str, url: str) -> Port:
         """Open a port of the process `name`."""
         port = self.ports[url] = Port(name)
         return port
+
+    def close(self, url: str) -> None:
+        """Close a port; links through it go on."""
+        self.ports.pop(url, None)
 
     # -- faults ---------------------------------------------------------------------------------------------------
 
@@ -91,6 +96,16 @@ class SimNetwork:
         self._stopped.discard(name)
         self._update()
 
+    def hush(self, url: str) -> None:
+        """Let nothing pass through a port, either way."""
+        self._hushed.add(url)
+        self._update()
+
+    def unhush(self, url: str) -> None:
+        """Take back `hush`."""
+        self._hushed.discard(url)
+        self._update()
+
     def reset(self, one: str, other: str) -> int:
         """Break all links between two processes; return how many."""
         broken = [link for link in self._links if {link.name, link.peer} == {one, other} and link.closed is None]
@@ -105,13 +120,18 @@ class SimNetwork:
             if (link.name, link.peer) == (sender, receiver):
                 link.delay_s = self._delay_s(link)
 
+    @property
+    def slowed(self) -> list[tuple[str, str]]:
+        """Who is delayed to whom."""
+        return [pair for pair, delay_s in self._slow_s.items() if delay_s]
+
     def is_cut(self, sender: str, receiver: str) -> bool:
         """Tell whether nothing passes from one process to another."""
         return (sender, receiver) in self._cuts or sender in self._stopped
 
     # -- links ----------------------------------------------------------------------------------------------------
 
-    async def dial(self, name: str, url: str, subprotocol: str) -> Link:
+    async def dial(self, name: str, url: str, subprotocol: str, patience: Patience | None = None) -> Link:
         """Return a link from the process `name` to whoever listens at `url`. Raises `LinkFailed`.
 
         While the way there or back is cut it waits, as TCP does, for as long as its caller does. A port of a stopped
@@ -119,20 +139,21 @@ class SimNetwork:
         """
         await trio.sleep(self.chance.uniform(DELAY_S_MIN, 2 * DELAY_S_MAX))
         owner = self._owner(url)
-        while (name, owner) in self._cuts or (owner, name) in self._cuts:
+        while (name, owner) in self._cuts or (owner, name) in self._cuts or url in self._hushed:
             await self._changed.wait()
         port = self.ports.get(url)
         if port is None:
             raise LinkFailed(f"{url}: connection refused", is_refused=True)
         self.dialled += 1
-        near = MemoryLink(name, port.owner, subprotocol, self.patience)
-        far = MemoryLink(port.owner, name, subprotocol, self.patience)
+        near = MemoryLink(name, port.owner, subprotocol, patience or self.patience)
+        far = MemoryLink(port.owner, name, subprotocol, patience or self.patience)
         near.other, far.other = far, near
-        self._links = [link for link in self._links if link.closed is None or link.buffered_bytes]
+        self._links = {link: port for link, port in self._links.items() if link.closed is None or link.buffered_bytes}
         for link in (near, far):
+            self._links[link] = url
             link.delay_s = self._delay_s(link)
-            link.is_held = self.is_cut(link.name, link.peer)
-            self._links.append(link)
+            link.is_held = self._is_held(link)
+            link.is_stopped = link.name in self._stopped
         port.backlog.append(far)
         port.arrived.set()
         return near
@@ -145,9 +166,13 @@ class SimNetwork:
         base = self.chance.uniform(DELAY_S_MIN, DELAY_S_MAX)
         return base + self._slow_s.get((link.name, link.peer), 0.0)
 
+    def _is_held(self, link: MemoryLink) -> bool:
+        return self._links[link] in self._hushed or self.is_cut(link.name, link.peer)
+
     def _update(self) -> None:
         for link in self._links:
-            is_held = self.is_cut(link.name, link.peer)
+            link.is_stopped = link.name in self._stopped
+            is_held = self._is_held(link)
             if link.is_held != is_held:
                 link.is_held = is_held
                 if not is_held:
@@ -163,7 +188,8 @@ class Endpoint:
     network: SimNetwork
     name: str
     subprotocol: str
+    patience: Patience | None
 
     async def dial(self, url: str) -> Link:
         """See `Network`."""
-        return await self.network.dial(self.name, url, self.subprotocol)
+        return await self.network.dial(self.name, url, self.subprotocol, self.patience)

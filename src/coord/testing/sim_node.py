@@ -7,7 +7,7 @@ port as a connection would.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,9 @@ from coord.node.node import Node
 from coord.node.options import Seams
 from coord.node.peers import Network
 from coord.observe.log import RecordingLog
+from coord.observe.metrics import Metrics
 from coord.protocol.ops import PEER_SUBPROTOCOL, Method, Op
+from coord.server.gateway import Gateway
 from coord.store.identity import DataDirectory, open_data_directory
 from coord.store.store import Store
 from coord.testing.sim_backend import SimBackend
@@ -100,6 +102,7 @@ class SimHost:
     store: Store = field(init=False)
     wal: Wal = field(init=False)
     directory: DataDirectory = field(init=False)
+    gateway: Gateway = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.chance = random.Random(self.seed)
@@ -183,11 +186,23 @@ class SimHost:
         async with trio.open_nursery() as nursery:
             for worker in workers:
                 nursery.start_soon(worker.run)
-            if settings.network is not None:
-                nursery.start_soon(self._accept, node, settings.network.listen(settings.name, peer_url(settings.name)))
+            self.gateway = Gateway(node, self.log, Metrics())
+            name, at = settings.name, settings.network
+            if at is not None:
+                nursery.start_soon(self._accept, node.peers.accept, at.listen(name, peer_url(name)))
+                # Clients wait in the backlog meanwhile.
+                clients = at.listen(name, client_url(name))
             nursery.start_soon(node.run)
             await node.ready.wait()
+            if at is not None:
+                nursery.start_soon(self._accept, self.gateway.serve_link, clients)
             task_status.started(node)
+
+    async def leave(self, node: Node) -> None:
+        """End a process in order, as SIGTERM does; its scope is to be cancelled then."""
+        if self.settings.network is not None:
+            self.settings.network.close(client_url(self.settings.name))
+        await self.gateway.leave("server stopped", node.stop)
 
     def lose_power(self) -> None:
         """Forget what was not synced; call it after the process was cancelled."""
@@ -206,10 +221,10 @@ class SimHost:
         host.medium.crash()
         return host
 
-    async def _accept(self, node: Node, port: Port) -> None:
+    async def _accept(self, serve: Callable[[Link], Awaitable[None]], port: Port) -> None:
         async with trio.open_nursery() as nursery:
             while True:
-                nursery.start_soon(node.peers.accept, await port.accept())
+                nursery.start_soon(serve, await port.accept())
 
     def _network(self) -> Network:
         network = self.settings.network

@@ -37,6 +37,8 @@ class MemoryLink(Link):
         """How long what is sent from this end takes to arrive."""
         self.is_held = False
         """Held up: what is sent from this end stays in its buffer."""
+        self.is_stopped = False
+        """Its process stands still, and so counts no ticks (S11)."""
         self._outbox: deque[tuple[float, bytes | LinkClosed | _Control]] = deque()
         self._outbox_bytes = 0
         self._inbox: list[bytes] = []
@@ -126,7 +128,7 @@ class MemoryLink(Link):
         assert self._patience is not None
         if self.closed is not None:
             self._keeper.remove(self)
-        elif self._reader is None:
+        elif self._reader is None or self.is_stopped:
             self._heard_at = tick
         elif tick - self._heard_at > ticks(self._patience.give_up_s):
             reason = f"silent for {self._patience.give_up_s:g} s"
