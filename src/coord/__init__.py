@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from coord.client.client import Client, connect
     from coord.client.recipes.discovery import Discovery
     from coord.client.recipes.instances import Instance
+    from coord.client.recipes.ownership import Lock
+    from coord.client.recipes.session import Session
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
     from coord.client.watch import Watch
     from coord.types import Event, EventType, KeyValue, SortOrder, SortTarget
@@ -29,6 +31,8 @@ _HOMES = {
     "EventType": "coord.types",
     "Instance": "coord.client.recipes.instances",
     "KeyValue": "coord.types",
+    "Lock": "coord.client.recipes.ownership",
+    "Session": "coord.client.recipes.session",
     "SortOrder": "coord.types",
     "SortTarget": "coord.types",
     "Watch": "coord.client.watch",
@@ -49,6 +53,8 @@ __all__ = [
     "EventType",
     "Instance",
     "KeyValue",
+    "Lock",
+    "Session",
     "SortOrder",
     "SortTarget",
     "Watch",

@@ -22,6 +22,8 @@ from coord.client.hedging import first_answer
 from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
 from coord.client.recipes.discovery import Discovery
+from coord.client.recipes.keeper import Keeper
+from coord.client.recipes.session import TTL_S_DEFAULT, Session
 from coord.client.txn import Compare, Key, Operation, interval, key_bytes, value_bytes
 from coord.client.verbs import RangeOptions, Verb
 from coord.client.watch import Watch
@@ -74,7 +76,7 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         except BaseException:
             await self._stop()
             raise
-        return Client(self._driver, self._name, self._dial, self._clock)
+        return Client(self._driver, nursery, self._name, self._dial, self._clock)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,9 +99,11 @@ class Client:
     seconds; None is the client's. A cancelled write may still happen.
     """
 
-    def __init__(self, driver: Driver, name: str, dial: Dial, clock: Clock) -> None:
+    def __init__(self, driver: Driver, nursery: trio.Nursery, name: str, dial: Dial, clock: Clock) -> None:
         self._driver = driver
         self._core = driver.core
+        self._nursery = nursery
+        self._keeper = Keeper(driver, nursery, clock)
         self._name = name
         self._dial = dial
         self.clock = clock
@@ -307,6 +311,14 @@ class Client:
     async def leases_response(self, *, timeout: float | None = None) -> r.LeaseLeasesResponse:
         """Return the ids of all leases, with the header."""
         return await self._run(verbs.lease_leases(), timeout)
+
+    def session(self, ttl: int = TTL_S_DEFAULT) -> Session:
+        """Return a session, a lease of `ttl` seconds or more that is kept alive: `async with client.session() as s`.
+
+        The shorter the TTL, the sooner others take over from a crashed holder, and the shorter an interruption that
+        costs the session; from 5 s on it outlives the silent loss of the node that it talks to.
+        """
+        return Session(self._driver, self._nursery, self._keeper, self.clock, ttl)
 
     # -- watches
 

@@ -234,6 +234,12 @@ def lease_keep_alive(lease: int, ttl_s: float) -> Verb[r.LeaseKeepAliveResponse]
     return Verb(False, Method.LEASE_KEEP_ALIVE, [[integer(lease)]], _keep_alive, patience_s)
 
 
+def lease_keep_alives(leases: Sequence[int]) -> Verb[list[tuple[int, int]]]:
+    """One renewal of many leases: the answer has each with its TTL, 0 if there is no such lease."""
+    arguments: list[Any] = [[integer(lease) for lease in leases]]
+    return Verb(False, Method.LEASE_KEEP_ALIVE, arguments, lambda _, wire: [(item[0], item[1]) for item in wire])
+
+
 def lease_time_to_live(lease: int, keys: bool) -> Verb[r.LeaseTimeToLiveResponse]:
     """What is left of a lease."""
     arguments: list[Any] = [integer(lease), True] if keys else [integer(lease)]

@@ -1,0 +1,144 @@
+"""What a session owns while a block runs: locks of all kinds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import trio
+
+from coord.client.recipes.contending import Contender
+from coord.client.recipes.running import run
+from coord.errors import ClientClosed, CoordError, LockTimeout
+
+if TYPE_CHECKING:
+    from coord.client.recipes.session import Session
+
+GOODBYE_S: Final = 1.0
+"""What a block's end may take to clean up in the cluster, though it is cancelled."""
+RETRY_S: Final = 0.25
+
+
+class Ownership:
+    """A contender that became the owner of its name; a lock or a leadership.
+
+    While it is owned its block runs. When it is lost, or can no longer be proven to be owned, the block is cancelled,
+    and ends by raising `LockLost` or `LeadershipLost`.
+    """
+
+    def __init__(self, session: Session, contender: Contender) -> None:
+        self._session = session
+        self._contender = contender
+        self._scope = trio.CancelScope()
+        self._why_over = "it is not owned yet"
+
+    def __repr__(self) -> str:
+        return f"<{self._contender.name}, fence {self.fence}{', over: ' + self._why_over if self._why_over else ''}>"
+
+    @property
+    def name(self) -> str:
+        """Its kind and name, for people."""
+        return self._contender.name
+
+    @property
+    def key(self) -> bytes:
+        """The owner's key: the name, a slash and the lease's id."""
+        return self._contender.key
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: the create revision of the owner's key, higher for each owner than for those before."""
+        return self._contender.create_revision
+
+    @property
+    def is_lost(self) -> bool:
+        """True once it is not, or not provably, owned any more; also after its block has ended."""
+        if not self._why_over and self._session.is_lost:
+            self._why_over = self._session.why_lost
+        return bool(self._why_over)
+
+    def check(self) -> None:
+        """Raise `LockLost` or `LeadershipLost` if it is lost; without waiting, so that a resource call can follow."""
+        if self.is_lost:
+            raise self._contender.lost(f"{self.name} is lost: {self._why_over}")
+
+    def end(self, why: str) -> None:
+        """Count it as lost, and cancel its block."""
+        self._why_over = self._why_over or why
+        self._scope.cancel()
+
+    async def _watch_over(self, started: trio.CancelScope) -> None:
+        """Look out for the loss of its key, as long as it is owned."""
+        with started:
+            while not started.cancel_called:
+                try:
+                    await run(self._session.driver, self._contender.watch_over())
+                except ClientClosed:
+                    return
+                except CoordError:
+                    # It could not be read; the lease's deadline holds meanwhile, and what is fenced is safe anyway.
+                    await trio.sleep(RETRY_S)
+                else:
+                    self.end("its key was deleted")
+                    return
+
+
+Owned = TypeVar("Owned", bound=Ownership)
+
+
+class Lock(Ownership):
+    """A lock that is held; made by `Session.lock` and its kin.
+
+    Give it to writes as `fence=`, and `fence` to other resources that compare it with the highest they have seen: a
+    holder that was paused for longer than its TTL cannot know yet that somebody else has the lock.
+    """
+
+
+@asynccontextmanager
+async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
+    """Own a name while the block runs: queue and wait for it, watch over it, and leave at the end, whatever happens.
+
+    Raises `LockTimeout` after `wait` seconds, `SessionLost` if the session is lost meanwhile.
+    """
+    session, contender = owned._session, owned._contender
+    session.check()
+    deadline = math.inf if wait is None else trio.current_time() + wait
+    await session.claim(contender, deadline)
+    tries_once = wait is not None and wait <= 0
+    is_owner = was_lost = is_removed = False
+    watching = trio.CancelScope()
+    session.dependents.add(owned)
+    try:
+        with owned._scope:
+            with trio.CancelScope(deadline=math.inf if tries_once else deadline):
+                is_owner = await run(session.driver, contender.enter(tries_once=tries_once))
+            if is_owner:
+                owned._why_over = ""
+                session.nursery.start_soon(owned._watch_over, watching)
+                yield owned
+    finally:
+        was_lost = is_owner and owned.is_lost
+        session.dependents.discard(owned)
+        watching.cancel()
+        is_removed = await session.leave(contender)
+    if was_lost:
+        owned.check()
+    elif is_owner:
+        owned._why_over = "it was released"
+    else:
+        session.check()
+        raise LockTimeout(await _explain(session, contender, wait, is_removed))
+
+
+async def _explain(session: Session, contender: Contender, wait: float | None, is_answering: bool) -> str:
+    text = f"{contender.name} was not acquired within {wait:g} s"
+    owner = None
+    if is_answering:
+        with trio.move_on_after(GOODBYE_S), suppress(CoordError):
+            owner = await run(session.driver, contender.find_owner())
+    if owner is None:
+        return text
+    shown = owner.key.decode("utf-8", "backslashreplace")
+    return f"{text}: {shown} has it{f', {owner.value[:100]!r}' if owner.value else ''}"

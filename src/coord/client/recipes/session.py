@@ -1,0 +1,220 @@
+"""A session: a lease that its client keeps alive, and what depends on it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
+from typing import Self
+
+import trio
+
+from coord.client import verbs
+from coord.client.clock import Clock
+from coord.client.driver import Driver
+from coord.client.recipes.contending import Contender, lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.keeper import Keeper
+from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, Ownership, owning
+from coord.client.recipes.running import run
+from coord.client.recipes.steps import ask
+from coord.client.recipes.tenure import Tenure
+from coord.client.txn import Key, integer
+from coord.errors import CoordError, LockTimeout, OutcomeUnknown
+from coord.types import LEASE_ID_MAX, LeaseId
+
+TTL_S_DEFAULT = 10
+
+
+class Session:
+    """A lease with its keep-alive, made by `Client.session`; for any number of tasks.
+
+        async with client.session(ttl=10) as session:
+            async with session.lock("jobs/nightly", wait=30) as lock:
+                await client.put("jobs/last", b"...", fence=lock)
+
+    The lease is renewed every third of its TTL, over fail-over and reconnecting. If no renewal is acknowledged in
+    time, or the cluster has ended the lease, the session is lost, for good: what depends on it is cancelled before the
+    cluster can give it to others, though the block of the session itself goes on. At the block's end the lease is
+    revoked, and with it goes every key that is attached to it.
+    """
+
+    def __init__(self, driver: Driver, nursery: trio.Nursery, keeper: Keeper, clock: Clock, ttl_s: int) -> None:
+        self.driver = driver
+        self.nursery = nursery
+        self.dependents: set[Ownership] = set()
+        """What is owned, or waited for, and ends with the session."""
+        self._keeper = keeper
+        self._clock = clock
+        self._wanted_ttl_s = integer(ttl_s)
+        self.tenure = Tenure(clock, LeaseId(0))
+        self.tenure.lose("it was not entered")
+        self._was_entered = False
+        self._is_closed = False
+        self._end = trio.Event()
+        self._claims: dict[bytes, trio.Event | None] = {}
+        """Keys of contenders: None while one holds or waits, an event while one that left is still to be removed."""
+
+    async def __aenter__(self) -> Self:
+        if self._was_entered:
+            raise ValueError("a session is entered once: make another one with client.session()")
+        self._was_entered = True
+        # Chosen here, so that a grant whose answer is lost can be undone, and the number of a retry is the same.
+        lease = LeaseId(self.driver.core.rotation.random.randint(1, LEASE_ID_MAX))
+        tenure = Tenure(self._clock, lease)
+        sent_at = self._clock()
+        grant = verbs.lease_grant(self._wanted_ttl_s, lease)
+        try:
+            reply = await run(self.driver, ask(grant))
+        except (trio.Cancelled, OutcomeUnknown):
+            await self._revoke(lease)
+            raise
+        tenure.acknowledged(sent_at, reply.answer.ttl_s)
+        self.tenure = tenure
+        self._keeper.add(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Revoke the lease: locks are released, registrations go. Takes a second at most, also when cancelled.
+
+        Where the cluster does not answer by then, the lease ends by itself.
+        """
+        if self._is_closed or not self._was_entered:
+            return
+        self._is_closed = True
+        self._keeper.discard(self)
+        self.tenure.lose("it was closed")
+        self.end()
+        await self._revoke(self.tenure.lease)
+
+    async def _revoke(self, lease: LeaseId) -> None:
+        with trio.move_on_after(GOODBYE_S, shield=True), suppress(CoordError):
+            await run(self.driver, ask(verbs.lease_revoke(lease)))
+
+    @property
+    def lease(self) -> LeaseId:
+        """The lease: give it to `put` as `lease=`, and the key goes with the session."""
+        return self.tenure.lease
+
+    @property
+    def ttl_s(self) -> int:
+        """The TTL in seconds, as the cluster granted it, which may be more than what was asked for."""
+        return self.tenure.ttl_s
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the lease has ended, or can no longer be proven to live."""
+        return self.tenure.is_lost
+
+    @property
+    def why_lost(self) -> str:
+        """Why it is lost; empty while it is not."""
+        return self.tenure.why_lost if self.tenure.is_lost else ""
+
+    @property
+    def remaining_s(self) -> float:
+        """How many seconds it lives if no further renewal is acknowledged; 0 once it is lost."""
+        return self.tenure.remaining_s
+
+    def check(self) -> None:
+        """Raise `SessionLost` if it is lost; without waiting."""
+        self.tenure.check()
+
+    async def wait_lost(self) -> None:
+        """Return once the session is lost, or closed."""
+        await self._end.wait()
+
+    # -- locks
+
+    def lock(self, name: Key, *, wait: float | None = None, value: bytes = b"") -> AbstractAsyncContextManager[Lock]:
+        """Hold the lock `name` while the block runs: `async with session.lock("jobs/nightly", wait=30) as lock: ...`.
+
+        `wait` is how many seconds to wait for those who came first: None for ever, 0 tries once; then `LockTimeout` is
+        raised. `value` is for people and programs who look at the contenders, which are the keys below `name/`. Raises
+        `SessionLost` if the session is lost while it waits. If the lock is lost while the block runs, it is cancelled,
+        and `LockLost` is raised from it. One task of a session holds or waits for a name at a time: another one gets a
+        `ValueError`, and needs a session of its own.
+        """
+        return owning(Lock(self, lock_of(self.tenure, name, value)), wait)
+
+    def read_lock(
+        self, name: Key, *, wait: float | None = None, value: bytes = b""
+    ) -> AbstractAsyncContextManager[Lock]:
+        """Share the read-write lock `name` with other readers while the block runs; otherwise as `lock`.
+
+        Who came first goes first: a reader waits for the writers before it, not for those after it. The fence tells
+        whether this reader still holds it, and is higher than that of every writer before; of readers that hold it
+        together it makes no order.
+        """
+        return owning(Lock(self, read_lock_of(self.tenure, name, value)), wait)
+
+    def write_lock(
+        self, name: Key, *, wait: float | None = None, value: bytes = b""
+    ) -> AbstractAsyncContextManager[Lock]:
+        """Hold the read-write lock `name` alone while the block runs; otherwise as `lock`."""
+        return owning(Lock(self, write_lock_of(self.tenure, name, value)), wait)
+
+    def semaphore(
+        self, name: Key, permits: int, *, wait: float | None = None, value: bytes = b""
+    ) -> AbstractAsyncContextManager[Lock]:
+        """Hold one of the `permits` of the semaphore `name` while the block runs; otherwise as `lock`.
+
+        All who use the name must say the same number, since each counts for itself. The fence tells whether this one
+        still holds its permit; of those that hold one together it makes no order.
+        """
+        return owning(Lock(self, semaphore_of(self.tenure, name, permits, value)), wait)
+
+    # -- for what is made of sessions
+
+    def end(self) -> None:
+        """Take the news that the lease is lost: cancel what depends on it."""
+        self._end.set()
+        for dependent in tuple(self.dependents):
+            dependent.end(self.why_lost)
+        for debt in self._claims.values():
+            if debt is not None:
+                debt.set()
+
+    async def claim(self, contender: Contender, deadline: float) -> None:
+        """Take a name for one task; `leave` gives it back. Raises `ValueError` if another one has it.
+
+        S26: while an earlier contender's key is still to be removed, this waits, or raises `LockTimeout`.
+        """
+        while (debt := self._claims.get(contender.key)) is not None:
+            with trio.move_on_at(deadline):
+                await debt.wait()
+            self.check()
+            if not debt.is_set():
+                raise LockTimeout(f"{contender.name} was not acquired: what an earlier try left is not removed yet")
+        # S25: two tasks would share one key, and both be taken for its owner.
+        if contender.key in self._claims:
+            raise ValueError(f"a task of this session has or awaits {contender.name}: use a session for each task")
+        self._claims[contender.key] = None
+
+    async def leave(self, contender: Contender) -> bool:
+        """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
+        is_removed = self.is_lost  # the key has gone with the lease, or will
+        if not is_removed:
+            with trio.move_on_after(GOODBYE_S, shield=True), suppress(CoordError):
+                await run(self.driver, contender.leave())
+                is_removed = True
+        if is_removed:
+            del self._claims[contender.key]
+        else:
+            self._claims[contender.key] = trio.Event()
+            self.nursery.start_soon(self._settle, contender)
+        return is_removed
+
+    async def _settle(self, contender: Contender) -> None:
+        """Remove what could not be removed in time; until then the session does not queue there again."""
+        while not self.is_lost:
+            with suppress(CoordError):
+                await run(self.driver, contender.leave())
+                break
+            await trio.sleep(RETRY_S)
+        debt = self._claims.pop(contender.key)
+        assert debt is not None
+        debt.set()

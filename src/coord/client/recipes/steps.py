@@ -1,0 +1,57 @@
+"""The steps of a recipe, which say what to ask and what to wait for; who drives them does it. Pure.
+
+A recipe is a generator: it yields steps, is sent what they brought, and returns its outcome. The Trio client and the
+blocking client have a driver each, so that what a lock must do is written once and tested without either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any, Generic, TypeVar
+
+from attrs import frozen
+
+from coord.client.verbs import Verb
+
+Answer = TypeVar("Answer")
+Outcome = TypeVar("Outcome")
+
+
+@frozen
+class Ask:
+    """Ask the cluster; the step brings a `Reply`, or raises what a call raises."""
+
+    verb: Verb[Any]
+    timeout: float | None = None
+    """In seconds; None is the client's."""
+
+
+@frozen
+class AwaitChange:
+    """Wait until something happened to a key or an interval from revision `since` on.
+
+    It may be over for nothing, and is after a gap or a break in what was seen: read what is there.
+    """
+
+    key: bytes
+    since: int
+    range_end: bytes = b""
+    only_deletes: bool = False
+
+
+@frozen
+class Reply(Generic[Answer]):
+    """The answer to an `Ask`."""
+
+    answer: Answer
+    was_sent_once: bool
+    """S20: else it may be a recorded answer, which tells what was, not what is."""
+
+
+Steps = Generator[Ask | AwaitChange, Any, Outcome]
+
+
+def ask(verb: Verb[Answer], timeout: float | None = None) -> Steps[Reply[Answer]]:
+    """Ask, with the type of the answer: `reply = yield from ask(verb)`."""
+    reply: Reply[Answer] = yield Ask(verb, timeout)
+    return reply

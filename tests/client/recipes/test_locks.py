@@ -1,0 +1,208 @@
+"""Sessions and locks of the Trio client in virtual time, on a node whose state is real."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+
+import pytest
+import trio
+from tests.client.trio_fakes import Network, run, settle
+
+from coord.client.client import Client, connect
+from coord.client.recipes.ownership import Lock
+from coord.errors import FenceLost, LockLost, LockTimeout, SessionLost
+
+from .machine_node import MachineNode
+
+ONE, TWO = "n1:1", "n2:2"
+
+
+@asynccontextmanager
+async def clients(nursery: trio.Nursery, count: int = 1) -> AsyncIterator[tuple[MachineNode, Network, list[Client]]]:
+    """So many clients of one node."""
+    node = MachineNode()
+    network = Network(nursery, {ONE: node})
+    async with trio.open_nursery() as opening:
+        opened: list[Client] = []
+
+        async def one(number: int, task_status: trio.TaskStatus[None]) -> None:
+            async with connect([ONE], random=Random(number), dial=network.dial, clock=trio.current_time) as client:
+                opened.append(client)
+                task_status.started()
+                await trio.sleep_forever()
+
+        for number in range(count):
+            await opening.start(one, number)
+        yield node, network, opened
+        opening.cancel_scope.cancel()
+
+
+Story = Callable[[MachineNode, Network, list[Client]], Awaitable[None]]
+
+
+def told(story: Story, count: int = 1) -> None:
+    """Run a story in virtual time."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        async with clients(nursery, count) as (node, network, opened):
+            await story(node, network, opened)
+
+    run(test)
+
+
+def test_a_session_is_a_lease_that_lives_as_long_as_its_block() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session(ttl=9) as session:
+            assert node.leases_left == [session.lease]
+            assert session.ttl_s == 9
+            assert session.remaining_s == pytest.approx(9 - 0.9)
+            await opened[0].put("k", b"v", lease=session.lease)
+            await trio.sleep(60)
+            session.check()
+            assert session.remaining_s >= 9 - 0.9 - 3.1
+        assert node.leases_left == []
+        assert node.keys_below(b"k") == []
+        assert session.is_lost
+        await session.wait_lost()
+        with pytest.raises(SessionLost, match="closed"):
+            session.check()
+
+    told(story)
+
+
+def test_a_lock_is_held_by_one_and_handed_on() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        fences = []
+
+        async def work(client: Client) -> None:
+            async with client.session() as session, session.lock("jobs/nightly") as lock:
+                fences.append(lock.fence)
+                await client.put("last", b"%d" % lock.fence, fence=lock)
+                await trio.sleep(5)
+                assert len(node.keys_below(b"jobs/nightly/")) == 3 - fences.index(lock.fence)
+                assert len(fences) == fences.index(lock.fence) + 1
+
+        async with trio.open_nursery() as nursery:
+            for client in opened:
+                nursery.start_soon(work, client)
+                await settle()
+        assert fences == sorted(fences)
+        assert len(fences) == 3
+        assert node.keys_below(b"jobs/") == []
+
+    told(story, 3)
+
+
+def test_the_body_is_cancelled_when_the_key_is_deleted() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session() as session:
+
+            async def hold() -> None:
+                async with session.lock("a") as lock:
+                    locks.append(lock)
+                    await opened[1].delete(lock.key)
+                    await trio.sleep(1)
+                    raise AssertionError("the body goes on")
+
+            locks: list[Lock] = []
+            with pytest.raises(LockLost, match="deleted"):
+                await hold()
+            session.check()
+            with pytest.raises(LockLost):
+                await opened[0].put("k", b"v", fence=locks[0])
+            # The session goes on, and may have it again.
+            async with session.lock("a", wait=0) as again:
+                assert again.fence > locks[0].fence
+
+    told(story, 2)
+
+
+def test_the_cluster_refuses_what_the_holder_does_not_know_yet() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session() as session:
+
+            async def hold() -> None:
+                async with session.lock("a") as lock:
+                    node.expire(session.lease)
+                    with pytest.raises(FenceLost):
+                        await opened[0].put("k", b"v", fence=lock)
+                    await trio.sleep_forever()
+
+            with pytest.raises(LockLost):
+                await hold()
+        assert node.keys_below(b"k") == []
+
+    told(story)
+
+
+def test_who_is_cut_off_is_told_before_the_lease_ends() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session(ttl=9) as session:
+
+            async def hold() -> None:
+                async with session.lock("a"):
+                    await trio.sleep(4)
+                    assert node.renewals
+                    network.stop(ONE)
+                    stopped = trio.current_time()
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        # The last renewal was sent a second before: 9 s from then the lease may end.
+                        assert stopped + 8 - 0.9 - 0.01 <= trio.current_time() <= stopped + 8 - 0.8
+
+            with pytest.raises(LockLost, match="no renewal"):
+                await hold()
+            with pytest.raises(SessionLost):
+                session.check()
+
+    told(story)
+
+
+def test_a_wait_ends_and_leaves_no_key() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        holder, other = opened
+        async with holder.session() as first, other.session() as second, first.lock("a", value=b"me") as lock:
+            for wait in (0, 0.5, 30):
+                began = trio.current_time()
+                with pytest.raises(LockTimeout, match=f"within {wait} s: {lock.key.decode()} has it, b'me'"):
+                    async with second.lock("a", wait=wait):
+                        raise AssertionError
+                assert trio.current_time() - began == pytest.approx(wait)
+                assert node.keys_below(b"a/") == [lock.key]
+            with trio.move_on_after(3) as scope:
+                async with second.lock("a"):
+                    raise AssertionError
+            assert scope.cancelled_caught
+            assert node.keys_below(b"a/") == [lock.key]
+
+    told(story, 2)
+
+
+def test_one_task_of_a_session_holds_or_waits_at_a_time() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session() as session, session.lock("a"), session.lock("b"):
+            with pytest.raises(ValueError, match="a task of this session has or awaits lock 'a'"):
+                async with session.lock("a", wait=0):
+                    raise AssertionError
+
+    told(story)
+
+
+def test_renewals_that_are_due_together_share_a_request() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def keep(delay: float) -> None:
+                await trio.sleep(delay)
+                async with opened[0].session(ttl=9):
+                    await trio.sleep(30)
+
+            for number in range(20):
+                nursery.start_soon(keep, number * 0.02)
+        assert len(node.renewals) <= 12
+        assert max(map(len, node.renewals)) == 20
+
+    told(story)
