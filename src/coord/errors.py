@@ -40,6 +40,8 @@ class ApiError(CoordError):
 
     code: Code = Code.UNKNOWN
     outcome: str = ""
+    revision: int = 0
+    """The store's revision when a node answered it; 0 for a write that was refused before it reached the log."""
 
     def __init__(self, text: str, *details: Any, code: Code | None = None) -> None:
         super().__init__(text)

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define, field
 
 from coord.codec import decode, encode
-from coord.errors import ApiError, FenceLost, NotFound, compacted
+from coord.errors import ApiError, ClientExpired, FenceLost, NotFound, SequenceClosed, compacted
 from coord.protocol.ops import MEMBER_CHANGES, ClientMessage, Method, Op, ServerMessage
 
 CLUSTER = 0xC0FFEE
@@ -33,6 +33,11 @@ class FakeNode:
     """Every message of requests or writes: which, and how many items."""
     refusals: list[ApiError] = field(factory=list)
     """Answers to the next requests and writes, instead of serving them."""
+    records: dict[int, dict[int, list[Any]]] = field(factory=dict)
+    """What was answered to the numbers of each registered client."""
+    lows: dict[int, int] = field(factory=dict)
+    applied: list[tuple[int, int]] = field(factory=list)
+    """Client id and number of every numbered write that was applied."""
     is_silent: bool = False
     """Serves, but keeps its answers."""
     fragments: bool = False
@@ -104,6 +109,11 @@ class FakeNode:
     def revoke(self, lease: int) -> None:
         if self.leases.pop(lease, None) is None:
             raise NotFound("etcdserver: requested lease not found")
+
+    def register(self) -> int:
+        client = 5000 + len(self.records)
+        self.records[client], self.lows[client] = {}, 1
+        return client
 
     def compact(self, revision: int, _physical: bool = False) -> None:
         self.compact_revision = revision
@@ -208,21 +218,36 @@ class Session:
             self.answer(replies)
         else:
             writes = decode(message[4])
-            self.node.frames.append(("writes", len(writes)))
+            if any(write[1] != Op.REGISTER for write in writes):
+                self.node.frames.append(("writes", len(writes)))
             ids = [one[0] for one in message[3]]
-            self.answer(
-                [
-                    self.serve(number, partial(self.node.guarded, write[2]), write[1], write[3])
-                    for number, write in zip(ids, writes, strict=True)
-                ]
-            )
+            client, low = message[1], message[2]
+            if client in self.node.records:
+                self.node.lows[client] = max(low, self.node.lows.get(client, 1))
+            self.answer([self.write(number, client, write) for number, write in zip(ids, writes, strict=True)])
+
+    def write(self, request: int, client: int, write: list[Any]) -> Any:
+        number, op, guard, arguments = write
+        if op == Op.REGISTER:
+            return [request, self.node.revision, self.node.register()]
+        if not client or self.node.refusals:
+            return self.serve(request, partial(self.node.guarded, guard), op, arguments)
+        record = self.node.records.get(client)
+        if record is None:
+            return [request, self.node.revision, None, ClientExpired("coord: register anew").to_wire()]
+        if number < self.node.lows[client]:
+            return [request, self.node.revision, None, SequenceClosed("coord: closed").to_wire()]
+        if number not in record:
+            self.node.applied.append((client, number))
+            record[number] = self.serve(request, partial(self.node.guarded, guard), op, arguments)
+        return [request, *record[number][1:]]
 
     def serve(self, number: int, how: Callable[[int, list[Any]], Any], code: int, arguments: list[Any]) -> Any:
         if code == Method.CANCEL or code == Method.WATCH_CANCEL:
             return self.request(code, arguments)
         try:
             if self.node.refusals:
-                raise self.node.refusals.pop(0)
+                return [number, 0, None, self.node.refusals.pop(0).to_wire()]
             result = how(code, arguments)
             return [number, self.node.revision, result]
         except ApiError as error:

@@ -197,6 +197,7 @@ def test_a_timeout_tells_whether_a_write_may_have_happened() -> None:
         network = a_network(nursery, ONE)
         node = network.nodes[ONE]
         async with a_client(network, timeout=2.0) as client:
+            await client.put("k", b"before")
             node.is_silent = True
             for timeout in (None, 0.05):
                 started = trio.current_time()
@@ -242,6 +243,7 @@ def test_timeouts_hold_while_the_link_takes_nothing() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, ONE)
         async with a_client(network) as client:
+            await client.put("k", b"before")
             network.wires[0][1].hold()
 
             async def put_much() -> None:
@@ -299,7 +301,7 @@ def test_no_other_answer_is_retried(error: ApiError) -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, ONE)
         node = network.nodes[ONE]
-        async with a_client(network) as client:
+        async with a_client(network, exactly_once=False) as client:
             node.refusals = [error]
             with pytest.raises(type(error)):
                 await client.put("k", b"v")

@@ -140,6 +140,7 @@ def test_cancelling_while_the_node_is_silent() -> None:
         network = a_network(nursery, ONE)
         node = network.nodes[ONE]
         async with a_client(network) as client:
+            await put(client)
             node.is_silent = True
             for body in (get, watch, put):
                 with trio.move_on_after(1) as scope:

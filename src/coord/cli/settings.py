@@ -100,7 +100,12 @@ class Settings:
         self._check_format()
         with failing():
             client = coord.connect_sync(
-                self.endpoints, timeout=self.command_timeout_s, connect_timeout=self.dial_timeout_s, name="coord"
+                self.endpoints,
+                timeout=self.command_timeout_s,
+                connect_timeout=self.dial_timeout_s,
+                name="coord",
+                # One command is one write: a record of each would push those of programs out.
+                exactly_once=False,
             )
             with client:
                 yield client

@@ -31,25 +31,28 @@ def connect_sync(
     timeout: float = TIMEOUT_DEFAULT_S,
     connect_timeout: float | None = None,
     name: str = "",
+    exactly_once: bool = True,
     random: Random | None = None,
 ) -> BlockingClient:
     """Return a blocking client; it connects at its first call. Use it in a `with` block, or `close()` it.
 
     `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence;
     `timeout` is in seconds and holds for each call that names none; `connect_timeout`, where given, is how much of it
-    may go by without a connection; `name` shows up in the node's logs. Raises `ValueError` for an endpoint that cannot
-    be one.
+    may go by without a connection; `name` shows up in the node's logs. Without `exactly_once` the cluster keeps no
+    record of the client: its first write is one round trip shorter, as one-shot commands want it, and a write is not
+    sent again where that could do it twice. Raises `ValueError` for an endpoint that cannot be one.
     """
-    return BlockingClient(parse_endpoints(endpoints), timeout, connect_timeout, name, random or Random())
+    return BlockingClient(parse_endpoints(endpoints), timeout, connect_timeout, name, exactly_once, random or Random())
 
 
 class BlockingClient:
     """A client whose calls block.
 
     Threads may share it: one call runs at a time, each waits for the one before. Every watch has a connection
-    of its own and holds up nobody. Reads are linearizable unless `serializable` is asked for, and are sent
-    again until their timeout when a node cannot serve them; a write is sent again only after a clear refusal,
-    and else ends with `OutcomeUnknown`. After `fork` only one of the processes may go on using it.
+    of its own and holds up nobody. Reads are linearizable unless `serializable` is asked for. What a node does not
+    answer, or cannot serve, is sent again, through other nodes too, until its timeout: a write is numbered, so that it
+    is applied at most once however often it is sent, and ends with `OutcomeUnknown` where the client cannot know. After
+    `fork` the child's client is another one, with connections and a client id of its own.
     """
 
     def __init__(
@@ -58,9 +61,10 @@ class BlockingClient:
         timeout: float,
         connect_timeout: float | None,
         name: str,
+        exactly_once: bool,
         random: Random,
     ) -> None:
-        self._calls = BlockingCalls(Rotation(endpoints, random), timeout, connect_timeout, name, random)
+        self._calls = BlockingCalls(Rotation(endpoints, random), timeout, connect_timeout, name, random, exactly_once)
         self._watch_ids = itertools.count(1)
 
     def __enter__(self) -> Self:

@@ -3,32 +3,79 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from collections.abc import Collection
 from random import Random
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import define, field
 
+from coord.client import forks
 from coord.client import responses as r
 from coord.client.blocking_link import NodeConnection
 from coord.client.blocking_race import Race
-from coord.client.endpoints import ANOTHER_TRY_S, Endpoint, Rotation, refusal_pause_s
+from coord.client.endpoints import ANOTHER_TRY_S, REFUSALS_BEFORE_MOVING, Endpoint, Rotation, refusal_pause_s
 from coord.client.failing import (
-    REFUSALS_BEFORE_MOVING,
+    Verdict,
+    forgotten_in_doubt,
     has_no_leader,
-    is_clear_refusal,
+    judge,
     lost_after_sending,
+    patience_s,
     timed_out,
+    unanswered,
     unreachable,
 )
+from coord.client.numbering import Numbering
 from coord.client.verbs import Verb
-from coord.errors import ApiError, ClientClosed, ConnectionFailed, ProtocolViolation
+from coord.errors import ApiError, ClientClosed, ConnectionFailed, OutcomeUnknown, ProtocolViolation
+from coord.protocol.ops import Op
 from coord.transport.link import LinkClosed
 
 Answer = TypeVar("Answer")
 LONGEST_S: Final = 1e6
+
+
+@define(eq=False)
+class _Trial(Generic[Answer]):
+    """A call under way: what was tried, and what is known of it."""
+
+    verb: Verb[Answer]
+    deadline: float
+    timeout: float
+    patience_s: float
+    """Unanswered for so long, it is sent again through another endpoint; twice as long each further time."""
+    may_repeat: bool
+    """Sent twice, it does no more than once."""
+    numbering: Numbering | None = None
+    number: int = 0
+    sends: int = 0
+    doubt: str = ""
+    """Of a change, why a sending was not answered: that one may have been done, or may still be."""
+    refusal: ApiError | None = None
+    silent: set[Endpoint] = field(factory=set)
+
+    def close(self) -> None:
+        """Nobody waits for the answer any more, and it is sent no more."""
+        if self.numbering is not None:
+            self.numbering.close(self.number)
+            self.numbering = None
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Nothing final is known of it, whatever a later sending is refused for (S19)."""
+        return bool(self.doubt)
+
+    def unanswered(self, sends_before: int, why: str) -> None:
+        """Note that what was sent since is not answered."""
+        if self.verb.is_change and self.sends > sends_before:
+            self.doubt = why
+
+    def late(self) -> ApiError:
+        """Return the outcome at the deadline."""
+        return timed_out(self.timeout, self.is_in_doubt, self.refusal, self.doubt)
 
 
 @define(eq=False)
@@ -41,16 +88,21 @@ class BlockingCalls:
     """How much of a call's time may go by without a connection; None: all of it."""
     name: str
     _random: Random
+    is_numbering: bool = True
+    """Its writes are numbered, so that they may be sent again (S18)."""
     revision: int = 0
     """The highest revision seen (S29)."""
     _lock: threading.Lock = field(factory=threading.Lock)
     _connection: NodeConnection | None = None
     _cluster_id: int = 0
     _is_closed: bool = False
+    _numbering: Numbering = field(factory=Numbering)
+    _forks: int = field(factory=forks.count)
 
     def close(self) -> None:
         """Close the connection; later calls raise `ClientClosed`."""
         self._is_closed = True
+        self._be_of_this_process()
         with self._lock:
             self._drop()
 
@@ -65,12 +117,21 @@ class BlockingCalls:
         Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
         `ClientClosed`.
         """
+        return self.ask(verb, timeout)[0]
+
+    def ask(self, verb: Verb[Answer], timeout: float | None) -> tuple[Answer, int]:
+        """Return the answer to a verb, and how often it was sent (S20); raises as `call`."""
         timeout = self.seconds(timeout)
         deadline = time.monotonic() + timeout
+        self._be_of_this_process()
         if not self._lock.acquire(timeout=max(timeout, 0)):
-            raise timed_out(timeout, verb.is_change, False, None)
+            raise timed_out(timeout, False, None)
+        may_repeat = not verb.is_change or (verb.is_write and self.is_numbering)
+        has_another = may_repeat and len(self.rotation.endpoints) > 1
+        patience = min(verb.patience_s, patience_s(timeout) if has_another else math.inf)
+        trial = _Trial(verb, deadline, timeout, patience, may_repeat)
         try:
-            header, result = self._try_until(verb, deadline, timeout)
+            header, result = self._try(trial)
             self.revision = max(self.revision, header.revision)
             self._cluster_id = self._cluster_id or header.cluster_id
         except ApiError:
@@ -80,60 +141,101 @@ class BlockingCalls:
             self._drop()
             raise
         finally:
+            trial.close()
             self._lock.release()
-        return verb.parse(header, result)
+        return verb.parse(header, result), trial.sends
 
-    def _try_until(self, verb: Verb[Any], deadline: float, timeout: float) -> tuple[r.Header, Any]:
-        refusal: ApiError | None = None
-        silent: set[Endpoint] = set()
-        patience_s = verb.patience_s
+    def _try(self, trial: _Trial[Any]) -> tuple[r.Header, Any]:
         for attempt in itertools.count(1):
             try:
-                connection = self._connected(deadline, timeout, silent)
+                connection = self._connected(trial.deadline, trial.timeout, trial.silent)
             except ConnectionFailed as error:
-                raise refusal or error from None
-            listen_until = deadline
+                raise (trial.late() if trial.is_in_doubt else trial.refusal or error) from None
+            listen_until = min(trial.deadline, time.monotonic() + trial.patience_s)
+            sends_before = trial.sends
             try:
-                left_s = max(deadline - time.monotonic(), 0.001)
-                if verb.is_write:
-                    request_id = connection.send_write(verb.code, left_s, verb.arguments, verb.guard)
-                else:
-                    request_id = connection.send_request(verb.code, left_s, verb.arguments)
-                listen_until = min(deadline, time.monotonic() + patience_s)
+                request_id = self._send(connection, trial, listen_until)
                 return connection.wait_reply(request_id, listen_until)
             except TimeoutError:
-                if listen_until < deadline:
-                    # S30: asked again as a request of its own, elsewhere; who is slow rather than gone gets more time.
-                    self._drop()
-                    self.rotation.failed(connection.endpoint, f"no answer within {patience_s:g} s")
-                    silent.add(connection.endpoint)
-                    patience_s *= 2
-                    continue
+                trial.unanswered(sends_before, f"no answer from {connection.endpoint}")
                 # Half a frame may have been sent, and what followed would be taken for its other half. Or the node is
                 # stuck, since it answers shortly before its client's deadline: the next call had better go elsewhere.
-                self._drop()
-                self.rotation.failed(connection.endpoint, f"no answer within {timeout:g} s")
-                raise timed_out(timeout, verb.is_change, True, refusal) from None
+                self._leave(connection, f"no answer within {min(trial.patience_s, trial.timeout):g} s")
+                if listen_until >= trial.deadline:
+                    raise trial.late() from None
+                # S30: asked again as a request of its own, elsewhere; who is slow rather than gone gets more time.
+                trial.silent.add(connection.endpoint)
+                trial.patience_s *= 2
+                continue
             except (LinkClosed, ProtocolViolation, OSError) as error:
-                self._drop()
-                self.rotation.failed(connection.endpoint, str(error))
-                if verb.is_change:
+                self._leave(connection, str(error))
+                trial.unanswered(sends_before, unanswered(connection.endpoint, error))
+                if trial.is_in_doubt and not trial.may_repeat:
                     raise lost_after_sending(connection.endpoint, error) from error
             except ApiError as error:
-                if not is_clear_refusal(error):
-                    raise
-                refusal = error
-                is_enough = attempt >= REFUSALS_BEFORE_MOVING or has_no_leader(error)
-                if is_enough and len(self.rotation.endpoints) > 1:
-                    self._drop()
-                    self.rotation.failed(connection.endpoint, str(error))
-            pause_s = refusal_pause_s(attempt, self._random)
-            if time.monotonic() + pause_s + ANOTHER_TRY_S >= deadline and refusal is not None:
-                raise refusal
-            if time.monotonic() + pause_s >= deadline:
-                raise timed_out(timeout, verb.is_change, False, refusal)
-            time.sleep(pause_s)
+                self._answered(trial, error, connection, attempt)
+            self._pause(trial, attempt)
         raise AssertionError("unreachable")
+
+    def _send(self, connection: NodeConnection, trial: _Trial[Any], listen_until: float) -> int:
+        verb = trial.verb
+        if verb.is_write and self.is_numbering and trial.numbering is None:
+            if not self._numbering.client_id:
+                self._register(connection, trial.deadline, listen_until)
+            trial.numbering, trial.number = self._numbering, self._numbering.issue()
+        left_s = max(trial.deadline - time.monotonic(), 0.001)
+        trial.sends += 1
+        if not verb.is_write:
+            return connection.send_request(verb.code, left_s, verb.arguments)
+        client_id = trial.numbering.client_id if trial.numbering is not None else 0
+        return connection.send_write(verb.code, left_s, verb.arguments, verb.guard, trial.number, client_id)
+
+    def _register(self, connection: NodeConnection, deadline: float, listen_until: float) -> None:
+        left_s = max(deadline - time.monotonic(), 0.001)
+        request_id = connection.send_write(Op.REGISTER, left_s, [], None, 0, 0)
+        _, client_id = connection.wait_reply(request_id, listen_until)
+        self._numbering = Numbering(client_id)
+
+    def _answered(self, trial: _Trial[Any], error: ApiError, connection: NodeConnection, attempt: int) -> None:
+        """Raise what is final of an error; else see that another try may do better."""
+        is_recognized = trial.verb.is_write and trial.may_repeat
+        verdict = judge(error, is_recognized=is_recognized, is_in_doubt=trial.is_in_doubt)
+        if verdict is Verdict.FINAL:
+            raise error
+        if verdict is Verdict.FORGOTTEN:
+            self._numbering, trial.numbering, trial.number = Numbering(), None, 0
+            if trial.is_in_doubt:
+                raise forgotten_in_doubt() from error
+            return
+        trial.refusal = error
+        # What registers the client answers so too, before the write itself is sent.
+        if trial.numbering is not None and isinstance(error, OutcomeUnknown):
+            trial.doubt = error.text
+        is_enough = attempt >= REFUSALS_BEFORE_MOVING or has_no_leader(error)
+        if is_enough and len(self.rotation.endpoints) > 1:
+            self._leave(connection, str(error))
+
+    def _pause(self, trial: _Trial[Any], attempt: int) -> None:
+        pause_s = refusal_pause_s(attempt, self._random)
+        needed_s = pause_s + (ANOTHER_TRY_S if trial.refusal is not None else 0.0)
+        if time.monotonic() + needed_s >= trial.deadline:
+            raise trial.late()
+        time.sleep(pause_s)
+
+    def _leave(self, connection: NodeConnection, why: str) -> None:
+        self._drop()
+        self.rotation.failed(connection.endpoint, why)
+
+    def _be_of_this_process(self) -> None:
+        """Begin anew in a process that was forked off: connection, client id and lock are its parent's (S21)."""
+        if self._forks == forks.count():
+            return
+        self._forks = forks.count()
+        self._lock = threading.Lock()
+        self._numbering = Numbering()
+        if self._connection is not None:
+            self._connection.abandon()
+            self._connection = None
 
     def _connected(self, deadline: float, timeout: float, avoid: Collection[Endpoint]) -> NodeConnection:
         if self._is_closed:

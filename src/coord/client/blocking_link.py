@@ -63,6 +63,10 @@ class NodeConnection:
         """Close the connection."""
         self._link.close()
 
+    def abandon(self) -> None:
+        """Let go of a connection that another process uses (S21)."""
+        self._link.abandon()
+
     def send_request(self, method: int, timeout: float, arguments: Sequence[Any]) -> int:
         """Send one request and return its id."""
         request_id = self._new_id()
@@ -70,11 +74,16 @@ class NodeConnection:
         self._link.send(protocol.requests_frame(requests), timeout)
         return request_id
 
-    def send_write(self, op: int, timeout: float, arguments: Sequence[Any], guard: Guard | None = None) -> int:
-        """Send one write without a number and return its request id."""
+    def send_write(
+        self, op: int, timeout: float, arguments: Sequence[Any], guard: Guard | None, number: int, client: int
+    ) -> int:
+        """Send one write and return its request id.
+
+        `number` is the lowest that `client` has open; both are 0 for a write that is not numbered.
+        """
         request_id = self._new_id()
         ids = [(request_id, protocol.milliseconds(timeout))]
-        self._link.send(protocol.writes_frame(ids, [(0, op, guard, arguments)]), timeout)
+        self._link.send(protocol.writes_frame(ids, [(number, op, guard, arguments)], client, number), timeout)
         return request_id
 
     def wait_reply(self, request_id: int, deadline: float) -> tuple[Header, Any]:
@@ -91,7 +100,9 @@ class NodeConnection:
         for header, reply in self._replies:
             if reply[0] == request_id:
                 if len(reply) > 3:
-                    raise ApiError.from_wire(reply[3])
+                    error = ApiError.from_wire(reply[3])
+                    error.revision = reply[1]
+                    raise error
                 return header, reply[2]
         # A reply to an earlier request, which was given up, is dropped here.
         self._replies.clear()

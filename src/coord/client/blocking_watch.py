@@ -9,6 +9,7 @@ from random import Random
 from types import TracebackType
 from typing import Any, Self
 
+from coord.client import forks
 from coord.client import responses as r
 from coord.client.blocking_link import NodeConnection
 from coord.client.endpoints import ANOTHER_TRY_S, refusal_pause_s
@@ -45,6 +46,7 @@ class BlockingWatch:
         self._refusals = 0
         self._batches: deque[r.Batch] = deque()
         self._is_closed = False
+        self._forks = forks.count()
 
     def __enter__(self) -> Self:
         return self
@@ -77,7 +79,7 @@ class BlockingWatch:
             while self._connection is None:
                 self._connect(deadline, timeout)
         except TimeoutError:
-            raise timed_out(timeout, False, True, None) from None
+            raise timed_out(timeout, False, None) from None
 
     def next(self, timeout: float | None = None) -> r.Batch:
         """Return the next batch. Raises `TimeoutError` after `timeout` seconds; None waits for ever."""
@@ -116,6 +118,12 @@ class BlockingWatch:
     def _wait(self, deadline: float) -> None:
         if self._is_closed:
             raise ClientClosed("the watch is closed")
+        if self._forks != forks.count():
+            # S21: the connection is the parent's, which goes on reading from it.
+            self._forks = forks.count()
+            if self._connection is not None:
+                self._connection.abandon()
+                self._connection = None
         if self._connection is None:
             self._connect(deadline, max(deadline - time.monotonic(), 0.0))
             return

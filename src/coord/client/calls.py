@@ -9,16 +9,18 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from coord.client.endpoints import Endpoint
+from coord.client.endpoints import REFUSALS_BEFORE_MOVING, Endpoint
 from coord.client.fence import Guard
+from coord.client.numbering import Numbering
 from coord.client.responses import Batch, Header
 from coord.client.watching import WatchState
 from coord.errors import ApiError
 from coord.protocol import client_protocol as protocol
-from coord.protocol.ops import MEMBER_CHANGES
+from coord.protocol.ops import MEMBER_CHANGES, Op
 from coord.types import Revision
 
 NEVER: Final = math.inf
+_REGISTER: Final = int(Op.REGISTER)
 
 
 @define(eq=False)
@@ -49,11 +51,50 @@ class Call:
     """What the caller gave it, in seconds; a node is told a little less."""
     guard: Guard | None = None
     """Of a write: what it depends on (S27)."""
+    patience_s: float = NEVER
+    """Unanswered for so long, it is sent again through another connection; twice as long each further time."""
+    ask_again_at: float = NEVER
+    numbering: Numbering | None = None
+    """Of a numbered write, once it has its number: whose number that is."""
+    number: int = 0
+    sends: int = 0
+    """How often it was sent (S20: nothing is concluded from the answer to a write that was sent more than once)."""
+    doubt: str = ""
+    """Of a write, why a sending was not answered: that one may have been applied, or may still be."""
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Nothing final is known of it, whatever a later sending is refused for (S19)."""
+        return bool(self.doubt)
 
     @property
     def is_change(self) -> bool:
-        """What is asked for may happen though no answer comes, so that it is not asked for twice (S14)."""
+        """What is asked for may happen though no answer comes (S14)."""
         return self.is_write or self.code in MEMBER_CHANGES
+
+    @property
+    def is_register(self) -> bool:
+        """It asks for a client id: done twice, it makes an id that nobody uses."""
+        return self.is_write and self.code == _REGISTER
+
+    @property
+    def may_repeat(self) -> bool:
+        """Sent twice, it does no more than once: it only reads, or is recognized by its number (S18)."""
+        if self.is_write:
+            return self.numbering is not None or self.code == _REGISTER
+        return self.code not in MEMBER_CHANGES
+
+    @property
+    def client_id(self) -> int:
+        """The client id that it is sent under; 0 for what has no number."""
+        return self.numbering.client_id if self.numbering is not None else 0
+
+    def close(self) -> None:
+        """End it: nobody waits for its answer any more, and it is sent no more."""
+        self.is_done = True
+        if self.numbering is not None:
+            self.numbering.close(self.number)
+            self.numbering = None
 
     def header(self) -> Header:
         """Return the header of the answer; only for a call that is done without an error."""
@@ -104,3 +145,10 @@ class Connection:
     """Kept warm beside the active one; its loss is no reason to wait before the next try."""
     is_leaving: bool = False
     """The node said goodbye: what is pending may still be answered, but nothing more is asked."""
+    is_silent: bool = False
+    """A call was given up here for want of an answer, and nothing has arrived since."""
+
+    @property
+    def is_unfit(self) -> bool:
+        """It serves no better than a new one might."""
+        return self.is_leaving or self.is_silent or self.refusals >= REFUSALS_BEFORE_MOVING

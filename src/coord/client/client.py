@@ -18,7 +18,6 @@ from coord.client.driver import Driver
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Rotation, parse_endpoints
 from coord.client.failing import TIMEOUT_DEFAULT_S, unreachable
 from coord.client.fence import Fence, guard_of
-from coord.client.hedging import first_answer
 from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
 from coord.client.recipes.discovery import Discovery
@@ -42,6 +41,8 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
 
     `endpoints` are `host:port`, `[v6]:port`, `http://` or `ws://` URLs, comma separated or in a sequence; `timeout`
     is in seconds and holds for each call that names none, and for connecting; `name` shows up in the nodes' logs.
+    Without `exactly_once` the cluster keeps no record of the client: its first write is one round trip shorter, and a
+    write is not sent again where that could do it twice.
     `random`, `dial` and `clock` are for tests. Raises `ValueError` for an endpoint that cannot be one; entering raises
     `ConnectionFailed` if none can be reached. What the body raises leaves it as it is, not in a group.
     """
@@ -52,12 +53,13 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         *,
         timeout: float = TIMEOUT_DEFAULT_S,
         name: str = "",
+        exactly_once: bool = True,
         random: Random | None = None,
         dial: Dial = dial_websocket,
         clock: Clock = boot_time,
     ) -> None:
         rotation = Rotation(parse_endpoints(endpoints), random or Random())
-        self._driver = Driver(ClientCore(rotation), timeout)
+        self._driver = Driver(ClientCore(rotation, exactly_once), timeout)
         self._nursery_manager = trio.open_nursery()
         self._name = name
         self._dial = dial
@@ -94,9 +96,11 @@ class Client:
     """A client of the cluster, for any number of tasks; `connect` opens it.
 
     Calls made at the same time share frames, in no particular order. Reads are linearizable unless `serializable` is
-    asked for, and are sent again until their timeout when a node cannot serve them; a write is sent again only after
-    a clear refusal, and ends with `OutcomeUnknown` where it may have happened. Every call takes a `timeout` in
-    seconds; None is the client's. A cancelled write may still happen.
+    asked for. What a node does not answer, or cannot serve, is sent again, through other nodes too, until its timeout:
+    a write is numbered, so that it is applied at most once however often it is sent, and ends with `OutcomeUnknown`
+    where the client cannot know. Every call takes a `timeout` in seconds; None is the client's. A cancelled write may
+    still happen, until the next write of this client has. A client belongs to one process: after `fork` the child's
+    calls raise `ClientClosed`.
     """
 
     def __init__(self, driver: Driver, nursery: trio.Nursery, name: str, dial: Dial, clock: Clock) -> None:
@@ -282,21 +286,9 @@ class Client:
     ) -> r.LeaseKeepAliveResponse:
         """Renew a lease for its whole TTL. Raises `NotFound`.
 
-        With `ttl_s`, its TTL, a node that is silent for a sixth of it costs no more: another one is asked too, and the
-        first answer counts.
+        With `ttl_s`, its TTL, a node that is silent for a sixth of it is given up, and another one asked.
         """
-        verb = verbs.lease_keep_alive(lease, ttl_s)
-        seconds = self._driver.timeout if timeout is None else timeout
-        if verb.patience_s >= seconds:
-            return await self._run(verb, timeout)
-        active, deadline = self._core.active, trio.current_time() + seconds
-
-        async def ask_elsewhere() -> r.LeaseKeepAliveResponse:
-            others = [one for one in self.endpoints if active is None or one != str(active.endpoint)]
-            async with self._probe(others or self.endpoints, seconds - verb.patience_s) as probe:
-                return await probe._run(verb, deadline - trio.current_time())
-
-        return await first_answer(lambda: self._run(verb, timeout), ask_elsewhere, verb.patience_s)
+        return await self._run(verbs.lease_keep_alive(lease, ttl_s), timeout)
 
     async def lease_time_to_live(
         self, lease: int, *, keys: bool = False, timeout: float | None = None
@@ -427,7 +419,7 @@ class Client:
     # -- how calls are made
 
     async def _run(self, verb: Verb[Answer], timeout: float | None) -> Answer:
-        call = await self._driver.call(verb.is_write, verb.code, verb.arguments, timeout, verb.guard)
+        call = await self._driver.call(verb.is_write, verb.code, verb.arguments, timeout, verb.guard, verb.patience_s)
         return verb.parse(call.header(), call.reply[2])
 
     async def _at(self, endpoint: str | None, verb: Verb[Answer], timeout: float | None) -> Answer:

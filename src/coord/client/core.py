@@ -15,25 +15,29 @@ from typing import Any, Final
 from attrs import define, field
 
 from coord.client.calls import NEVER, Call, Connection, Subscription
-from coord.client.endpoints import ANOTHER_TRY_S, Rotation, refusal_pause_s
+from coord.client.endpoints import ANOTHER_TRY_S, REFUSALS_BEFORE_MOVING, Rotation, refusal_pause_s
 from coord.client.failing import (
-    REFUSALS_BEFORE_MOVING,
+    Verdict,
+    forgotten_in_doubt,
     has_no_leader,
-    is_clear_refusal,
+    judge,
     lost_after_sending,
     other_cluster,
     timed_out,
+    unanswered,
     unreachable,
 )
+from coord.client.once import Once
 from coord.client.watches import Watches
-from coord.errors import ApiError, ProtocolViolation
+from coord.errors import ApiError, OutcomeUnknown, ProtocolViolation
 from coord.limits import REQUESTS_OPEN_PER_CONNECTION
 from coord.protocol import client_protocol as protocol
-from coord.protocol.ops import Method, ServerMessage
+from coord.protocol.ops import Method, Op, ServerMessage
 
 _WATCH_CREATE: Final = int(Method.WATCH_CREATE)
 _WATCH_PROGRESS: Final = int(Method.WATCH_PROGRESS)
 _CANCEL: Final = int(Method.CANCEL)
+_REGISTER: Final = int(Op.REGISTER)
 
 
 @define(eq=False)
@@ -41,6 +45,8 @@ class ClientCore:
     """All calls, watches and connections of a client."""
 
     rotation: Rotation
+    is_numbering: bool = True
+    """Its writes are numbered, so that they may be sent again (S18)."""
     cluster_id: int = 0
     revision: int = 0
     """The highest revision seen (S29)."""
@@ -48,25 +54,37 @@ class ClientCore:
     """Where calls are sent."""
     connections: list[Connection] = field(factory=list)
     outbox: list[Call] = field(factory=list)
+    """Calls to send now; writes that were never sent wait in `once`."""
     wakes: list[Any] = field(factory=list)
     """Waiters of calls and watches that something happened to; the driver takes and wakes them."""
     next_due: float = NEVER
     """Nothing is due before this; `expire` does what is due then."""
     watches: Watches = field(init=False)
+    once: Once = field(init=False)
     next_id: Callable[[], int] = field(factory=lambda: count(1).__next__)
     """Makes request ids and watch ids."""
     _resting: list[tuple[float, int, Call]] = field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.watches = Watches(self)
+        self.once = Once(self.submit, self.next_id)
 
     # -- calls
 
     def submit(self, call: Call) -> None:
         """Take a call; it leaves with the next frames."""
-        self.outbox.append(call)
-        if call.deadline < self.next_due:
-            self.next_due = call.deadline
+        if call.is_write and self.is_numbering and call.code != _REGISTER:
+            self.once.submit(call)
+        else:
+            self.outbox.append(call)
+        due = call.deadline if call.deadline < call.ask_again_at else call.ask_again_at
+        if due < self.next_due:
+            self.next_due = due
+
+    @property
+    def has_frames(self) -> bool:
+        """True if there is something to send."""
+        return bool(self.outbox or self.once.has_work or any(connection.orders for connection in self.connections))
 
     def submit_progress(self, call: Call, subscription: Subscription) -> None:
         """Take a request for progress; it goes to the connection that carries the watch."""
@@ -84,16 +102,17 @@ class ClientCore:
         call.attempts += 1
         due = now + refusal_pause_s(call.attempts, self.rotation.random)
         if due + ANOTHER_TRY_S >= call.deadline:
-            self._finish(call, timed_out(call.timeout, False, False, call.refusal))
+            self._finish(call, timed_out(call.timeout, call.is_in_doubt, call.refusal, call.doubt))
             return
-        call.timeout_ms = min(call.timeout_ms, protocol.milliseconds(call.deadline - due))
+        _shorten(call, due)
         heapq.heappush(self._resting, (due, call.id, call))
         self.next_due = min(self.next_due, due)
 
     def abandon(self, call: Call) -> None:
         """Forget a call whose caller was cancelled; a write that was sent may still happen."""
         if not call.is_done:
-            call.is_done = True
+            # S18: a cancelled number counts as closed, so that what was sent of it is settled by the next write.
+            call.close()
             self._withdraw(call)
 
     def _withdraw(self, call: Call) -> None:
@@ -111,18 +130,25 @@ class ClientCore:
             return frames
         room = REQUESTS_OPEN_PER_CONNECTION - len(connection.pending)
         calls, self.outbox = self.outbox[:room], self.outbox[room:]
+        calls += self.once.take(room - len(calls))
         reads: list[Call] = []
-        writes: list[Call] = []
+        writes: dict[int, list[Call]] = {}
         for call in calls:
             # One that was cancelled or timed out while it waited here is done.
             if not call.is_done:
                 call.connection = connection
+                call.sends += 1
                 connection.pending[call.id] = call
-                (writes if call.is_write else reads).append(call)
+                if not call.is_write:
+                    reads.append(call)
+                elif call.code == _REGISTER:
+                    frames += self._frames([call], _writes_frame)
+                else:
+                    writes.setdefault(call.client_id, []).append(call)
         if reads:
             frames += self._frames(reads, _requests_frame)
-        if writes:
-            frames += self._frames(writes, _writes_frame)
+        for of_one_client in writes.values():
+            frames += self._frames(of_one_client, _writes_frame)
         return frames
 
     def _frames(self, calls: list[Call], build: Callable[[list[Call]], bytes]) -> list[bytes]:
@@ -143,8 +169,11 @@ class ClientCore:
     def _finish(self, call: Call, error: Exception | None) -> None:
         if call.is_done:
             return
-        call.is_done = True
+        call.close()
         call.error = error
+        if call.is_register:
+            for write in self.once.unregistered():
+                self._finish(write, error)
         if call.waiter is not None:
             self.wakes.append(call.waiter)
         elif call.subscription is not None and error is not None:
@@ -153,13 +182,15 @@ class ClientCore:
     # -- time
 
     def expire(self, now: float) -> None:
-        """End calls past their deadline, send refused ones again when their pause is over, and set `next_due`."""
+        """End calls past their deadline, send refused and unanswered ones again, and set `next_due`."""
         self.next_due = NEVER
         for call in list(self._open_calls()):
             if call.deadline <= now:
                 self._time_out(call)
-            else:
-                self.next_due = min(self.next_due, call.deadline)
+                continue
+            if call.ask_again_at <= now:
+                self._ask_again(call, now)
+            self.next_due = min(self.next_due, call.deadline, call.ask_again_at)
         while self._resting and (self._resting[0][0] <= now or self._resting[0][2].is_done):
             call = heapq.heappop(self._resting)[2]
             if call.is_done:
@@ -169,22 +200,52 @@ class ClientCore:
             else:
                 self.outbox.append(call)
         self.outbox = [call for call in self.outbox if not call.is_done]
+        self.once.prune()
         if self._resting:
             self.next_due = min(self.next_due, self._resting[0][0])
 
     def _open_calls(self) -> Iterator[Call]:
-        waiting = chain(self.outbox, (call for _, _, call in self._resting))
+        waiting = chain(self.outbox, self.once.waiting, (call for _, _, call in self._resting))
         sent = (call for connection in self.connections for call in connection.pending.values())
         return (call for call in chain(waiting, sent) if not call.is_done)
+
+    def _ask_again(self, call: Call, now: float) -> None:
+        """Leave a node that has not answered for another one, where there is one and asking twice does no harm."""
+        call.patience_s *= 2
+        call.ask_again_at = now + call.patience_s
+        silent = call.connection
+        if (
+            silent is None
+            or not call.may_repeat
+            or not any(other is not silent and not other.is_unfit for other in self.connections)
+        ):
+            return
+        silent.is_silent = True
+        self._withdraw(call)
+        self._send_again(call, now, f"no answer from {silent.endpoint}")
+        # Its former id may still be open there.
+        call.id = self.next_id()
+
+    def _send_again(self, call: Call, now: float, why: str) -> None:
+        """Send a call once more of which a sending was not answered."""
+        call.connection = None
+        if call.is_write:
+            call.doubt = why
+        _shorten(call, now)
+        self.outbox.append(call)
 
     def _time_out(self, call: Call) -> None:
         timeout = call.timeout
         is_sent = call.connection is not None
+        refusal = call.refusal
         if call.connection is not None:
             # A node answers shortly before its client's deadline; one that has not is left, though its link may stand.
             call.connection.refusals = max(call.connection.refusals, REFUSALS_BEFORE_MOVING)
-        error: Exception = timed_out(timeout, call.is_change, is_sent, call.refusal)
-        if not is_sent and self.active is None and call.refusal is None:
+        elif call.is_write and not call.sends:
+            refusal = refusal or self.once.refusal()
+        is_in_doubt = call.is_in_doubt or (call.is_change and is_sent)
+        error: Exception = timed_out(timeout, is_in_doubt, refusal, call.doubt)
+        if not is_sent and not call.is_in_doubt and self.active is None and refusal is None:
             error = unreachable(timeout, self.rotation)
         self._withdraw(call)
         self._finish(call, error)
@@ -195,8 +256,8 @@ class ClientCore:
         """Note a connection past its hello."""
         self.connections.append(connection)
 
-    def lost(self, connection: Connection, why: str) -> None:
-        """End or move all that `connection` carried: what only reads goes on elsewhere."""
+    def lost(self, connection: Connection, why: str, now: float) -> None:
+        """Move all that `connection` carried, or end it where asking twice could do it twice."""
         self.connections.remove(connection)
         if connection is self.active:
             self.active = None
@@ -204,13 +265,12 @@ class ClientCore:
         pending, connection.pending = connection.pending, {}
         self.watches.lost(connection)
         for call in pending.values():
-            call.connection = None
-            if call.is_change:
+            if not call.may_repeat:
                 self._finish(call, lost_after_sending(connection.endpoint, why))
             elif call.code == _WATCH_CREATE and call.subscription is not None:
                 self.watches.subscribe(call.subscription)
             else:
-                self.outbox.append(call)
+                self._send_again(call, now, unanswered(connection.endpoint, why))
 
     def close(self, error: Exception) -> None:
         """End everything that is open with `error`."""
@@ -220,6 +280,7 @@ class ClientCore:
             for subscription in tuple(connection.subscriptions.values()):
                 self.watches.fail(subscription, error)
         self.outbox.clear()
+        self.once.waiting.clear()
         self._resting.clear()
 
     # -- what arrives
@@ -227,6 +288,7 @@ class ClientCore:
     def receive(self, connection: Connection, data: bytes, now: float) -> None:
         """Take one message. Raises `ProtocolViolation`, after which the connection is of no use."""
         message = protocol.decode_message(data)
+        connection.is_silent = False
         try:
             if type(message) is protocol.Frame:
                 if message.cluster_id != self.cluster_id:
@@ -268,7 +330,7 @@ class ClientCore:
                     connection.refusals = 0
                 continue
             if len(reply) > 3 and reply[3] is not None:
-                self._take_error(connection, call, ApiError.from_wire(reply[3]), now)
+                self._take_error(connection, call, reply, now)
                 continue
             if reply[1] > highest:
                 highest = reply[1]
@@ -277,9 +339,11 @@ class ClientCore:
                 continue
             call.reply = reply
             call.frame = frame
-            call.is_done = True
+            call.close()
             if call.waiter is not None:
                 wakes.append(call.waiter)
+            elif call.is_register:
+                self.once.registered(reply[2])
         self.revision = highest
 
     def _take_watch_reply(self, connection: Connection, call: Call, result: Any, now: float) -> bool:
@@ -294,15 +358,34 @@ class ClientCore:
             return False
         return True
 
-    def _take_error(self, connection: Connection, call: Call, error: ApiError, now: float) -> None:
-        if not is_clear_refusal(error):
+    def _take_error(self, connection: Connection, call: Call, reply: Any, now: float) -> None:
+        error = ApiError.from_wire(reply[3])
+        error.revision = reply[1]
+        is_recognized = call.is_write and call.may_repeat
+        verdict = judge(error, is_recognized=is_recognized, is_in_doubt=call.is_in_doubt)
+        if verdict is Verdict.FINAL:
             self._finish(call, error)
-            return
-        connection.refusals += 1
-        if has_no_leader(error):
-            connection.refusals = max(connection.refusals, REFUSALS_BEFORE_MOVING)
-        call.refusal = error
-        self.rest(call, now)
+        elif verdict is Verdict.FORGOTTEN:
+            self._forgotten(call)
+        else:
+            connection.refusals += 1
+            if has_no_leader(error):
+                connection.refusals = max(connection.refusals, REFUSALS_BEFORE_MOVING)
+            if isinstance(error, OutcomeUnknown):
+                call.doubt = error.text
+            call.refusal = error
+            self.rest(call, now)
+
+    def _forgotten(self, call: Call) -> None:
+        if call.is_in_doubt:
+            self._finish(call, forgotten_in_doubt())
+        else:
+            self.once.forgotten(call)
+
+
+def _shorten(call: Call, now: float) -> None:
+    """Tell the next node no more than what is left of a call's time."""
+    call.timeout_ms = min(call.timeout_ms, protocol.milliseconds(call.deadline - now))
 
 
 def _requests_frame(calls: list[Call]) -> bytes:
@@ -310,5 +393,8 @@ def _requests_frame(calls: list[Call]) -> bytes:
 
 
 def _writes_frame(calls: list[Call]) -> bytes:
+    numbering = calls[0].numbering
+    client, low = (numbering.client_id, numbering.low) if numbering is not None else (0, 0)
     ids = [(call.id, call.timeout_ms) for call in calls]
-    return protocol.writes_frame(ids, [(0, call.code, call.guard, call.arguments) for call in calls])
+    writes = [(call.number, call.code, call.guard, call.arguments) for call in calls]
+    return protocol.writes_frame(ids, writes, client, low)

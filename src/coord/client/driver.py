@@ -13,9 +13,11 @@ import trio
 from attrs import define
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
 
+from coord.client import forks
 from coord.client.calls import NEVER, Call, Connection, Subscription
 from coord.client.core import ClientCore
-from coord.client.failing import REFUSALS_BEFORE_MOVING, timed_out, unreachable
+from coord.client.endpoints import REFUSALS_BEFORE_MOVING
+from coord.client.failing import patience_s, timed_out, unreachable
 from coord.client.fence import Guard
 from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
 from coord.limits import SEND_BUFFER_HIGH_BYTES
@@ -46,6 +48,7 @@ class Driver:
         """Unparked when connections came or went."""
         self.is_closed = False
         self._timeout_ms = milliseconds(timeout)
+        self._forks = forks.count()
         self._lines: dict[Connection, Line] = {}
         self._parked_pump: Task | None = None
         self._timer = trio.CancelScope()
@@ -61,10 +64,12 @@ class Driver:
         arguments: Sequence[Any],
         timeout: float | None = None,
         guard: Guard | None = None,
+        patience: float = NEVER,
     ) -> Call:
         """Return a write (`code` is an op) or a request (a method) once it is answered.
 
-        Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
+        Another node is asked too after `patience` seconds without an answer, or after a share of the timeout if that is
+        less. Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
         `ClientClosed`. If it is cancelled, a write may still happen.
         """
         if timeout is None:
@@ -72,8 +77,12 @@ class Driver:
         else:
             timeout_ms = milliseconds(timeout)
         core = self.core
-        task, deadline = current_task(), trio.current_time() + timeout
-        call = Call(core.next_id(), is_write, code, arguments, timeout_ms, deadline, task, timeout=timeout, guard=guard)
+        task, now = current_task(), trio.current_time()
+        call = Call(
+            core.next_id(), is_write, code, arguments, timeout_ms, now + timeout, task, timeout=timeout, guard=guard
+        )
+        call.patience_s = min(patience, patience_s(timeout))
+        call.ask_again_at = now + call.patience_s
         core.submit(call)
         await self._wait(call)
         return call
@@ -90,9 +99,12 @@ class Driver:
 
     async def _wait(self, call: Call) -> None:
         if self.is_closed:
-            call.is_done = True
+            call.close()
             raise ClientClosed("the client is closed")
-        if call.deadline < self._timer_due:
+        if self._forks != forks.count():
+            call.close()
+            raise ClientClosed("the client belongs to the process that this one was forked from: connect anew")
+        if self.core.next_due < self._timer_due:
             self._arm()
         if self._parked_pump is not None:
             self._wake_pump()
@@ -128,7 +140,7 @@ class Driver:
         if self.core.active is None:
             return unreachable(timeout, self.core.rotation)
         refusal: ApiError | None = subscription.call.refusal if subscription.call else None
-        return timed_out(timeout, False, True, refusal)
+        return timed_out(timeout, False, refusal)
 
     def unsubscribe(self, subscription: Subscription) -> None:
         """Forget a watch, here and on its node."""
@@ -182,7 +194,7 @@ class Driver:
         if active is None or active.is_leaving:
             self.core.active = connection
             connection.is_standby = False
-        elif self.standby is None or self._leads_instead(connection, self.standby):
+        elif self.standby is None or self.standby.is_unfit or self._leads_instead(connection, self.standby):
             if self.standby is not None:
                 self._lines[self.standby].link.close()
             self.standby = connection
@@ -209,7 +221,7 @@ class Driver:
             why = str(error)
         finally:
             del self._lines[connection]
-            core.lost(connection, why)
+            core.lost(connection, why, trio.current_time())
             if self.standby is connection:
                 self.standby = None
             self.settle()
@@ -254,7 +266,7 @@ class Driver:
             self._leader_id = core.rotation.leader_id
             self.changed.unpark_all()
         self._choose(core.active, self.standby)
-        if not from_pump and (core.outbox or any(connection.orders for connection in core.connections)):
+        if not from_pump and self._parked_pump is not None and core.has_frames:
             self._wake_pump()
 
     def _choose(self, active: Connection | None, standby: Connection | None) -> None:
@@ -266,10 +278,12 @@ class Driver:
             if active is not None:
                 active.is_standby = True
             self._wake_pump()
-        if is_missing:
+        if is_missing or (self.standby is not None and self.standby.is_unfit):
             self.changed.unpark_all()
 
     def _serves_worse(self, active: Connection, standby: Connection) -> bool:
+        if active.is_silent > standby.is_silent:
+            return True
         if active.is_leaving or active.refusals >= max(REFUSALS_BEFORE_MOVING, standby.refusals + 1):
             return True
         rotation = self.core.rotation

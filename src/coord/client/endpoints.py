@@ -18,6 +18,8 @@ STAGGER_S: Final = 0.25
 ANOTHER_TRY_S: Final = 0.5
 """What was refused is not sent again with less time than this: the answer would come too late, and of a write it would
 no longer be known that nothing was done."""
+REFUSALS_BEFORE_MOVING: Final = 2
+"""A node that refused so often in a row is left for another."""
 _SCHEMES: Final = {"http": False, "ws": False, "https": True, "wss": True}
 
 

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Final
 
 from coord.client.endpoints import Rotation
 from coord.errors import (
     ApiError,
+    ClientExpired,
     ConnectionFailed,
     CoordError,
     DeadlineExceeded,
     OutcomeUnknown,
+    SequenceAhead,
+    SequenceClosed,
     Unavailable,
     no_leader,
 )
 
 TIMEOUT_DEFAULT_S: Final = 5.0
-REFUSALS_BEFORE_MOVING: Final = 2
-"""A node that refused so often in a row is left for another."""
+PATIENCE_S_MIN: Final = 0.25
+PATIENCE_S_MAX: Final = 1.0
+_PATIENCE_SHARE: Final = 0.25
+
+
+class Verdict(Enum):
+    """What becomes of a call that was answered with an error."""
+
+    FINAL = "final"
+    """The error is its answer."""
+    AGAIN = "again"
+    """This sending did nothing, or nothing is known of it; another may be answered."""
+    FORGOTTEN = "forgotten"
+    """The cluster does not know the client (any more), and did nothing."""
+
+
+def patience_s(timeout: float) -> float:
+    """Return how long a call with `timeout` seconds waits for one node before another is asked as well."""
+    return min(max(timeout * _PATIENCE_SHARE, PATIENCE_S_MIN), PATIENCE_S_MAX)
 
 
 def is_clear_refusal(error: ApiError) -> bool:
@@ -25,19 +46,48 @@ def is_clear_refusal(error: ApiError) -> bool:
     return isinstance(error, Unavailable) and not isinstance(error, OutcomeUnknown)
 
 
+def judge(error: ApiError, *, is_recognized: bool, is_in_doubt: bool) -> Verdict:
+    """Judge the answer to a call.
+
+    `is_recognized`: it is a write that may be sent twice, since it is applied once. `is_in_doubt`: a sending of it was
+    not answered.
+    """
+    if not is_recognized:
+        return Verdict.AGAIN if is_clear_refusal(error) else Verdict.FINAL
+    if isinstance(error, ClientExpired):
+        return Verdict.FORGOTTEN
+    if isinstance(error, Unavailable | SequenceClosed | SequenceAhead):
+        return Verdict.AGAIN
+    # S19: what a node refused before the log is no recorded answer (its revision is 0), and says nothing of a sending
+    # that may have reached the log by another way.
+    return Verdict.AGAIN if is_in_doubt and not error.revision else Verdict.FINAL
+
+
 def lost_after_sending(endpoint: object, why: object) -> OutcomeUnknown:
     """The outcome of a change whose connection ended before its answer came."""
     # S14: sent again it could be applied twice, so only its caller can decide.
-    return OutcomeUnknown(f"connection to {endpoint} lost ({why}): it may still be applied")
+    return OutcomeUnknown(f"{unanswered(endpoint, why)}: it may still be applied")
 
 
-def timed_out(timeout: float, is_change: bool, is_sent: bool, refusal: ApiError | None) -> ApiError:
-    """The outcome of a call that a node did not answer within `timeout` seconds.
+def forgotten_in_doubt() -> OutcomeUnknown:
+    """The outcome of a write that was sent more than once, and the record that would tell is gone (S17)."""
+    return OutcomeUnknown("the cluster no longer has this client's record: it may have been applied")
 
-    A call that was refused again and again ends with its last refusal, which says more.
+
+def unanswered(endpoint: object, why: object) -> str:
+    """What became of a sending that was not answered."""
+    return f"connection to {endpoint} lost ({why})"
+
+
+def timed_out(timeout: float, is_in_doubt: bool, refusal: ApiError | None, doubt: str = "") -> ApiError:
+    """The outcome of a call that was not answered within `timeout` seconds, and perhaps happened if `is_in_doubt`.
+
+    `doubt` tells why an earlier sending was not answered. A call that was refused again and again ends with its last
+    refusal, which says more.
     """
-    if is_sent and is_change:
-        return OutcomeUnknown(f"no answer within {timeout:g} s: it may still be applied")
+    if is_in_doubt:
+        why = f"; {doubt}" if doubt else ""
+        return OutcomeUnknown(f"no answer within {timeout:g} s: it may still be applied{why}")
     if refusal is not None:
         return refusal
     return DeadlineExceeded(f"no answer within {timeout:g} s")

@@ -101,14 +101,15 @@ class Keeping:
             if core.active is None:
                 await driver.changed.park()
                 continue
+            standby = driver.standby
             leading = core.rotation.may_lead() if driver.seeks_leader else None
-            if driver.standby is not None and leading is None:
+            if standby is not None and not standby.is_unfit and leading is None:
                 await driver.changed.park()
                 continue
-            had_standby = driver.standby is not None
-            endpoint = leading or core.rotation.next_endpoint({core.active.endpoint})
-            is_used = await self._open(endpoint, STANDBY_DIAL_TIMEOUT_S, is_standby=True)
-            if not is_used or (had_standby and driver.seeks_leader):
+            used = {core.active.endpoint} if standby is None else {core.active.endpoint, standby.endpoint}
+            endpoint = leading or core.rotation.next_endpoint(used)
+            is_used = endpoint not in used and await self._open(endpoint, STANDBY_DIAL_TIMEOUT_S, is_standby=True)
+            if not is_used or (standby is not None and driver.seeks_leader):
                 await trio.sleep(STANDBY_RETRY_S * core.rotation.random.uniform(0.5, 1.5))
 
     async def _open(self, endpoint: Endpoint, timeout: float, *, is_standby: bool) -> bool:

@@ -9,7 +9,7 @@ from attrs import define
 
 from coord.client import responses as r
 from coord.client.calls import NEVER, Call, Connection, Subscription
-from coord.client.failing import REFUSALS_BEFORE_MOVING
+from coord.client.endpoints import REFUSALS_BEFORE_MOVING
 from coord.client.responses import Batch
 from coord.client.watching import RESUME_REASONS
 from coord.errors import ApiError, Code, compacted

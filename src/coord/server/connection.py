@@ -32,6 +32,8 @@ FRAME_SPLIT_BYTES: Final = MIB
 
 _CANCEL: Final = int(Method.CANCEL)
 _STATUS: Final = int(Method.STATUS)
+_UNJUDGED: Final = 0
+"""The revision in the error of what did not reach the log, nor a reader (S19)."""
 _IS_ERROR: Final = 0x84
 _METHOD_NAMES: Final = {int(method): method.name.lower() for method in Method}
 _OP_NAMES: Final = {int(op): op.name.lower() for op in Op}
@@ -163,12 +165,12 @@ class Connection:
         node = self._node
         error = node.health()["linearizable_read"] or no_leader("there is no cluster yet")
         for request_id in ids:
-            self.reply(reply_error(request_id, node.revision, error))
+            self.reply(reply_error(request_id, _UNJUDGED, error))
 
     def _refuse(self, ids: list[int], error: ApiError) -> None:
         self._log("client.message.refused", peer=self._link.peer, error=str(error))
         for request_id in ids:
-            self.reply(reply_error(request_id, self._node.revision, error))
+            self.reply(reply_error(request_id, _UNJUDGED, error))
 
     # ---- to the client: the node's Sink
 

@@ -241,6 +241,10 @@ class BlockingLink:
         except (OSError, LinkClosed):
             return False
 
+    def abandon(self) -> None:
+        """Free the socket and say nothing: another process goes on using it."""
+        self._socket.close()
+
     def close(self) -> None:
         """Say goodbye, without waiting for an answer, and free the socket."""
         try:
