@@ -48,6 +48,7 @@ HOMES = {
     "h11": {"transport"},
     "lmdb": {"store"},
     "orjson": {"observe"},
+    "pytest": {"testing"},
     "structlog": {"observe"},
     "trio": {"transport", "node", "server", "client", "cli", "testing"},
     "trio_websocket": {"transport"},
@@ -166,6 +167,18 @@ def test_importing_the_client_loads_nothing_of_the_server() -> None:
 def test_the_blocking_client_loads_no_trio() -> None:
     assert not loaded_by("import coord.client.blocking") & {"trio", "lmdb", "structlog", "asyncio"}
     assert not loaded_by("import coord; coord.connect_sync") & {"trio", "lmdb", "structlog", "asyncio"}
+
+
+def test_only_the_plugin_knows_pytest() -> None:
+    """It is no dependency: who uses the simulators in another way, or none, need not have it."""
+    assert [module.name for module in MODULES for _, name in imports(module) if name.partition(".")[0] == "pytest"] == [
+        "testing.pytest_plugin"
+    ]
+
+
+def test_the_plugin_costs_a_run_of_pytest_nothing_until_a_test_asks_for_a_cluster() -> None:
+    loaded = loaded_by("import coord.testing.pytest_plugin")
+    assert not loaded & {"trio", "lmdb", "structlog", "coord.client", "coord.node"}
 
 
 def test_each_library_has_one_home() -> None:
