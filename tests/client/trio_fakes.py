@@ -67,6 +67,13 @@ class Network:
             if where == name:
                 wire.hold()
 
+    def resume(self, name: str) -> None:
+        """Let a stopped process go on; what was dialled meanwhile is forgotten."""
+        self.stopped.discard(name)
+        for where, wire in self.wires:
+            if where == name:
+                wire.release()
+
     def cut(self, name: str, *, is_down: bool = True) -> None:
         """Kill the node at `name`, or only its connections."""
         if is_down:
