@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import inf
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Final, Generic, TypedDict, TypeVar
 
 from attrs import frozen
 
@@ -29,6 +29,8 @@ from coord.protocol.ops import MEMBER_CHANGES, AlarmAction, Method, Op
 from coord.types import AlarmType, CompareResult, CompareTarget, KeyValue, SortOrder, SortTarget
 
 Answer = TypeVar("Answer")
+KEEP_ALIVE_PATIENCE: Final = 6
+"""S30: after this share of a TTL another node is asked, so that the silence of one costs no lease of 5 s or more."""
 
 
 @frozen
@@ -229,15 +231,23 @@ def lease_keep_alive(lease: int, ttl_s: float) -> Verb[r.LeaseKeepAliveResponse]
 
     Its answer raises `NotFound` if there is no such lease.
     """
-    # S30: so that the silence of one node costs no lease of 5 s or more.
-    patience_s = ttl_s / 6 if ttl_s else inf
+    patience_s = ttl_s / KEEP_ALIVE_PATIENCE if ttl_s else inf
     return Verb(False, Method.LEASE_KEEP_ALIVE, [[integer(lease)]], _keep_alive, patience_s)
 
 
-def lease_keep_alives(leases: Sequence[int]) -> Verb[list[tuple[int, int]]]:
-    """One renewal of many leases: the answer has each with its TTL, 0 if there is no such lease."""
+def lease_keep_alives(leases: Sequence[int], ttl_s: float) -> Verb[list[tuple[int, int]]]:
+    """One renewal of many leases, the shortest of whose TTLs is `ttl_s`.
+
+    The answer has each with its TTL, 0 if there is no such lease.
+    """
     arguments: list[Any] = [[integer(lease) for lease in leases]]
-    return Verb(False, Method.LEASE_KEEP_ALIVE, arguments, lambda _, wire: [(item[0], item[1]) for item in wire])
+    return Verb(
+        False,
+        Method.LEASE_KEEP_ALIVE,
+        arguments,
+        lambda _, wire: [(item[0], item[1]) for item in wire],
+        ttl_s / KEEP_ALIVE_PATIENCE,
+    )
 
 
 def lease_time_to_live(lease: int, keys: bool) -> Verb[r.LeaseTimeToLiveResponse]:

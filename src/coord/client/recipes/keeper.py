@@ -10,8 +10,10 @@ import trio
 from coord.client import verbs
 from coord.client.clock import Clock
 from coord.client.driver import Driver
+from coord.client.recipes.running import run
+from coord.client.recipes.steps import ask
 from coord.client.recipes.tenure import Tenure
-from coord.errors import ClientClosed, CoordError
+from coord.errors import CoordError
 
 RENEWALS: Final = 3
 """A lease is renewed so many times in a TTL."""
@@ -97,17 +99,15 @@ class Keeper:
     async def _renew(self, some: Sequence[Kept], sent_at: float) -> None:
         tenures: dict[int, Tenure] = {kept.tenure.lease: kept.tenure for kept in some}
         ttl_s = min(tenure.ttl_s for tenure in tenures.values())
-        verb = verbs.lease_keep_alives(list(tenures))
+        verb = verbs.lease_keep_alives(list(tenures), ttl_s)
         try:
-            call = await self._driver.call(verb.is_write, verb.code, verb.arguments, float(ttl_s))
-        except ClientClosed:
-            return
+            reply = await run(self._driver, ask(verb, timeout=ttl_s))
         except CoordError:
             again = self._clock() + max(ttl_s / RENEWALS / SHARING, RETRY_S_MIN)
             for kept in some:
                 if kept in self._due:
                     self._due[kept] = min(self._due[kept], again)
         else:
-            for lease, granted_s in verb.parse(call.header(), call.reply[2]):
+            for lease, granted_s in reply.answer:
                 tenures[lease].acknowledged(sent_at, granted_s)
         self._news.set()

@@ -109,7 +109,7 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
     tries_once = wait is not None and wait <= 0
     is_owner = was_lost = is_removed = False
     watching = trio.CancelScope()
-    session.dependents.add(owned)
+    session.dependents[owned] = None
     try:
         with owned._scope:
             with trio.CancelScope(deadline=math.inf if tries_once else deadline):
@@ -120,7 +120,7 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
                 yield owned
     finally:
         was_lost = is_owner and owned.is_lost
-        session.dependents.discard(owned)
+        session.dependents.pop(owned)
         watching.cancel()
         is_removed = await session.leave(contender)
     if was_lost:

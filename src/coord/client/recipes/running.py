@@ -35,8 +35,8 @@ async def run(driver: Driver, steps: Steps[Outcome]) -> Outcome:
 
 async def _ask(driver: Driver, step: Ask) -> Reply[object]:
     verb = step.verb
-    call = await driver.call(verb.is_write, verb.code, verb.arguments, step.timeout, verb.guard)
-    return Reply(verb.parse(call.header(), call.reply[2]), was_sent_once=not verb.is_write)
+    call = await driver.call(verb.is_write, verb.code, verb.arguments, step.timeout, verb.guard, verb.patience_s)
+    return Reply(verb.parse(call.header(), call.reply[2]), was_sent_once=call.sends == 1)
 
 
 async def _await_change(driver: Driver, step: AwaitChange) -> None:

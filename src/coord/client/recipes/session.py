@@ -40,7 +40,7 @@ class Session:
     def __init__(self, driver: Driver, nursery: trio.Nursery, keeper: Keeper, clock: Clock, ttl_s: int) -> None:
         self.driver = driver
         self.nursery = nursery
-        self.dependents: set[Ownership] = set()
+        self.dependents: dict[Ownership, None] = {}
         """What is owned, or waited for, and ends with the session."""
         self._keeper = keeper
         self._clock = clock

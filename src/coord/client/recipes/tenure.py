@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from attrs import define
+from attrs import define, field
 
+from coord.client import forks
 from coord.client.clock import Clock
 from coord.errors import SessionLost
 from coord.types import LeaseId
@@ -38,6 +39,7 @@ class Tenure:
     deadline: float = math.inf
     """On `clock`; past it the lease counts as lost."""
     why_lost: str = ""
+    _forks: int = field(factory=forks.count)
 
     def acknowledged(self, sent_at: float, ttl_s: int) -> None:
         """Take the acknowledgement of a grant or a renewal that was first sent at `sent_at`."""
@@ -59,8 +61,12 @@ class Tenure:
     @property
     def is_lost(self) -> bool:
         """Tell whether it is lost, by now."""
-        if not self.why_lost and self.clock() >= self.deadline:
-            self.why_lost = f"no renewal of its lease was acknowledged in time (TTL {self.ttl_s} s)"
+        if not self.why_lost:
+            if self.clock() >= self.deadline:
+                self.why_lost = f"no renewal of its lease was acknowledged in time (TTL {self.ttl_s} s)"
+            elif self._forks != forks.count():
+                # S21: the parent goes on with it, and two processes are not one owner.
+                self.why_lost = "it belongs to the process that this one was forked from"
         return bool(self.why_lost)
 
     @property
