@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from coord.client.recipes.discovery import Discovery
     from coord.client.recipes.instances import Instance
     from coord.client.recipes.ownership import Lock
+    from coord.client.recipes.registration import Registration
     from coord.client.recipes.session import Session
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
     from coord.client.watch import Watch
@@ -32,6 +33,7 @@ _HOMES = {
     "Instance": "coord.client.recipes.instances",
     "KeyValue": "coord.types",
     "Lock": "coord.client.recipes.ownership",
+    "Registration": "coord.client.recipes.registration",
     "Session": "coord.client.recipes.session",
     "SortOrder": "coord.types",
     "SortTarget": "coord.types",
@@ -54,6 +56,7 @@ __all__ = [
     "Instance",
     "KeyValue",
     "Lock",
+    "Registration",
     "Session",
     "SortOrder",
     "SortTarget",

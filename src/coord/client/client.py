@@ -344,7 +344,7 @@ class Client:
 
         `random` is the chance of its choices, for tests; `timeout` is for entering.
         """
-        return Discovery(self, service, random or self._core.rotation.random, timeout)
+        return Discovery(self, self._nursery, service, random or self._core.rotation.random, timeout)
 
     # -- the cluster
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from random import Random
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -32,32 +32,28 @@ class Discovery(ServiceView, AbstractAsyncContextManager["Discovery"]):
     it: while it is away the view serves what was last known, and `is_stale` says so. Any number of tasks may use it.
     """
 
-    def __init__(self, client: Client, service: Key, random: Random, timeout: float | None) -> None:
+    def __init__(
+        self, client: Client, nursery: trio.Nursery, service: Key, random: Random, timeout: float | None
+    ) -> None:
         super().__init__(service, random, client.clock)
         self._live = LiveRange(client, self._prefix, prefix=True, timeout=timeout)
-        self._nursery_manager = trio.open_nursery()
+        self._nursery = nursery
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
         self._news = trio.Event()
-        self._is_open = False
 
     async def __aenter__(self) -> Discovery:
         await self._live.__aenter__()
         self._take()
-        self._is_open = True
-        self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._follow)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._is_open = False
-        self._tell()
-        self._nursery.cancel_scope.cancel()
-        try:
-            # The nursery is not told of the body's exception: it would wrap it in a group.
-            await self._nursery_manager.__aexit__(None, None, None)
-        finally:
-            await self._live.__aexit__(None, None, None)
+        self._scope.cancel()
+        with trio.CancelScope(shield=True):
+            await self._ended.wait()
 
     async def changed(self, since: int | None = None) -> tuple[Instance, ...]:
         """Wait until the instances have changed, and return them; several changes may be told as one.
@@ -73,19 +69,23 @@ class Discovery(ServiceView, AbstractAsyncContextManager["Discovery"]):
         known = self._version if since is None else since
         await trio.lowlevel.checkpoint()
         while self._version == known:
-            if not self._is_open:
+            if self._ended.is_set():
                 raise ClientClosed("the view of the service was closed")
             await self._news.wait()
         return self._instances
 
     async def _follow(self) -> None:
         try:
-            while True:
-                await self._live.next()
-                self._take()
-        except ClientClosed:
-            # A closed client hears the cluster no more than one in an outage does.
+            with self._scope, suppress(ClientClosed):
+                while True:
+                    await self._live.next()
+                    self._take()
+        finally:
+            # Whoever holds on to it has the last list, as in an outage.
             self._note_live(False)
+            await self._live.__aexit__(None, None, None)
+            self._ended.set()
+            self._tell()
 
     def _take(self) -> None:
         self._note_live(self._live.is_live)

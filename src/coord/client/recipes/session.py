@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Protocol, Self
 
 import trio
 
 from coord.client import verbs
 from coord.client.clock import Clock
 from coord.client.driver import Driver
-from coord.client.recipes.contending import Contender, lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.checking import CheckFunction
+from coord.client.recipes.checks import Health, parse_check
+from coord.client.recipes.contending import lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.keeper import Keeper
 from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, Ownership, owning
+from coord.client.recipes.registrar import Registrar
+from coord.client.recipes.registration import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Checking, Registration
 from coord.client.recipes.running import run
-from coord.client.recipes.steps import ask
+from coord.client.recipes.steps import Steps, ask
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import CoordError, LockTimeout, OutcomeUnknown
 from coord.types import LEASE_ID_MAX, LeaseId
 
 TTL_S_DEFAULT = 10
+
+
+class Claimant(Protocol):
+    """Who has a key of a session for one task: a contender, an instance."""
+
+    @property
+    def key(self) -> bytes:
+        """The key."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for people."""
+
+    def leave(self) -> Steps[None]:
+        """Remove the key."""
 
 
 class Session:
@@ -167,7 +187,50 @@ class Session:
         """
         return owning(Lock(self, semaphore_of(self.tenure, name, permits, value)), wait)
 
+    # -- the registry
+
+    def register(
+        self,
+        service: Key,
+        address: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        check: str | CheckFunction | None = None,
+        check_interval: float = CHECK_INTERVAL_S,
+        check_timeout: float | None = None,
+        fail_after: int = FAIL_AFTER,
+        pass_after: int = PASS_AFTER,
+    ) -> Registration:
+        """Register an instance of `service` while the block runs, for `Client.discover` to find.
+
+        `address` is what its users need to reach it; `metadata`, which JSON must know, what else they want to know. A
+        session registers one instance of a service; another one needs a session of its own. At the block's end the
+        instance is gone at once; after a crash it is when the lease expires.
+
+        With `check` it is registered only while it is healthy. `"tcp://host:port"` must take a connection,
+        `"http://host:port/path"` answer a GET with a status from 200 to 399, and a function, plain or async, neither
+        return False nor raise; a plain one runs on the event loop and must not block. It is done every `check_interval`
+        seconds and fails if it takes longer than `check_timeout`, by default that long. The first check decides; then
+        `fail_after` failures in a row withdraw the instance, and `pass_after` passes put it back.
+
+        Entering waits for the cluster to take the instance, with a check not even that: what is checked may start
+        inside of the block. An outage of the cluster is no reason not to serve: neither entering nor the block fails
+        for it, and the instance is registered as soon as the cluster can be reached. The same holds after the
+        session is lost, under a lease of its own then. Entering raises `SessionLost` if the session was lost before.
+        """
+        registrar = Registrar(service, address, metadata, is_healthy=check is None)
+        checking = None
+        if check is not None:
+            timeout_s = check_interval if check_timeout is None else check_timeout
+            what = parse_check(check) if isinstance(check, str) else check
+            checking = Checking(what, check_interval, timeout_s)
+        return Registration(self, registrar, Health(fail_after, pass_after), checking)
+
     # -- for what is made of sessions
+
+    def again(self) -> Session:
+        """Return another session like this one, with a lease of its own, to be entered."""
+        return Session(self.driver, self.nursery, self._keeper, self._clock, self._wanted_ttl_s)
 
     def end(self) -> None:
         """Take the news that the lease is lost: cancel what depends on it."""
@@ -178,7 +241,7 @@ class Session:
             if debt is not None:
                 debt.set()
 
-    async def claim(self, contender: Contender, deadline: float) -> None:
+    async def claim(self, contender: Claimant, deadline: float) -> None:
         """Take a name for one task; `leave` gives it back. Raises `ValueError` if another one has it.
 
         S26: while an earlier contender's key is still to be removed, this waits, or raises `LockTimeout`.
@@ -194,7 +257,7 @@ class Session:
             raise ValueError(f"a task of this session has or awaits {contender.name}: use a session for each task")
         self._claims[contender.key] = None
 
-    async def leave(self, contender: Contender) -> bool:
+    async def leave(self, contender: Claimant) -> bool:
         """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
         is_removed = self.is_lost  # the key has gone with the lease, or will
         if not is_removed:
@@ -208,7 +271,7 @@ class Session:
             self.nursery.start_soon(self._settle, contender)
         return is_removed
 
-    async def _settle(self, contender: Contender) -> None:
+    async def _settle(self, contender: Claimant) -> None:
         """Remove what could not be removed in time; until then the session does not queue there again."""
         while not self.is_lost:
             with suppress(CoordError):

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import trio
+from tests.client.fake_node import FakeNode
+from tests.client.trio_fakes import Network, a_client, a_network, run, settle
 
 import coord
 from coord.client.recipes import live_range
@@ -15,9 +17,6 @@ from coord.client.recipes.mirror import Mirror
 from coord.client.responses import Batch, Header, RangeResponse
 from coord.errors import ClientClosed, ConnectionFailed, FailedPrecondition, NoInstance
 from coord.types import Event, EventType, KeyValue, LeaseId, Revision
-
-from .fake_node import FakeNode
-from .trio_fakes import Network, a_client, a_network, run, settle
 
 ONE, TWO = "n1:1", "n2:2"
 
