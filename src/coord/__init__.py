@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from coord.client import op
     from coord.client.blocking import BlockingClient, connect_sync
     from coord.client.client import Client, connect
+    from coord.client.recipes.blocking_ownership import BlockingLock
+    from coord.client.recipes.blocking_session import BlockingSession
     from coord.client.recipes.discovery import Discovery
     from coord.client.recipes.instances import Instance
     from coord.client.recipes.ownership import Lock
@@ -26,6 +28,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BlockingClient": "coord.client.blocking",
+    "BlockingLock": "coord.client.recipes.blocking_ownership",
+    "BlockingSession": "coord.client.recipes.blocking_session",
     "Client": "coord.client.client",
     "Discovery": "coord.client.recipes.discovery",
     "Event": "coord.types",
@@ -49,6 +53,8 @@ _HOMES = {
 
 __all__ = [
     "BlockingClient",
+    "BlockingLock",
+    "BlockingSession",
     "Client",
     "Discovery",
     "Event",

@@ -5,22 +5,29 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from random import Random
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from coord.client import responses as r
 from coord.client import verbs
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.blocking_watch import BlockingWatch
+from coord.client.clock import Clock, boot_time
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, parse_endpoints
 from coord.client.failing import TIMEOUT_DEFAULT_S
+from coord.client.fence import Fence, guard_of
 from coord.client.txn import Compare, Key, Operation, interval
 from coord.client.verbs import RangeOptions, Verb
 from coord.client.watching import WatchState
 from coord.errors import CoordError
 from coord.protocol.ops import AlarmAction
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
+
+if TYPE_CHECKING:
+    from coord.client.recipes.blocking_keeper import BlockingKeeper
+    from coord.client.recipes.blocking_session import BlockingSession
 
 Answer = TypeVar("Answer")
 
@@ -33,6 +40,7 @@ def connect_sync(
     name: str = "",
     exactly_once: bool = True,
     random: Random | None = None,
+    clock: Clock = boot_time,
 ) -> BlockingClient:
     """Return a blocking client; it connects at its first call. Use it in a `with` block, or `close()` it.
 
@@ -40,9 +48,11 @@ def connect_sync(
     `timeout` is in seconds and holds for each call that names none; `connect_timeout`, where given, is how much of it
     may go by without a connection; `name` shows up in the node's logs. Without `exactly_once` the cluster keeps no
     record of the client: its first write is one round trip shorter, as one-shot commands want it, and a write is not
-    sent again where that could do it twice. Raises `ValueError` for an endpoint that cannot be one.
+    sent again where that could do it twice. `random` and `clock` are for tests. Raises `ValueError` for an endpoint
+    that cannot be one.
     """
-    return BlockingClient(parse_endpoints(endpoints), timeout, connect_timeout, name, exactly_once, random or Random())
+    parsed = parse_endpoints(endpoints)
+    return BlockingClient(parsed, timeout, connect_timeout, name, exactly_once, random or Random(), clock)
 
 
 class BlockingClient:
@@ -63,9 +73,11 @@ class BlockingClient:
         name: str,
         exactly_once: bool,
         random: Random,
+        clock: Clock,
     ) -> None:
         self._calls = BlockingCalls(Rotation(endpoints, random), timeout, connect_timeout, name, random, exactly_once)
         self._watch_ids = itertools.count(1)
+        self._clock = clock
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +88,10 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; later calls raise `ClientClosed`."""
+        """Close the connection; later calls raise `ClientClosed`, and sessions are lost."""
+        if "_keeper" in self.__dict__:
+            self._keeper.close()
+            self._watching.close()
         self._calls.close()
 
     @property
@@ -99,15 +114,16 @@ class BlockingClient:
         lease: int = 0,
         ignore_value: bool = False,
         ignore_lease: bool = False,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> Revision:
         """Put a key and return the revision that did it.
 
-        `lease` attaches the key to a lease, 0 detaches it; `ignore_value` and `ignore_lease` keep what
-        stands.
+        `lease` attaches the key to a lease, 0 detaches it; `ignore_value` and `ignore_lease` keep what stands. With
+        `fence`, a lock or a leadership, it is put only while that is held: the cluster raises `FenceLost` otherwise.
         """
-        verb = verbs.put(key, value, lease, False, ignore_value, ignore_lease)
-        return self._call(verb, timeout).header.revision
+        verb = verbs.put(key, value, lease, False, ignore_value, ignore_lease, guard_of(fence))
+        return self._call(verb, timeout, fence).header.revision
 
     def put_response(
         self,
@@ -118,10 +134,12 @@ class BlockingClient:
         prev_kv: bool = False,
         ignore_value: bool = False,
         ignore_lease: bool = False,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> r.PutResponse:
         """Put a key and return the whole answer; `prev_kv` asks for the pair before."""
-        return self._call(verbs.put(key, value, lease, prev_kv, ignore_value, ignore_lease), timeout)
+        verb = verbs.put(key, value, lease, prev_kv, ignore_value, ignore_lease, guard_of(fence))
+        return self._call(verb, timeout, fence)
 
     def get(
         self, key: Key, *, revision: int = 0, serializable: bool = False, timeout: float | None = None
@@ -172,10 +190,11 @@ class BlockingClient:
         *,
         prefix: bool = False,
         range_end: Key | None = None,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> int:
-        """Delete a key or an interval; return how many keys went."""
-        return self._call(verbs.delete(key, prefix, range_end, False), timeout).deleted
+        """Delete a key or an interval, with `fence` only while that is held; return how many keys went."""
+        return self._call(verbs.delete(key, prefix, range_end, False, guard_of(fence)), timeout, fence).deleted
 
     def delete_response(
         self,
@@ -184,10 +203,11 @@ class BlockingClient:
         prefix: bool = False,
         range_end: Key | None = None,
         prev_kv: bool = False,
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> r.DeleteResponse:
         """Delete and return the whole answer; `prev_kv` asks for the pairs that went."""
-        return self._call(verbs.delete(key, prefix, range_end, prev_kv), timeout)
+        return self._call(verbs.delete(key, prefix, range_end, prev_kv, guard_of(fence)), timeout, fence)
 
     def txn(
         self,
@@ -195,10 +215,14 @@ class BlockingClient:
         when: Sequence[Compare] = (),
         then: Sequence[Operation] = (),
         orelse: Sequence[Operation] = (),
+        fence: Fence | None = None,
         timeout: float | None = None,
     ) -> r.TxnResponse:
-        """Run `then` if all of `when` hold, else `orelse`, at one revision."""
-        return self._call(verbs.txn(when, then, orelse, self._calls.revision), timeout)
+        """Run `then` if all of `when` hold, else `orelse`, at one revision.
+
+        With `fence`, a lock or a leadership, no branch runs once that is lost: the cluster raises `FenceLost`.
+        """
+        return self._call(verbs.txn(when, then, orelse, self._calls.revision, guard_of(fence)), timeout, fence)
 
     def update(
         self, key: Key, change: Callable[[bytes | None], bytes | None], *, timeout: float | None = None
@@ -253,6 +277,20 @@ class BlockingClient:
     def leases_response(self, *, timeout: float | None = None) -> r.LeaseLeasesResponse:
         """Return the ids of all leases, with the header."""
         return self._call(verbs.lease_leases(), timeout)
+
+    def session(self, ttl: int = 10) -> BlockingSession:
+        """Return a session, a lease of `ttl` seconds or more that is kept alive: `with client.session() as session`.
+
+        The shorter the TTL, the sooner others take over from a crashed holder, and the shorter an interruption that
+        costs the session; from 5 s on it outlives the silent loss of the node that it talks to. Raises `ValueError` if
+        the client is not `exactly_once`.
+        """
+        # Not loaded by scripts that only put and get.
+        from coord.client.recipes.blocking_session import BlockingSession
+
+        if not self._calls.is_numbering:
+            raise ValueError("a session needs a client that is exactly_once: a late write of another could undo a lock")
+        return BlockingSession(self._calls, self._watching, self._keeper, self._clock, ttl)
 
     # -- watches
 
@@ -352,8 +390,18 @@ class BlockingClient:
 
     # -- how calls are made
 
-    def _call(self, verb: Verb[Answer], timeout: float | None) -> Answer:
-        return self._calls.call(verb, timeout)
+    @cached_property
+    def _keeper(self) -> BlockingKeeper:
+        from coord.client.recipes.blocking_keeper import BlockingKeeper
+
+        return BlockingKeeper(self._calls.sibling(), self._clock)
+
+    @cached_property
+    def _watching(self) -> BlockingCalls:
+        return self._calls.sibling()
+
+    def _call(self, verb: Verb[Answer], timeout: float | None, fence: Fence | None = None) -> Answer:
+        return self._calls.call(verb, timeout, None if fence is None else fence.check)
 
     def _only(self, endpoint: str, timeout: float | None) -> BlockingClient:
         """Return a client like this one of `endpoint` alone."""

@@ -6,7 +6,7 @@ import itertools
 import math
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from random import Random
 from typing import Any, Final, Generic, TypeVar
 
@@ -49,6 +49,8 @@ class _Trial(Generic[Answer]):
     """Unanswered for so long, it is sent again through another endpoint; twice as long each further time."""
     may_repeat: bool
     """Sent twice, it does no more than once."""
+    check: Callable[[], None] | None = None
+    """Called before it is first sent; raises if it must not be sent any more."""
     numbering: Numbering | None = None
     number: int = 0
     sends: int = 0
@@ -106,20 +108,28 @@ class BlockingCalls:
         with self._lock:
             self._drop()
 
+    def sibling(self) -> BlockingCalls:
+        """Return calls that neither wait for these nor hold them up; their writes are not numbered."""
+        random = Random(self._random.random())
+        rotation = Rotation(self.rotation.endpoints, random)
+        return BlockingCalls(rotation, self.timeout, self.connect_timeout, self.name, random, is_numbering=False)
+
     def seconds(self, timeout: float | None) -> float:
         """Return the timeout of a call that gives `timeout`, None for the client's."""
         # The longest that a lock and a socket take is less than infinity.
         return min(self.timeout if timeout is None else timeout, LONGEST_S)
 
-    def call(self, verb: Verb[Answer], timeout: float | None) -> Answer:
+    def call(self, verb: Verb[Answer], timeout: float | None, check: Callable[[], None] | None = None) -> Answer:
         """Return the answer to a verb; `timeout` in seconds, None for the client's.
 
-        Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
-        `ClientClosed`.
+        `check` is called before it is first sent, and raises if it must not be. Raises the `ApiError` that is the
+        answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`, `ClientClosed`.
         """
-        return self.ask(verb, timeout)[0]
+        return self.ask(verb, timeout, check)[0]
 
-    def ask(self, verb: Verb[Answer], timeout: float | None) -> tuple[Answer, int]:
+    def ask(
+        self, verb: Verb[Answer], timeout: float | None, check: Callable[[], None] | None = None
+    ) -> tuple[Answer, int]:
         """Return the answer to a verb, and how often it was sent (S20); raises as `call`."""
         timeout = self.seconds(timeout)
         deadline = time.monotonic() + timeout
@@ -129,7 +139,7 @@ class BlockingCalls:
         may_repeat = not verb.is_change or (verb.is_write and self.is_numbering)
         has_another = may_repeat and len(self.rotation.endpoints) > 1
         patience = min(verb.patience_s, patience_s(timeout) if has_another else math.inf)
-        trial = _Trial(verb, deadline, timeout, patience, may_repeat)
+        trial = _Trial(verb, deadline, timeout, patience, may_repeat, check)
         try:
             header, result = self._try(trial)
             self.revision = max(self.revision, header.revision)
@@ -183,6 +193,9 @@ class BlockingCalls:
             if not self._numbering.client_id:
                 self._register(connection, trial.deadline, listen_until)
             trial.numbering, trial.number = self._numbering, self._numbering.issue()
+        if trial.check is not None and not trial.sends:
+            # S24: with nothing to wait for between this and the sending.
+            trial.check()
         left_s = max(trial.deadline - time.monotonic(), 0.001)
         trial.sends += 1
         if not verb.is_write:

@@ -22,7 +22,8 @@ from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
 from coord.client.recipes.discovery import Discovery
 from coord.client.recipes.keeper import Keeper
-from coord.client.recipes.session import TTL_S_DEFAULT, Session
+from coord.client.recipes.renewals import TTL_S_DEFAULT
+from coord.client.recipes.session import Session
 from coord.client.txn import Compare, Key, Operation, interval, key_bytes, value_bytes
 from coord.client.verbs import RangeOptions, Verb
 from coord.client.watch import Watch

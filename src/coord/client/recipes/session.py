@@ -26,8 +26,6 @@ from coord.client.txn import Key, integer
 from coord.errors import CoordError, LockTimeout, OutcomeUnknown
 from coord.types import LEASE_ID_MAX, LeaseId
 
-TTL_S_DEFAULT = 10
-
 
 class Claimant(Protocol):
     """Who has a key of a session for one task: a contender, an instance."""

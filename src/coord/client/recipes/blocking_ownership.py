@@ -1,0 +1,192 @@
+"""What a session of the blocking client owns while a block runs: locks of all kinds."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from attrs import define, field
+
+from coord.client import forks
+from coord.client.recipes.blocking_running import Runner, TimeIsUp
+from coord.client.recipes.contending import Contender
+from coord.errors import ClientClosed, CoordError, LockTimeout
+
+if TYPE_CHECKING:
+    from coord.client.recipes.blocking_session import BlockingSession
+
+GOODBYE_S: Final = 1.0
+"""What a block's end may take to clean up in the cluster."""
+RETRY_S: Final = 0.25
+UNWATCHED_S: Final = 0.25
+"""What is released sooner is not worth a connection that watches over its key."""
+
+
+@define(eq=False)
+class Loss:
+    """A latch that threads can wait for."""
+
+    told: threading.Event = field(factory=threading.Event)
+    _forks: int = field(factory=forks.count)
+
+    def tell(self) -> None:
+        """Let go who waits."""
+        if self._forks != forks.count():
+            # S21: the lock inside may be held by a thread that was not forked with it.
+            self._forks, self.told = forks.count(), threading.Event()
+        self.told.set()
+
+
+class BlockingOwnership:
+    """A contender that became the owner of its name; a lock or a leadership.
+
+    A thread cannot be cancelled: when it is lost, or can no longer be proven to be owned, `lost` is set, `check` and
+    every write that has it as its fence raise, and so does the end of its block.
+    """
+
+    def __init__(self, session: BlockingSession, contender: Contender) -> None:
+        self._session = session
+        self._contender = contender
+        self._why_over = "it is not owned yet"
+        self._loss = Loss()
+        self._loss.tell()
+
+    def __repr__(self) -> str:
+        return f"<{self._contender.name}, fence {self.fence}{', over: ' + self._why_over if self._why_over else ''}>"
+
+    @property
+    def name(self) -> str:
+        """Its kind and name, for people."""
+        return self._contender.name
+
+    @property
+    def key(self) -> bytes:
+        """The owner's key: the name, a slash and the lease's id."""
+        return self._contender.key
+
+    @property
+    def fence(self) -> int:
+        """The fencing token: the create revision of the owner's key, higher for each owner than for those before."""
+        return self._contender.create_revision
+
+    @property
+    def is_lost(self) -> bool:
+        """True once it is not, or not provably, owned any more; also after its block has ended."""
+        if not self._why_over and self._session.is_lost:
+            self.end(self._session.why_lost)
+        return bool(self._why_over)
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set once it is lost: for threads that wait, or that look now and then whether they may go on."""
+        self.is_lost  # noqa: B018  # by the clock it may be lost though nobody has told it yet
+        return self._loss.told
+
+    def check(self) -> None:
+        """Raise `LockLost` or `LeadershipLost` if it is lost; without waiting, so that a resource call can follow."""
+        if self.is_lost:
+            raise self._contender.lost(f"{self.name} is lost: {self._why_over}")
+
+    def end(self, why: str) -> None:
+        """Count it as lost."""
+        self._why_over = self._why_over or why
+        self._loss.tell()
+
+    def begin(self) -> None:
+        """Count it as owned, and look out for the loss of its key."""
+        self._loss = Loss()
+        self._why_over = ""
+        threading.Thread(target=self._watch_over, name=f"coord {self.name}", daemon=True).start()
+
+    def _watch_over(self) -> None:
+        lost = self._loss.told
+        if lost.wait(UNWATCHED_S):
+            return
+        runner = Runner(self._session.watching, lost.is_set)
+        while not lost.is_set():
+            try:
+                runner.run(self._contender.watch_over())
+            except (TimeIsUp, ClientClosed):
+                return
+            except CoordError:
+                # It could not be read; the lease's deadline holds meanwhile, and what is fenced is safe anyway.
+                lost.wait(RETRY_S)
+            else:
+                self.end("its key was deleted")
+
+
+Owned = TypeVar("Owned", bound=BlockingOwnership)
+
+
+class BlockingLock(BlockingOwnership):
+    """A lock that is held; made by `BlockingSession.lock` and its kin.
+
+    Give it to writes as `fence=`, and `fence` to other resources that compare it with the highest they have seen: a
+    holder that was paused for longer than its TTL cannot know yet that somebody else has the lock.
+    """
+
+
+class Owning(AbstractContextManager[Owned], Generic[Owned]):
+    """Owns a name while the block runs: queues and waits for it, watches over it, and leaves at the end.
+
+    Entering raises `LockTimeout` after `wait` seconds, and `SessionLost` if the session is lost meanwhile.
+    """
+
+    # A class and not a generator: what Ctrl-C raises between the two halves of one would have nobody leave.
+
+    def __init__(self, owned: Owned, wait: float | None) -> None:
+        self._owned = owned
+        self._wait = wait
+
+    def __enter__(self) -> Owned:
+        session, contender, wait = self._owned._session, self._owned._contender, self._wait
+        session.check()
+        deadline = math.inf if wait is None else time.monotonic() + wait
+        session.claim(contender, deadline)
+        tries_once = wait is not None and wait <= 0
+        is_owner = False
+        try:
+            with suppress(TimeIsUp):
+                runner = Runner(session.calls, lambda: session.is_lost)
+                is_owner = runner.run(contender.enter(tries_once=tries_once), math.inf if tries_once else deadline)
+            if is_owner:
+                self._owned.begin()
+                session.dependents.add(self._owned)
+                return self._owned
+        except BaseException:
+            # S26: also what Ctrl-C raises leaves no key behind.
+            self._leave("it was given up")
+            raise
+        is_removed = self._leave("it was not acquired")
+        session.check()
+        raise LockTimeout(_explain(session, contender, wait, is_removed))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        was_lost = self._owned.is_lost
+        why_lost = self._owned._why_over
+        self._leave("it was released")
+        if was_lost and error is None:
+            raise self._owned._contender.lost(f"{self._owned.name} is lost: {why_lost}")
+
+    def _leave(self, why: str) -> bool:
+        self._owned.end(why)
+        self._owned._session.dependents.discard(self._owned)
+        return self._owned._session.leave(self._owned._contender)
+
+
+def _explain(session: BlockingSession, contender: Contender, wait: float | None, is_answering: bool) -> str:
+    text = f"{contender.name} was not acquired within {wait:g} s"
+    owner = None
+    if is_answering:
+        with suppress(CoordError, TimeIsUp):
+            owner = Runner(session.calls).run(contender.find_owner(), time.monotonic() + GOODBYE_S)
+    if owner is None:
+        return text
+    shown = owner.key.decode("utf-8", "backslashreplace")
+    return f"{text}: {shown} has it{f', {owner.value[:100]!r}' if owner.value else ''}"

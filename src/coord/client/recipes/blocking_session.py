@@ -1,0 +1,238 @@
+"""A session of the blocking client: a lease that is kept alive, and what depends on it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Self
+
+from coord.client import verbs
+from coord.client.blocking_calls import BlockingCalls
+from coord.client.clock import Clock
+from coord.client.recipes.blocking_keeper import BlockingKeeper
+from coord.client.recipes.blocking_ownership import GOODBYE_S, RETRY_S, BlockingLock, BlockingOwnership, Loss, Owning
+from coord.client.recipes.blocking_running import LOOK_S, Runner, TimeIsUp
+from coord.client.recipes.contending import Contender, lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.tenure import Tenure
+from coord.client.txn import Key, integer
+from coord.errors import ClientClosed, CoordError, LockTimeout, OutcomeUnknown
+from coord.types import LEASE_ID_MAX, LeaseId
+
+
+class BlockingSession:
+    """A lease with its keep-alive, made by `BlockingClient.session`; for any number of threads.
+
+        with client.session(ttl=10) as session:
+            with session.lock("jobs/nightly", wait=30) as lock:
+                client.put("jobs/last", b"...", fence=lock)
+
+    A thread renews the lease every third of its TTL, over fail-over and reconnecting, whatever the others do. If no
+    renewal is acknowledged in time, or the cluster has ended the lease, the session is lost, for good: `lost` is set,
+    and whatever depends on it raises, before the cluster can give it to others. At the block's end the lease is
+    revoked, and with it goes every key that is attached to it. A process that was forked off finds it lost (S21).
+    """
+
+    def __init__(
+        self, calls: BlockingCalls, watching: BlockingCalls, keeper: BlockingKeeper, clock: Clock, ttl_s: int
+    ) -> None:
+        self.calls = calls
+        self.watching = watching
+        """The calls of the threads that watch over what is owned, which no call of the program holds up."""
+        self.dependents: set[BlockingOwnership] = set()
+        """What is owned and ends with the session."""
+        self._keeper = keeper
+        self._clock = clock
+        self._wanted_ttl_s = integer(ttl_s)
+        self.tenure = Tenure(clock, LeaseId(0))
+        self.tenure.lose("it was not entered")
+        self._was_entered = False
+        self._is_closed = False
+        self._loss = Loss()
+        self._claims: dict[bytes, threading.Event | None] = {}
+        """Keys of contenders: None while one holds or waits, an event while one that left is still to be removed."""
+        self._claiming = threading.Lock()
+
+    def __enter__(self) -> Self:
+        if self._was_entered:
+            raise ValueError("a session is entered once: make another one with client.session()")
+        self._was_entered = True
+        # Chosen here, so that a grant whose answer is lost can be undone, and the number of a retry is the same.
+        lease = LeaseId(self.calls.rotation.random.randint(1, LEASE_ID_MAX))
+        tenure = Tenure(self._clock, lease)
+        sent_at = self._clock()
+        try:
+            answer = self.calls.call(verbs.lease_grant(self._wanted_ttl_s, lease), None)
+            tenure.acknowledged(sent_at, answer.ttl_s)
+            self.tenure = tenure
+            self._keeper.add(self)
+        except (OutcomeUnknown, KeyboardInterrupt):
+            self._keeper.discard(self)
+            self._revoke(lease)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Revoke the lease: locks are released, registrations go. Takes a second at most.
+
+        Where the cluster does not answer by then, the lease ends by itself.
+        """
+        if self._is_closed or not self._was_entered:
+            return
+        self._is_closed = True
+        if self.is_lost:
+            # Nothing is to be revoked; after a fork it is the parent's, who goes on with it.
+            return
+        self.tenure.lose("it was closed")
+        self.end()
+        self._keeper.discard(self)
+        self._revoke(self.tenure.lease)
+
+    def _revoke(self, lease: LeaseId) -> None:
+        with suppress(CoordError):
+            self.calls.call(verbs.lease_revoke(lease), GOODBYE_S)
+
+    @property
+    def lease(self) -> LeaseId:
+        """The lease: give it to `put` as `lease=`, and the key goes with the session."""
+        return self.tenure.lease
+
+    @property
+    def ttl_s(self) -> int:
+        """The TTL in seconds, as the cluster granted it, which may be more than what was asked for."""
+        return self.tenure.ttl_s
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the lease has ended, or can no longer be proven to live."""
+        return self.tenure.is_lost
+
+    @property
+    def lost(self) -> threading.Event:
+        """Set once the session is lost or closed: for threads that wait, or that look now and then."""
+        if self.is_lost:  # by the clock, though nobody has told it yet
+            self._loss.tell()
+        return self._loss.told
+
+    @property
+    def why_lost(self) -> str:
+        """Why it is lost; empty while it is not."""
+        return self.tenure.why_lost if self.tenure.is_lost else ""
+
+    @property
+    def remaining_s(self) -> float:
+        """How many seconds it lives if no further renewal is acknowledged; 0 once it is lost."""
+        return self.tenure.remaining_s
+
+    def check(self) -> None:
+        """Raise `SessionLost` if it is lost; without waiting."""
+        self.tenure.check()
+
+    # -- locks
+
+    def lock(self, name: Key, *, wait: float | None = None, value: bytes = b"") -> AbstractContextManager[BlockingLock]:
+        """Hold the lock `name` while the block runs: `with session.lock("jobs/nightly", wait=30) as lock: ...`.
+
+        `wait` is how many seconds to wait for those who came first: None for ever, 0 tries once; then `LockTimeout` is
+        raised. `value` is for people and programs who look at the contenders, which are the keys below `name/`. Raises
+        `SessionLost` if the session is lost while it waits. If the lock is lost while the block runs, `lock.lost` is
+        set and `LockLost` raised by what depends on it, by the end of the block at the latest. One thread of a session
+        holds or waits for a name at a time: another one gets a `ValueError`, and needs a session of its own.
+        """
+        return Owning(BlockingLock(self, lock_of(self.tenure, name, value)), wait)
+
+    def read_lock(
+        self, name: Key, *, wait: float | None = None, value: bytes = b""
+    ) -> AbstractContextManager[BlockingLock]:
+        """Share the read-write lock `name` with other readers while the block runs; otherwise as `lock`.
+
+        Who came first goes first: a reader waits for the writers before it, not for those after it. The fence tells
+        whether this reader still holds it, and is higher than that of every writer before; of readers that hold it
+        together it makes no order.
+        """
+        return Owning(BlockingLock(self, read_lock_of(self.tenure, name, value)), wait)
+
+    def write_lock(
+        self, name: Key, *, wait: float | None = None, value: bytes = b""
+    ) -> AbstractContextManager[BlockingLock]:
+        """Hold the read-write lock `name` alone while the block runs; otherwise as `lock`."""
+        return Owning(BlockingLock(self, write_lock_of(self.tenure, name, value)), wait)
+
+    def semaphore(
+        self, name: Key, permits: int, *, wait: float | None = None, value: bytes = b""
+    ) -> AbstractContextManager[BlockingLock]:
+        """Hold one of the `permits` of the semaphore `name` while the block runs; otherwise as `lock`.
+
+        All who use the name must say the same number, since each counts for itself. The fence tells whether this one
+        still holds its permit; of those that hold one together it makes no order.
+        """
+        return Owning(BlockingLock(self, semaphore_of(self.tenure, name, permits, value)), wait)
+
+    # -- for what is made of sessions
+
+    def end(self) -> None:
+        """Take the news that the lease is lost: tell what depends on it."""
+        self._loss.tell()
+        for dependent in tuple(self.dependents):
+            dependent.end(self.why_lost)
+
+    def claim(self, contender: Contender, deadline: float) -> None:
+        """Take a name for one thread; `leave` gives it back. Raises `ValueError` if another one has it.
+
+        S26: while an earlier contender's key is still to be removed, this waits, or raises `LockTimeout`.
+        """
+        while True:
+            with self._claiming:
+                debt = self._claims.get(contender.key)
+                if debt is None:
+                    # S25: two threads would share one key, and both be taken for its owner.
+                    if contender.key in self._claims:
+                        raise ValueError(
+                            f"a thread of this session has or awaits {contender.name}: use a session for each thread"
+                        )
+                    self._claims[contender.key] = None
+                    return
+            debt.wait(max(min(deadline - time.monotonic(), LOOK_S), 0.0))
+            self.check()
+            if not debt.is_set() and time.monotonic() >= deadline:
+                raise LockTimeout(f"{contender.name} was not acquired: what an earlier try left is not removed yet")
+
+    def leave(self, contender: Contender) -> bool:
+        """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
+        is_removed = self.is_lost  # the key has gone with the lease, or will
+        try:
+            if not is_removed:
+                with suppress(CoordError, TimeIsUp):
+                    Runner(self.calls).run(contender.leave(), time.monotonic() + GOODBYE_S)
+                    is_removed = True
+        finally:
+            # Also when Ctrl-C came in between.
+            with self._claiming:
+                if is_removed:
+                    self._claims.pop(contender.key, None)
+                else:
+                    self._claims[contender.key] = debt = threading.Event()
+                    settling = threading.Thread(target=self._settle, args=(contender, debt), daemon=True)
+                    settling.start()
+        return is_removed
+
+    def _settle(self, contender: Contender, debt: threading.Event) -> None:
+        """Remove what could not be removed in time; until then the session does not queue there again."""
+        # By the same client as the put: what is still under way of that comes before this, or not at all (S18).
+        while not self.lost.wait(RETRY_S):
+            try:
+                Runner(self.calls).run(contender.leave())
+            except ClientClosed:
+                return
+            except CoordError:
+                continue
+            break
+        with self._claiming:
+            self._claims.pop(contender.key, None)
+        debt.set()
