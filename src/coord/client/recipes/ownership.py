@@ -120,14 +120,14 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
                 yield owned
     finally:
         was_lost = is_owner and owned.is_lost
+        # Who has kept it beyond the block must find it over before anybody else can have it.
+        owned.end("it was released")
         session.dependents.pop(owned)
         watching.cancel()
         is_removed = await session.leave(contender)
     if was_lost:
         owned.check()
-    elif is_owner:
-        owned._why_over = "it was released"
-    else:
+    if not is_owner:
         session.check()
         raise LockTimeout(await _explain(session, contender, wait, is_removed))
 
