@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from coord.client.recipes.blocking_session import BlockingSession
     from coord.client.recipes.discovery import Discovery
     from coord.client.recipes.instances import Instance
+    from coord.client.recipes.leadership import Leadership
+    from coord.client.recipes.observation import Observation
+    from coord.client.recipes.owners import Owner
     from coord.client.recipes.ownership import Lock
     from coord.client.recipes.registration import Registration
     from coord.client.recipes.session import Session
@@ -36,7 +39,10 @@ _HOMES = {
     "EventType": "coord.types",
     "Instance": "coord.client.recipes.instances",
     "KeyValue": "coord.types",
+    "Leadership": "coord.client.recipes.leadership",
     "Lock": "coord.client.recipes.ownership",
+    "Observation": "coord.client.recipes.observation",
+    "Owner": "coord.client.recipes.owners",
     "Registration": "coord.client.recipes.registration",
     "Session": "coord.client.recipes.session",
     "SortOrder": "coord.types",
@@ -61,7 +67,10 @@ __all__ = [
     "EventType",
     "Instance",
     "KeyValue",
+    "Leadership",
     "Lock",
+    "Observation",
+    "Owner",
     "Registration",
     "Session",
     "SortOrder",

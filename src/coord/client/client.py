@@ -22,6 +22,7 @@ from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
 from coord.client.recipes.discovery import Discovery
 from coord.client.recipes.keeper import Keeper
+from coord.client.recipes.observation import Observation
 from coord.client.recipes.renewals import TTL_S_DEFAULT
 from coord.client.recipes.session import Session
 from coord.client.txn import Compare, Key, Operation, interval, key_bytes, value_bytes
@@ -339,6 +340,13 @@ class Client:
         return Watch(self._driver, state, timeout)
 
     # -- recipes
+
+    def observe(self, name: Key, *, timeout: float | None = None) -> Observation:
+        """Observe who owns an election or a lock; to be used with `async with`, then `async for`.
+
+        `timeout` is for entering.
+        """
+        return Observation(self, name, timeout)
 
     def discover(self, service: Key, *, random: Random | None = None, timeout: float | None = None) -> Discovery:
         """Open a live view of the instances of `service`; to be used with `async with`.

@@ -68,8 +68,12 @@ class Watch:
                     raise subscription.error
                 await self._driver.wait_news(subscription)
         self._was_live = self.is_live
-        batches = list(subscription.batches)
-        subscription.batches.clear()
+        return self.take()
+
+    def take(self) -> list[Batch]:
+        """Return the batches that have come, without waiting."""
+        batches = list(self._subscription.batches)
+        self._subscription.batches.clear()
         return batches
 
     @property

@@ -23,8 +23,8 @@ from coord.client.recipes.tenure import Tenure
 from coord.client.responses import RangeResponse, TxnResponse
 from coord.client.txn import Key, create_revision, key_bytes, value_bytes
 from coord.client.verbs import Answer, RangeOptions, Verb
-from coord.errors import AnswerGone, FenceLost, LockLost, NotFound, OwnershipLost
-from coord.types import KeyValue, SortOrder, SortTarget
+from coord.errors import AnswerGone, FenceLost, LeadershipLost, LockLost, NotFound, OwnershipLost
+from coord.types import KeyValue, Revision, SortOrder, SortTarget
 
 _READ: Final = b"read/"
 _WRITE: Final = b"write/"
@@ -113,6 +113,14 @@ class Contender:
             if not self._is_own(reply.answer):
                 return
             since = reply.answer.header.revision + 1
+
+    def proclaim(self, value: bytes) -> Steps[Revision]:
+        """Give an owner's key another value. Raises `FenceLost` if it is no longer the owner's."""
+        # Without the guard it would make a key anew that was deleted, and queue behind the next owner unasked.
+        put = verbs.put(self.key, value, 0, False, False, True, [self.key, self.create_revision])
+        reply = yield from self._ask(put)
+        self.value = value
+        return reply.answer.header.revision
 
     def find_owner(self) -> Steps[KeyValue | None]:
         """Return the first of those who go first, None if there is nobody."""
@@ -224,6 +232,13 @@ def lock_of(tenure: Tenure, name: Key, value: bytes = b"") -> Contender:
     """A contender for a lock."""
     prefix = key_bytes(name) + b"/"
     return Contender(tenure, f"lock {_shown(name)}", prefix, (prefix,), value_bytes(value))
+
+
+def election_of(tenure: Tenure, name: Key, value: bytes) -> Contender:
+    """A candidate of an election."""
+    prefix = key_bytes(name) + b"/"
+    title = f"election {_shown(name)}"
+    return Contender(tenure, title, prefix, (prefix,), value_bytes(value), lost=LeadershipLost)
 
 
 def semaphore_of(tenure: Tenure, name: Key, permits: int, value: bytes = b"") -> Contender:

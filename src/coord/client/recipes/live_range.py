@@ -52,7 +52,9 @@ class LiveRange:
 
     @property
     def kvs(self) -> dict[bytes, KeyValue]:
-        """The pairs by key."""
+        """The pairs by key, after all that has come by now."""
+        if self._watch is not None:
+            self._mirror.take(self._watch.take())
         return self._mirror.kvs
 
     @property

@@ -33,6 +33,8 @@ class Ownership:
         self._contender = contender
         self._scope = trio.CancelScope()
         self._why_over = "it is not owned yet"
+        self._is_given_up = False
+        self._left = trio.Event()
 
     def __repr__(self) -> str:
         return f"<{self._contender.name}, fence {self.fence}{', over: ' + self._why_over if self._why_over else ''}>"
@@ -119,12 +121,13 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
                 session.nursery.start_soon(owned._watch_over, watching)
                 yield owned
     finally:
-        was_lost = is_owner and owned.is_lost
+        was_lost = is_owner and owned.is_lost and not owned._is_given_up
         # Who has kept it beyond the block must find it over before anybody else can have it.
         owned.end("it was released")
         session.dependents.pop(owned)
         watching.cancel()
         is_removed = await session.leave(contender)
+        owned._left.set()
     if was_lost:
         owned.check()
     if not is_owner:

@@ -14,8 +14,9 @@ from coord.client.clock import Clock
 from coord.client.driver import Driver
 from coord.client.recipes.checking import CheckFunction
 from coord.client.recipes.checks import Health, parse_check
-from coord.client.recipes.contending import lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.contending import election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.keeper import Keeper
+from coord.client.recipes.leadership import Leadership
 from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, Ownership, owning
 from coord.client.recipes.registrar import Registrar
 from coord.client.recipes.registration import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Checking, Registration
@@ -184,6 +185,19 @@ class Session:
         still holds its permit; of those that hold one together it makes no order.
         """
         return owning(Lock(self, semaphore_of(self.tenure, name, permits, value)), wait)
+
+    # -- elections
+
+    def lead(
+        self, name: Key, value: bytes = b"", *, wait: float | None = None
+    ) -> AbstractAsyncContextManager[Leadership]:
+        """Be elected, and lead while the block runs: `async with session.lead("db/primary", b"n1") as leadership: ...`.
+
+        Candidates are elected in the order in which they came, one when the one before leaves. `value` is what
+        `Client.observe` tells others of the owner. `wait` is as for `lock`. If the leadership is lost while the block
+        runs, it is cancelled, and `LeadershipLost` is raised from it.
+        """
+        return owning(Leadership(self, election_of(self.tenure, name, value)), wait)
 
     # -- the registry
 
