@@ -1,0 +1,117 @@
+"""Locks of real processes on three real nodes, whose leader is killed, and whose holder is stopped or killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+import coord
+
+from .processes import ProcessCluster
+
+TTL_S = 3
+HOLDER = f"""
+import sys, trio, coord
+
+async def hold(client):
+    async with client.session(ttl={TTL_S}) as session, session.lock("jobs", value=b"holder") as lock:
+        print("holds", flush=True)
+        while True:
+            await client.put("by", b"holder", fence=lock)
+            await trio.sleep(0.02)
+
+async def main():
+    async with coord.connect(sys.argv[1]) as client:
+        try:
+            await hold(client)
+        except coord.errors.CoordError as error:
+            print(type(error).__name__, flush=True)
+
+trio.run(main)
+"""
+
+
+@contextmanager
+def a_holder(cluster: ProcessCluster) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the lock `jobs`, and writes under it."""
+    command = [sys.executable, "-W", "error", "-c", HOLDER, cluster.endpoints]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "holds\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def takes_over(cluster: ProcessCluster) -> float:
+    """Wait for the lock and write under it; return how long the wait was."""
+
+    async def main() -> float:
+        async with coord.connect(cluster.endpoints) as client, client.session(ttl=TTL_S) as session:
+            began = time.monotonic()
+            async with session.lock("jobs", wait=30) as lock:
+                waited_s = time.monotonic() - began
+                await client.put("by", b"next", fence=lock)
+            return waited_s
+
+    return trio.run(main)
+
+
+def test_a_stopped_holder_loses_the_lock_and_finds_that_out(shared: ProcessCluster) -> None:
+    """It stood still for longer than its TTL, and goes on as if nothing had happened."""
+    with a_holder(shared) as process:
+        process.send_signal(signal.SIGSTOP)
+        assert takes_over(shared) < TTL_S + 2
+        process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=20)
+        assert said.split() in (["LockLost"], ["FenceLost"])
+    with coord.connect_sync(shared.endpoints) as client:
+        pair = client.get("by")
+        assert pair is not None
+        assert pair.value == b"next"
+
+
+def test_a_killed_holder_keeps_the_lock_for_a_ttl(shared: ProcessCluster) -> None:
+    with a_holder(shared) as process:
+        process.kill()
+        assert TTL_S / 2 < takes_over(shared) < TTL_S + 2
+
+
+def test_the_lock_outlives_the_leader(shared: ProcessCluster) -> None:
+    """Killed with -9, while the holder writes, another waits, and sessions are renewed."""
+    leader = shared.leader()
+    handed_over = trio.Event()
+
+    async def wait(client: coord.Client, fences: list[int]) -> None:
+        async with client.session(ttl=TTL_S) as session, session.lock("a", wait=30) as lock:
+            fences.append(lock.fence)
+            handed_over.set()
+
+    async def main() -> None:
+        fences: list[int] = []
+        async with (
+            coord.connect(shared.endpoints) as client,
+            coord.connect(shared.endpoints) as other,
+            trio.open_nursery() as nursery,
+        ):
+            async with client.session(ttl=TTL_S) as session, session.lock("a") as lock:
+                nursery.start_soon(wait, other, fences)
+                shared[leader].kill()
+                until = time.monotonic() + 1.5 * TTL_S
+                while time.monotonic() < until:
+                    await client.put("k", b"v", fence=lock)
+                    await trio.sleep(0.05)
+                assert not handed_over.is_set()
+            with trio.fail_after(5):
+                await handed_over.wait()
+            assert fences[0] > lock.fence
+
+    trio.run(main)
