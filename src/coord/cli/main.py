@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "get": ("coord.cli.kv:get", "Get a key or a range of keys."),
     "help": ("coord.cli.shell:help_", "Show the help of a command."),
     "lease": ("coord.cli.lease:lease", "Grant, keep, list and revoke leases."),
+    "lock": ("coord.cli.lock:lock", "Hold a lock, alone or while a command runs."),
     "member": ("coord.cli.member:member", "List, add, remove, update and promote members."),
     "move-leader": ("coord.cli.member:move_leader", "Hand the lead over to another member."),
     "put": ("coord.cli.kv:put", "Put a key."),

@@ -89,8 +89,11 @@ class Settings:
             )
 
     @contextmanager
-    def client(self) -> Iterator[BlockingClient]:
+    def client(self, *, exactly_once: bool = False) -> Iterator[BlockingClient]:
         """Open a client and close it afterwards; it connects with its first request.
+
+        Most commands are one write: a record of each would push those of programs out, and so none is kept unless
+        `exactly_once`.
 
         Errors of the cluster and of the connection end the command, with status 1, as does a format that does not
         exist, with status 4.
@@ -104,8 +107,7 @@ class Settings:
                 timeout=self.command_timeout_s,
                 connect_timeout=self.dial_timeout_s,
                 name="coord",
-                # One command is one write: a record of each would push those of programs out.
-                exactly_once=False,
+                exactly_once=exactly_once,
             )
             with client:
                 yield client

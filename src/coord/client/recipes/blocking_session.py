@@ -67,9 +67,11 @@ class BlockingSession:
             tenure.acknowledged(sent_at, answer.ttl_s)
             self.tenure = tenure
             self._keeper.add(self)
-        except (OutcomeUnknown, KeyboardInterrupt):
+        except BaseException as error:
             self._keeper.discard(self)
-            self._revoke(lease)
+            # What Ctrl-C or a lost answer leaves open is undone; what was refused is not there.
+            if isinstance(error, OutcomeUnknown) or not isinstance(error, Exception):
+                self._revoke(lease)
             raise
         return self
 
