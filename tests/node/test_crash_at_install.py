@@ -188,7 +188,7 @@ def points() -> list[Any]:
     few = (8, 12, 13, 14, 15, 16, 17, 18, 40, 90)
     if seed := os.environ.get("SEED"):
         return [pytest.param(int(seed), marks=pytest.mark.sim)]
-    return [*few, *(pytest.param(at, marks=pytest.mark.sim) for at in range(1, 140) if at not in few)]
+    return [*few, *(pytest.param(at, marks=pytest.mark.sim) for at in range(1, 121) if at not in few)]
 
 
 @pytest.mark.parametrize("at", points())
