@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from coord.client import op
     from coord.client.blocking import BlockingClient, connect_sync
     from coord.client.client import Client, connect
+    from coord.client.recipes.barrier import Barrier, DoubleBarrier
     from coord.client.recipes.blocking_ownership import BlockingLock
     from coord.client.recipes.blocking_session import BlockingSession
     from coord.client.recipes.discovery import Discovery
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from coord.client.recipes.observation import Observation
     from coord.client.recipes.owners import Owner
     from coord.client.recipes.ownership import Lock
+    from coord.client.recipes.queue import Queue
     from coord.client.recipes.registration import Registration
     from coord.client.recipes.session import Session
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Barrier": "coord.client.recipes.barrier",
     "BlockingClient": "coord.client.blocking",
     "BlockingLock": "coord.client.recipes.blocking_ownership",
     "BlockingSession": "coord.client.recipes.blocking_session",
     "Client": "coord.client.client",
     "Discovery": "coord.client.recipes.discovery",
+    "DoubleBarrier": "coord.client.recipes.barrier",
     "Event": "coord.types",
     "EventType": "coord.types",
     "Instance": "coord.client.recipes.instances",
@@ -43,6 +47,7 @@ _HOMES = {
     "Lock": "coord.client.recipes.ownership",
     "Observation": "coord.client.recipes.observation",
     "Owner": "coord.client.recipes.owners",
+    "Queue": "coord.client.recipes.queue",
     "Registration": "coord.client.recipes.registration",
     "Session": "coord.client.recipes.session",
     "SortOrder": "coord.types",
@@ -58,11 +63,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "Barrier",
     "BlockingClient",
     "BlockingLock",
     "BlockingSession",
     "Client",
     "Discovery",
+    "DoubleBarrier",
     "Event",
     "EventType",
     "Instance",
@@ -71,6 +78,7 @@ __all__ = [
     "Lock",
     "Observation",
     "Owner",
+    "Queue",
     "Registration",
     "Session",
     "SortOrder",

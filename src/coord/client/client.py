@@ -20,9 +20,11 @@ from coord.client.failing import TIMEOUT_DEFAULT_S, unreachable
 from coord.client.fence import Fence, guard_of
 from coord.client.keeping import Dial, Keeping, dial_websocket
 from coord.client.pages import Pages
+from coord.client.recipes.barrier import Barrier
 from coord.client.recipes.discovery import Discovery
 from coord.client.recipes.keeper import Keeper
 from coord.client.recipes.observation import Observation
+from coord.client.recipes.queue import Queue
 from coord.client.recipes.renewals import TTL_S_DEFAULT
 from coord.client.recipes.session import Session
 from coord.client.txn import Compare, Key, Operation, interval, key_bytes, value_bytes
@@ -354,6 +356,14 @@ class Client:
         `random` is the chance of its choices, for tests; `timeout` is for entering.
         """
         return Discovery(self, self._nursery, service, random or self._core.rotation.random, timeout)
+
+    def barrier(self, name: Key) -> Barrier:
+        """Return the barrier `name`, which is up while that key is there."""
+        return Barrier(self._driver, name)
+
+    def queue(self, name: Key) -> Queue:
+        """Return the queue `name`, whose items are keys below `name/`."""
+        return Queue(self._driver, name, self._core.rotation.random)
 
     # -- the cluster
 

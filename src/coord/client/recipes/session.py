@@ -12,12 +12,14 @@ import trio
 from coord.client import verbs
 from coord.client.clock import Clock
 from coord.client.driver import Driver
+from coord.client.recipes.barrier import DoubleBarrier
+from coord.client.recipes.barriers import party_of
 from coord.client.recipes.checking import CheckFunction
 from coord.client.recipes.checks import Health, parse_check
 from coord.client.recipes.contending import election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.keeper import Keeper
 from coord.client.recipes.leadership import Leadership
-from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, Ownership, owning
+from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, owning
 from coord.client.recipes.registrar import Registrar
 from coord.client.recipes.registration import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Checking, Registration
 from coord.client.recipes.running import run
@@ -43,6 +45,13 @@ class Claimant(Protocol):
         """Remove the key."""
 
 
+class Dependent(Protocol):
+    """What ends with a session."""
+
+    def end(self, why: str) -> None:
+        """Take the news that the session is lost."""
+
+
 class Session:
     """A lease with its keep-alive, made by `Client.session`; for any number of tasks.
 
@@ -59,7 +68,7 @@ class Session:
     def __init__(self, driver: Driver, nursery: trio.Nursery, keeper: Keeper, clock: Clock, ttl_s: int) -> None:
         self.driver = driver
         self.nursery = nursery
-        self.dependents: dict[Ownership, None] = {}
+        self.dependents: dict[Dependent, None] = {}
         """What is owned, or waited for, and ends with the session."""
         self._keeper = keeper
         self._clock = clock
@@ -198,6 +207,16 @@ class Session:
         runs, it is cancelled, and `LeadershipLost` is raised from it.
         """
         return owning(Leadership(self, election_of(self.tenure, name, value)), wait)
+
+    def double_barrier(self, name: Key, parties: int) -> DoubleBarrier:
+        """Enter and leave a block together with others: `async with session.double_barrier("step-1", 3): ...`.
+
+        Entering waits until `parties` sessions are there, and the end of the block until all of these have come to
+        theirs. Who fails holds up nobody for long: a block that raises has left at once, a process that crashes when
+        its lease expires. Those who come beyond `parties` make the next round. All must say the same number. Entering
+        raises `SessionLost` if the session is lost meanwhile; a loss inside of the block does not end it.
+        """
+        return DoubleBarrier(self, party_of(self.tenure, name, parties))
 
     # -- the registry
 

@@ -6,12 +6,14 @@ blocking client have a driver each, so that what a lock must do is written once 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from attrs import frozen
 
 from coord.client.verbs import Verb
+from coord.errors import ConnectionFailed, DeadlineExceeded, Unavailable
 
 Answer = TypeVar("Answer")
 Outcome = TypeVar("Outcome")
@@ -55,3 +57,12 @@ def ask(verb: Verb[Answer], timeout: float | None = None) -> Steps[Reply[Answer]
     """Ask, with the type of the answer: `reply = yield from ask(verb)`."""
     reply: Reply[Answer] = yield Ask(verb, timeout)
     return reply
+
+
+def read_patiently(verb: Verb[Answer], check: Callable[[], None] = lambda: None) -> Steps[Answer]:
+    """Read, however long the cluster cannot be reached; `check` is called before each try, and may raise."""
+    while True:
+        check()
+        with suppress(Unavailable, DeadlineExceeded, ConnectionFailed):
+            reply = yield from ask(verb)
+            return reply.answer
