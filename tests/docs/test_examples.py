@@ -31,7 +31,8 @@ def examples(language: str, *pages: str) -> list[tuple[str, str]]:
     return found
 
 
-PROGRAMS = examples("python", "README.md", "docs/client.md", "docs/protocol.md")
+PAGES = ("README.md", "docs/client.md", "docs/locks.md", "docs/protocol.md")
+PROGRAMS = examples("python", *PAGES)
 README_COMMANDS = [
     command
     for _, code in examples("sh", "README.md")
@@ -61,7 +62,7 @@ def run(command: list[str], endpoint: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_pages_have_examples() -> None:
     pages = {where.partition(":")[0] for where, _ in PROGRAMS}
-    assert pages == {"README.md", "docs/client.md", "docs/protocol.md"}
+    assert pages == set(PAGES)
     assert len(README_COMMANDS) >= 3
 
 

@@ -12,6 +12,7 @@ from tests.client.trio_fakes import Network, run, settle
 
 from coord.client.client import Client, connect
 from coord.client.recipes.ownership import Lock
+from coord.client.recipes.session import Session
 from coord.errors import FenceLost, LockLost, LockTimeout, SessionLost
 
 from .machine_node import MachineNode
@@ -133,6 +134,32 @@ def test_the_cluster_refuses_what_the_holder_does_not_know_yet() -> None:
             with pytest.raises(LockLost):
                 await hold()
         assert node.keys_below(b"k") == []
+
+    told(story)
+
+
+def test_a_refusal_of_its_fence_that_the_block_lets_out_is_the_loss_of_the_lock() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async def put_with(lock: Lock) -> None:
+            # Nothing lies between the end of the lease and the write, so that only the cluster can know.
+            node.expire(int(lock.key.rpartition(b"/")[2], 16))
+            await opened[0].put("k", b"v", fence=lock)
+
+        async def hold(session: Session) -> None:
+            async with session.lock("a") as lock:
+                await put_with(lock)
+
+        async def hold_another(session: Session, other: Session) -> None:
+            async with other.lock("a") as lock, session.lock("b"):
+                await put_with(lock)
+
+        async with opened[0].session() as session:
+            with pytest.raises(LockLost, match="the cluster refused") as caught:
+                await hold(session)
+            assert isinstance(caught.value.__cause__, FenceLost)
+        async with opened[0].session() as session, opened[0].session() as other:
+            with pytest.raises(LockLost, match="lock 'a' is lost"):
+                await hold_another(session, other)
 
     told(story)
 

@@ -171,8 +171,12 @@ class Owning(AbstractContextManager[Owned], Generic[Owned]):
         was_lost = self._owned.is_lost
         why_lost = self._owned._why_over
         self._leave("it was released")
+        contender = self._owned._contender
+        if contender.is_refused(error):
+            # The cluster knew it first; who uses the lock need not tell apart by whom it learns of the loss.
+            raise contender.lost(f"{contender.name} is lost: the cluster refused a write of it") from error
         if was_lost and error is None:
-            raise self._owned._contender.lost(f"{self._owned.name} is lost: {why_lost}")
+            raise contender.lost(f"{contender.name} is lost: {why_lost}")
 
     def _leave(self, why: str) -> bool:
         self._owned.end(why)

@@ -128,6 +128,10 @@ class Contender:
         _, _, found = yield from self._contenders(options, 1, keys_only=False)
         return min(found, key=_by_creation, default=None)
 
+    def is_refused(self, error: BaseException | None) -> bool:
+        """Tell whether the cluster refused a write because this is not the owner any more."""
+        return isinstance(error, FenceLost) and error.details[:2] == (self.key, self.create_revision)
+
     # -- what it is made of
 
     def _queue(self, tries_once: bool) -> Steps[Reply[TxnResponse] | None]:

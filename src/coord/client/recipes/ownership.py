@@ -11,7 +11,7 @@ import trio
 
 from coord.client.recipes.contending import Contender
 from coord.client.recipes.running import run
-from coord.errors import ClientClosed, CoordError, LockTimeout
+from coord.errors import ClientClosed, CoordError, FenceLost, LockTimeout
 
 if TYPE_CHECKING:
     from coord.client.recipes.session import Session
@@ -120,6 +120,11 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
                 owned._why_over = ""
                 session.nursery.start_soon(owned._watch_over, watching)
                 yield owned
+    except FenceLost as error:
+        # The cluster knew it first; who uses the lock need not tell apart by whom it learns of the loss.
+        if not contender.is_refused(error):
+            raise
+        raise contender.lost(f"{contender.name} is lost: the cluster refused a write of it") from error
     finally:
         was_lost = is_owner and owned.is_lost and not owned._is_given_up
         # Who has kept it beyond the block must find it over before anybody else can have it.
