@@ -13,7 +13,7 @@ from tests.client.trio_fakes import Network, run, settle
 from coord.client.client import Client, connect
 from coord.client.recipes.ownership import Lock
 from coord.client.recipes.session import Session
-from coord.errors import FenceLost, LockLost, LockTimeout, SessionLost
+from coord.errors import DeadlineExceeded, FenceLost, LockLost, LockTimeout, SessionLost
 
 from .machine_node import MachineNode
 
@@ -160,6 +160,32 @@ def test_a_refusal_of_its_fence_that_the_block_lets_out_is_the_loss_of_the_lock(
         async with opened[0].session() as session, opened[0].session() as other:
             with pytest.raises(LockLost, match="lock 'a' is lost"):
                 await hold_another(session, other)
+
+    told(story)
+
+
+def test_what_the_loss_does_to_a_call_of_the_block_is_not_what_its_user_sees() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async def hold(session: Session) -> None:
+            async with session.lock("a"):
+                network.stop(ONE)
+                # As after a pause: the call has failed before the cancellation comes.
+                with trio.CancelScope(shield=True):
+                    await opened[0].get("k", timeout=20)
+
+        async def fail(session: Session) -> None:
+            async with session.lock("a"):
+                network.stop(ONE)
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(20)
+                raise ZeroDivisionError
+
+        for block, cause in ((hold, DeadlineExceeded), (fail, None)):
+            network.resume(ONE)
+            async with opened[0].session() as session:
+                with pytest.raises(LockLost if cause else ZeroDivisionError) as caught:
+                    await block(session)
+                assert type(caught.value.__cause__) is (cause or type(None))
 
     told(story)
 

@@ -14,7 +14,7 @@ from attrs import define, field
 from coord.client import forks
 from coord.client.recipes.blocking_running import Runner, TimeIsUp
 from coord.client.recipes.contending import Contender
-from coord.errors import ClientClosed, CoordError, LockTimeout
+from coord.errors import ClientClosed, CoordError, LockTimeout, OwnershipLost
 
 if TYPE_CHECKING:
     from coord.client.recipes.blocking_session import BlockingSession
@@ -168,15 +168,16 @@ class Owning(AbstractContextManager[Owned], Generic[Owned]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        contender = self._owned._contender
+        if contender.is_refused(error):
+            self._owned.end("the cluster refused a write of it")
         was_lost = self._owned.is_lost
         why_lost = self._owned._why_over
         self._leave("it was released")
-        contender = self._owned._contender
-        if contender.is_refused(error):
-            # The cluster knew it first; who uses the lock need not tell apart by whom it learns of the loss.
-            raise contender.lost(f"{contender.name} is lost: the cluster refused a write of it") from error
-        if was_lost and error is None:
-            raise contender.lost(f"{contender.name} is lost: {why_lost}")
+        # What a pause or a partition does to a call in the block, or the cluster's refusal, is how the loss shows: who
+        # uses a lock need not tell apart by what it learns of it.
+        if was_lost and (error is None or (isinstance(error, CoordError) and not isinstance(error, OwnershipLost))):
+            raise contender.lost(f"{contender.name} is lost: {why_lost}") from error
 
     def _leave(self, why: str) -> bool:
         self._owned.end(why)

@@ -11,7 +11,7 @@ import trio
 
 from coord.client.recipes.contending import Contender
 from coord.client.recipes.running import run
-from coord.errors import ClientClosed, CoordError, FenceLost, LockTimeout
+from coord.errors import ClientClosed, CoordError, LockTimeout, OwnershipLost
 
 if TYPE_CHECKING:
     from coord.client.recipes.session import Session
@@ -64,7 +64,16 @@ class Ownership:
     def check(self) -> None:
         """Raise `LockLost` or `LeadershipLost` if it is lost; without waiting, so that a resource call can follow."""
         if self.is_lost:
-            raise self._contender.lost(f"{self.name} is lost: {self._why_over}")
+            raise self.loss()
+
+    def loss(self) -> OwnershipLost:
+        """Return the error that tells of its loss."""
+        return self._contender.lost(f"{self.name} is lost: {self._why_over}")
+
+    @property
+    def has_failed(self) -> bool:
+        """True if it is lost against the will of its block."""
+        return self.is_lost and not self._is_given_up
 
     def end(self, why: str) -> None:
         """Count it as lost, and cancel its block."""
@@ -120,13 +129,16 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
                 owned._why_over = ""
                 session.nursery.start_soon(owned._watch_over, watching)
                 yield owned
-    except FenceLost as error:
-        # The cluster knew it first; who uses the lock need not tell apart by whom it learns of the loss.
-        if not contender.is_refused(error):
+    except CoordError as error:
+        if contender.is_refused(error):
+            owned.end("the cluster refused a write of it")
+        # What a pause or a partition does to a call in the block, or the cluster's refusal, is how the loss shows: who
+        # uses a lock need not tell apart by what it learns of it.
+        if not is_owner or isinstance(error, OwnershipLost) or not owned.has_failed:
             raise
-        raise contender.lost(f"{contender.name} is lost: the cluster refused a write of it") from error
+        raise owned.loss() from error
     finally:
-        was_lost = is_owner and owned.is_lost and not owned._is_given_up
+        was_lost = is_owner and owned.has_failed
         # Who has kept it beyond the block must find it over before anybody else can have it.
         owned.end("it was released")
         session.dependents.pop(owned)
