@@ -99,6 +99,12 @@ class Rig:
         body = encode([self.term if term is None else term, seen, list(leases)])
         return self.apply(encode_entry(EntryKind.EXPIRY, None, body))
 
+    def checkpoint(self, *checkpoints: list[int], term: int | None = None, seen: int | None = None) -> Applied:
+        """Apply checkpoints, proposed in this term and with all applied that is, unless said otherwise."""
+        seen = self.machine.applied_index if seen is None else seen
+        body = encode([self.term if term is None else term, seen, list(checkpoints)])
+        return self.apply(encode_entry(EntryKind.CHECKPOINT, None, body))
+
     def range(self, *arguments: Any) -> list[Any]:
         """Read a range: `[pairs, more, count]`."""
         records, more, count = run(self.machine.range(parse_range(list(arguments))))

@@ -82,6 +82,12 @@ class Comparison(RuleBasedStateMachine):
         if in_term:
             self.model.expire([lease])
 
+    @rule(lease=st.sampled_from(ops.LEASES), remaining_ms=st.sampled_from((0, 1, 700)), in_term=st.booleans())
+    def checkpoint(self, lease: int, remaining_ms: int, in_term: bool) -> None:
+        self.rig.checkpoint([lease, remaining_ms], term=self.rig.term if in_term else self.rig.term + 1)
+        if in_term:
+            self.model.checkpoint([[lease, remaining_ms]])
+
     @rule()
     def remove_dead(self) -> None:
         before = self.rig.hash()
@@ -101,6 +107,7 @@ class Comparison(RuleBasedStateMachine):
         assert dict(machine.leases()) == model.leases
         for lease in model.leases:
             assert machine.lease_keys(lease) == model.attached(lease)
+            assert machine.lease_remaining_ms(lease) == model.checkpoints.get(lease, 0)
 
     def teardown(self) -> None:
         check_history(self.rig, self.model)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from coord.mvcc.leases import LeaseTable
 
-from .rig import COMPACT, DELETE, GRANT, REVOKE, Rig
+from .rig import ALARM, COMPACT, DELETE, GRANT, REVOKE, Rig
 
 
 def test_a_key_has_one_lease_at_most() -> None:
@@ -74,3 +74,58 @@ def test_moving_a_key_leaves_no_empty_lists() -> None:
     assert not table._keys
     assert 1 in table
     assert len(table) == 1
+
+
+# ---- checkpoints (S23)
+
+
+def test_a_checkpoint_stands_until_it_is_cleared_or_its_lease_goes() -> None:
+    rig = Rig()
+    rig.write(GRANT, 10, 1)
+    rig.write(GRANT, 20, 2)
+    revision = rig.machine.revision
+    assert rig.checkpoint([1, 4000], [2, 9000]).leases_checkpointed == [(1, 4000), (2, 9000)]
+    rig.checkpoint([1, 2500])
+    assert remaining(rig) == {1: 2500, 2: 9000}
+    rig.reload()
+    assert remaining(rig) == {1: 2500, 2: 9000}
+    assert list(rig.machine.leases()) == [(1, 10), (2, 20)], "it tells a new leader what to count from, and nobody else"
+    assert rig.machine.revision == revision
+
+    assert rig.checkpoint([1, 0]).leases_checkpointed == [(1, 0)]
+    rig.write(REVOKE, 2)
+    rig.write(GRANT, 20, 2)
+    assert remaining(rig) == {}
+    rig.reload()
+    assert remaining(rig) == {}
+
+
+def test_a_checkpoint_of_another_term_or_lease_is_void() -> None:
+    """S23: it may be older than a renewal, or be about a lease of the same id that is gone."""
+    rig = Rig()
+    rig.write(GRANT, 10, 1)
+    seen = rig.machine.applied_index
+    assert rig.checkpoint([1, 100], term=rig.term - 1).leases_checkpointed == []
+    rig.checkpoint([1, 4000])
+    assert rig.checkpoint([1, 0], term=rig.term - 1).leases_checkpointed == []
+    assert remaining(rig) == {1: 4000}
+    rig.write(REVOKE, 1)
+    assert rig.checkpoint([1, 100]).leases_checkpointed == []
+    rig.write(GRANT, 10, 1)
+    assert rig.checkpoint([1, 100], seen=seen).leases_checkpointed == []
+    assert remaining(rig) == {}
+
+
+def test_checkpoints_are_applied_whatever_alarms_are_on() -> None:
+    """Nobody could be told that a lease was renewed, if the entry that clears its checkpoint were refused."""
+    rig = Rig()
+    rig.write(GRANT, 10, 1)
+    rig.checkpoint([1, 4000])
+    for alarm in (1, 2):
+        rig.write(ALARM, 1, 7, alarm)
+    assert rig.checkpoint([1, 0]).leases_checkpointed == [(1, 0)]
+
+
+def remaining(rig: Rig) -> dict[int, int]:
+    leases = [lease for lease, _ in rig.machine.leases()]
+    return {lease: left_ms for lease in leases if (left_ms := rig.machine.lease_remaining_ms(lease))}

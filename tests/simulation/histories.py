@@ -30,6 +30,7 @@ class Perfect:
     ledger: Ledger = field(factory=Ledger)
     model: ReplayModel = field(factory=ReplayModel)
     now: float = 0.0
+    term: int = 1
 
     def write(self, session: int, low: int, write: list[Any], settled: dict[int, tuple[Any, ...]] | None = None) -> Any:
         """Commit a write and return the model's answer."""
@@ -42,13 +43,13 @@ class Perfect:
     def expire(self, lease: int) -> None:
         """Commit the expiry of a lease."""
         seen = len(self.ledger.entries)
-        self.commit(encode_entry(EntryKind.EXPIRY, None, encode([1, seen, [lease]])))
+        self.commit(encode_entry(EntryKind.EXPIRY, None, encode([self.term, seen, [lease]])))
         self.model.expire_seen(seen, [lease])
 
     def commit(self, data: bytes) -> int:
         """Put an entry on the ledger and return its index."""
         index = len(self.ledger.entries) + 1
-        self.ledger.commit("n1", index, 1, data, self.now)
+        self.ledger.commit("n1", index, self.term, data, self.now)
         return index
 
     def call(self, client: str, kind: Kind, request: list[Any], session: int = 0) -> Operation:

@@ -31,6 +31,8 @@ class Applied:
     leases_granted: list[tuple[int, int]] = field(factory=list)
     """`(lease, ttl_s)`."""
     leases_revoked: list[int] = field(factory=list)
+    leases_checkpointed: list[tuple[int, int]] = field(factory=list)
+    """`(lease, remaining_ms)`; 0 where a checkpoint was cleared."""
     compacted: int = 0
     """The new compacted revision, or 0: physical compaction up to it may begin."""
     physical: list[int] = field(factory=list)

@@ -95,6 +95,22 @@ class WriteApplier:
             if self.writer.leases.existed_at(lease, seen_index):
                 self._apply_write(frame, [0, _REVOKE, None, [lease]])
 
+    def checkpoint(self, applied: Applied, seen_index: int, checkpoints: list[list[int]]) -> None:
+        """Note what is left of leases, `[lease, remaining_ms]` each; those that are gone or granted anew do not matter.
+
+        S23: no client's write, and so no alarm stands against it: without the entry that clears a checkpoint nobody
+        could be told that the lease was renewed.
+        """
+        leases = self.writer.leases
+        for lease, remaining_ms in checkpoints:
+            if leases.existed_at(lease, seen_index):
+                leases.checkpoint(lease, remaining_ms)
+                self._put_lease(lease)
+                applied.leases_checkpointed.append((lease, remaining_ms))
+
+    def _put_lease(self, lease: int) -> None:
+        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode(self.writer.leases.row(lease)))
+
     def _apply_once(self, frame: Frame, write: list[Any], record: ClientRecord) -> Answer:
         """Apply a numbered write, or answer what its number got before (S18)."""
         number, op, guard, arguments = write
@@ -196,9 +212,8 @@ class WriteApplier:
             raise errors.lease_not_found()
         if lease in leases:
             raise errors.lease_exists()
-        index = frame.applied.index
-        leases.grant(lease, ttl_s, index)
-        self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode([ttl_s, index]))
+        leases.grant(lease, ttl_s, frame.applied.index)
+        self._put_lease(lease)
         frame.applied.leases_granted.append((lease, ttl_s))
         return encode([lease, ttl_s])
 

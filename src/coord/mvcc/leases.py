@@ -1,21 +1,23 @@
-"""Leases: their TTL and the keys attached to them.
+"""Leases: their TTL, the keys attached to them, and their checkpoints.
 
-No clock is here: deadlines are the reaper's, on the leader alone, and expiry arrives as an entry (S22).
+No clock is here: deadlines are the reaper's, on the leader alone, and expiry arrives as an entry (S22). So does a
+checkpoint: what was left, as a leader saw it, of a lease that had missed a renewal (S23).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 class LeaseTable:
     """All leases. The keys of a lease follow from the records and are not stored again."""
 
-    __slots__ = ("_granted", "_keys", "_ttl")
+    __slots__ = ("_granted", "_keys", "_remaining", "_ttl")
 
     def __init__(self) -> None:
         self._granted: dict[int, int] = {}
         self._ttl: dict[int, int] = {}
+        self._remaining: dict[int, int] = {}
         self._keys: dict[int, dict[bytes, None]] = {}
 
     def __len__(self) -> int:
@@ -41,6 +43,31 @@ class LeaseTable:
         """Return the granted TTL, or None if there is no such lease."""
         return self._ttl.get(lease)
 
+    def row(self, lease: int) -> list[int]:
+        """Return what is stored of a lease: its TTL, the index that granted it, and its checkpoint if one stands."""
+        row = [self._ttl[lease], self._granted[lease]]
+        if remaining_ms := self.remaining_ms(lease):
+            row.append(remaining_ms)
+        return row
+
+    def load(self, lease: int, row: Sequence[int]) -> None:
+        """Take a lease from what was stored of it."""
+        ttl_s, index, *rest = row
+        self.grant(lease, ttl_s, index)
+        if rest:
+            self.checkpoint(lease, rest[0])
+
+    def checkpoint(self, lease: int, remaining_ms: int) -> None:
+        """Note what is left of a lease; 0 for one that was renewed since it was noted."""
+        if remaining_ms:
+            self._remaining[lease] = remaining_ms
+        else:
+            self._remaining.pop(lease, None)
+
+    def remaining_ms(self, lease: int) -> int:
+        """Return what the checkpoint of a lease says, or 0 if none stands."""
+        return self._remaining.get(lease, 0)
+
     def keys(self, lease: int) -> list[bytes]:
         """Return the attached keys in order."""
         return sorted(self._keys.get(lease, ()))
@@ -61,3 +88,4 @@ class LeaseTable:
     def revoke(self, lease: int) -> None:
         """Drop a lease whose keys have been deleted."""
         del self._ttl[lease], self._granted[lease]
+        self._remaining.pop(lease, None)

@@ -65,6 +65,7 @@ class StateMachine:
             EntryKind.ALARM: self._apply_alarm,
             EntryKind.MEMBERS: self._apply_members,
             EntryKind.CLUSTER: self._apply_cluster,
+            EntryKind.CHECKPOINT: self._apply_checkpoint,
             EntryKind.CLUSTER_VERSION: self._apply_version,
         }
 
@@ -130,7 +131,7 @@ class StateMachine:
             self._load_meta(*decode_trusted(row))
         self._cluster.load(self.backend)
         for key, row in self.backend.rows(Table.LEASES):
-            self._leases.grant(ID_KEY.unpack(key)[0], *decode_trusted(row)[:2])
+            self._leases.load(ID_KEY.unpack(key)[0], decode_trusted(row))
         self._clients.load([(ID_KEY.unpack(key)[0], row) for key, row in self.backend.rows(Table.CLIENTS)])
         yield from load_records(self.backend, self.index, self._leases, self.revision)
 
@@ -239,6 +240,10 @@ class StateMachine:
         """Return the granted TTL in seconds, or 0 if there is no such lease."""
         return self._leases.ttl_s(lease) or 0
 
+    def lease_remaining_ms(self, lease: int) -> int:
+        """Return what was left of a lease when a leader last checkpointed it, or 0 if no checkpoint stands (S23)."""
+        return self._leases.remaining_ms(lease)
+
     def lease_keys(self, lease: int) -> list[bytes]:
         """Return the keys attached to a lease, in order."""
         return self._leases.keys(lease)
@@ -255,6 +260,12 @@ class StateMachine:
         # S22: an expiry is void in another term, in which the lease may have been renewed.
         if proposed_in == term:
             self._writes.expire(applied, seen_index, leases)
+
+    def _apply_checkpoint(self, applied: Applied, term: int, header: Any, body: Any) -> None:
+        proposed_in, seen_index, checkpoints = decode_trusted(body)
+        # S23: void in another term, whose leader may have acknowledged a renewal that the proposer knew nothing of.
+        if proposed_in == term:
+            self._writes.checkpoint(applied, seen_index, checkpoints)
 
     def _apply_alarm(self, applied: Applied, term: int, header: Any, body: Any) -> None:
         self._cluster.change_alarm(self.backend, *decode_trusted(body))

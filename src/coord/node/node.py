@@ -258,6 +258,7 @@ class Node:
                     self._settle,
                     self.calls.turn,
                     self.reader.turn,
+                    self.leases.turn,
                     self.compactor.turn,
                     self.keeper.turn,
                     self.watches.turn,
@@ -362,7 +363,7 @@ class Node:
         """Pass on what an entry changed."""
         if applied.events:
             self.watches.on_events(applied.events)
-        if applied.leases_granted or applied.leases_revoked:
+        if applied.leases_granted or applied.leases_revoked or applied.leases_checkpointed:
             self.leases.on_applied(applied)
         if applied.compacted:
             self.compactor.compacted(applied.compacted)

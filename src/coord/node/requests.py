@@ -155,11 +155,13 @@ class Requests:
             self._elsewhere(read.sink, read.request_id, read.deadline, Method.LEASE_KEEP_ALIVE, arguments)
             return None
         ids: list[int] = arguments[0]
-        expiring = self.leases.is_expiring(ids)
-        if not expiring:
+        if expiring := self.leases.is_expiring(ids):
+            # The expiry is in the log: what it does decides the answer, and that is known soon.
+            self.reader.park(read, lambda: not self.leases.is_expiring([expiring]))
+        elif missed := self.leases.clear_checkpoints(ids):
+            self.reader.park(read, lambda: not self.leases.is_clearing(missed))
+        else:
             return encode(self.leases.renew(ids))
-        # The expiry is in the log: what it does decides the answer, and that is known soon.
-        self.reader.park(read, lambda: not self.leases.is_expiring([expiring]))
         return None
 
     def _watch_create(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:

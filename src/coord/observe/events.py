@@ -295,7 +295,19 @@ _info(
 # Leases and watches.
 _info(
     "lease.clock.started",
-    "This leader counts the time of all leases from now, with their full TTLs.",
+    "This leader counts the time of all leases from now: their full TTLs, or what is left of those that were "
+    "checkpointed.",
+    leases=INT,
+    checkpointed=INT,
+)
+_debug(
+    "lease.checkpoint.proposed",
+    "Leases missed a renewal: what is left of them is written down, for a new leader to count from.",
+    leases=INT,
+)
+_debug(
+    "lease.checkpoint.cleared",
+    "Leases were renewed after a checkpoint; the entry that clears it is proposed, and their holders wait for it.",
     leases=INT,
 )
 _info("lease.batch.expired", "Leases ran out; the entry that deletes their keys is proposed.", leases=INT)

@@ -120,6 +120,7 @@ class Metrics:
     lease_revoked_total: int = _counter("Leases revoked or expired.")
     lease_renewed_total: int = _counter("Keep-alives served.")
     lease_expired_total: int = _counter("Leases expired, as proposed by this member.")
+    lease_checkpointed_total: int = _counter("Checkpoints of leases that missed a renewal, as proposed by this member.")
     lease_active: int = _gauge("Leases that exist.")
 
     client_connections: int = _gauge("Connections of clients.")

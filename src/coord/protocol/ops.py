@@ -115,6 +115,7 @@ class EntryKind(IntEnum):
     ALARM = 3
     MEMBERS = 4
     CLUSTER = 5
+    CHECKPOINT = 6
     CLUSTER_VERSION = 7
 
 

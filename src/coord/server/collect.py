@@ -56,6 +56,7 @@ def collect(metrics: Metrics, node: Node) -> None:
     metrics.lease_revoked_total = machine.applied_by_op[Op.LEASE_REVOKE]
     metrics.lease_renewed_total = node.leases.renewed
     metrics.lease_expired_total = node.leases.expired
+    metrics.lease_checkpointed_total = node.leases.checkpointed
     metrics.lease_active = node.leases.active
     metrics.loop_passes_total = node.loop.passes
     metrics.loop_stalls_total = node.loop.stalls

@@ -221,6 +221,17 @@ async def hold_leases(caller: Caller) -> None:
         await caller.renew([lease])
 
 
+async def leave_leases(caller: Caller) -> None:
+    """Take one lease after the other, with a key, and never renew it, as who dies at once."""
+    chance, world = caller.chance, caller.world
+    while not world.is_over:
+        lease, ttl_s = chance.randrange(1, 2**63), chance.randint(3, 6)
+        granted = await caller.write(Op.LEASE_GRANT, [ttl_s, lease], is_numbered=True)
+        if granted.is_done:
+            await caller.write(Op.PUT, [b"l/3/%x" % lease, caller.tag(), lease], is_numbered=True)
+        await trio.sleep(chance.uniform(0.3, 1.5))
+
+
 async def compact(caller: Caller) -> None:
     """Compact now and then, to a little below the newest revision."""
     while not caller.world.is_over:

@@ -65,6 +65,7 @@ def check_end(cluster: Cluster, played: Replay) -> list[str]:
         "compact revision": model.compact_revision,
         "leases": dict(sorted(model.leases.items())),
         "attached": {lease: model.attached(lease) for lease in sorted(model.leases)},
+        "checkpoints": dict(sorted(model.checkpoints.items())),
     }
     found += [
         f"{first} has another {what} than the model: {states[first][what]!r:.200}, not {value!r:.200}"
@@ -95,6 +96,7 @@ def state_of(cluster: Cluster, name: str) -> dict[str, Any]:
         "hash": hash_of(machine),
         "leases": leases,
         "attached": {lease: machine.lease_keys(lease) for lease in leases},
+        "checkpoints": {lease: left_ms for lease in leases if (left_ms := machine.lease_remaining_ms(lease))},
         "cluster": machine.cluster_id,
         "members": sorted(member.to_wire() for member in machine.members.values()),
         "clients": machine.client_count,

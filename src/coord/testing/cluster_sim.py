@@ -22,7 +22,16 @@ from attrs import define, field
 
 from coord.testing.cluster import Cluster, open_cluster
 from coord.testing.cluster_changes import CHANGES
-from coord.testing.cluster_clients import Caller, World, compact, hold_leases, watch, watch_everything, work
+from coord.testing.cluster_clients import (
+    Caller,
+    World,
+    compact,
+    hold_leases,
+    leave_leases,
+    watch,
+    watch_everything,
+    work,
+)
 from coord.testing.cluster_end import check_end, converge
 from coord.testing.cluster_faults import FAULTS, Fault, Nemesis
 from coord.testing.cluster_tally import MUST_HAPPEN, tally
@@ -30,7 +39,7 @@ from coord.testing.deterministic import Trace, fork, run_seeded
 from coord.testing.history import History, Kind, Outcome
 from coord.testing.history_check import check_history
 from coord.testing.history_ledger import replay
-from coord.testing.lease_check import check_leases
+from coord.testing.lease_check import check_lasting, check_leases
 from coord.testing.linearizability import calls_by_key, check_linearizable
 from coord.testing.watch_check import check_watches
 
@@ -60,6 +69,7 @@ class Plan:
     faults: tuple[str, ...]
     tracks: int
     options: dict[str, Any]
+    leavers: int
 
     @staticmethod
     def of(seed: int) -> Plan:
@@ -84,6 +94,7 @@ class Plan:
                 # How far behind a member may be before it needs a snapshot.
                 "catch_up_entries": chance.choice((20, 60, 5000)),
             },
+            leavers=chance.randint(0, 1),
         )
 
 
@@ -152,6 +163,7 @@ async def _play(report: Report, history: History, trace: Trace) -> None:
 def _start_clients(nursery: trio.Nursery, world: World, plan: Plan) -> None:
     watchers = [watch_everything] + [watch] * (plan.watchers - 1)
     bodies = [work] * plan.workers + watchers + [hold_leases] * plan.holders + [compact] * plan.compacts
+    bodies += [leave_leases] * plan.leavers
     for place, body in enumerate(bodies):
         nursery.start_soon(body, Caller(f"{body.__name__}{place}", world, fork(world.chance)))
 
@@ -161,6 +173,7 @@ def _judge(report: Report, cluster: Cluster, history: History) -> None:
     report.found += check_end(cluster, played)
     report.found += check_history(history, played)
     report.found += check_leases(history, played)
+    report.found += check_lasting(history, played, cluster.ledger).found
     report.found += check_watches(history, played.model)
     report.found += check_linearizable(history)
     counts = Counter(operation.outcome for operation in history.operations)

@@ -9,6 +9,7 @@ from coord.protocol.ops import Op
 from coord.testing.cluster import Cluster
 from coord.testing.history import History, Kind, WatchEnd
 from coord.testing.history_ledger import Replay
+from coord.testing.lease_check import check_lasting
 
 EVENTS: Final = {
     "raft.election.won": "elections",
@@ -25,6 +26,8 @@ EVENTS: Final = {
     "watch.client.lagging": "slow watchers",
     "watch.stream.ended": "watches ended for want of a leader",
     "store.compaction.finished": "compactions",
+    "lease.checkpoint.proposed": "checkpoints of leases",
+    "lease.checkpoint.cleared": "checkpoints cleared",
 }
 """What nodes tell of, counted once for every node that does."""
 SEEN: Final = (
@@ -36,6 +39,7 @@ SEEN: Final = (
     "leases expired",
     "leases expired in a later term than they were granted in",
     "leases renewed in two terms",
+    "leases that a leader change lengthened",
 )
 """What follows from the history and the ledger."""
 MUST_HAPPEN: Final = (*EVENTS.values(), *SEEN)
@@ -75,6 +79,7 @@ def _count_leases(counts: Counter[str], cluster: Cluster, history: History, play
         for judged in played.writes
         if judged.op == Op.LEASE_GRANT and judged.answer.ok
     }
+    counts["leases that a leader change lengthened"] += check_lasting(history, played, cluster.ledger).lengthened
     for end in played.lease_ends:
         if end.is_expiry:
             counts["leases expired"] += 1

@@ -102,7 +102,15 @@ class ReplayModel(Model):
     def expire_seen(self, seen_index: int, leases: list[int]) -> None:
         """Apply an expiry; a lease that was granted anew above `seen_index` is another one (S22)."""
         self.settled = None
-        self.expire([lease for lease in leases if self.granted_at.get(lease, self.index) <= seen_index])
+        self.expire([lease for lease in leases if self.was_there(lease, seen_index)])
+
+    def checkpoint_seen(self, seen_index: int, checkpoints: list[list[int]]) -> None:
+        """Apply checkpoints, but those of leases that were granted anew above `seen_index` (S23)."""
+        self.checkpoint([one for one in checkpoints if self.was_there(one[0], seen_index)])
+
+    def was_there(self, lease: int, index: int) -> bool:
+        """Tell whether a lease that is there now was granted at `index` or below."""
+        return self.granted_at.get(lease, self.index) <= index
 
 
 @define
@@ -142,7 +150,11 @@ def _apply(played: Replay, index: int, term: int, data: bytes) -> bool:
         if proposed_in == term:  # S22
             model.expire_seen(seen_index, leases)
         return True
-    if kind == EntryKind.ALARM:
+    if kind == EntryKind.CHECKPOINT:
+        proposed_in, seen_index, checkpoints = decode(body)
+        if proposed_in == term:  # S23
+            model.checkpoint_seen(seen_index, checkpoints)
+    elif kind == EntryKind.ALARM:
         model.alarm(*decode(body))
     elif kind == EntryKind.CLUSTER and index > 0:
         model.max_clients = decode(body)[1]

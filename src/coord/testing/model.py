@@ -73,6 +73,8 @@ class Model:
         self.events: dict[int, list[list[Any]]] = {}
         self.compact_revision = -1
         self.leases: dict[int, int] = {}
+        self.checkpoints: dict[int, int] = {}
+        """What was left of leases, in milliseconds, where a checkpoint stands."""
         self.clients: dict[int, dict[str, Any]] = {}
         self.max_clients = 10_000
         self.no_space = False
@@ -152,6 +154,12 @@ class Model:
         """Apply an expiry of its own term."""
         for lease in leases:
             self.write(6, None, [lease])
+
+    def checkpoint(self, checkpoints: list[list[int]]) -> None:
+        """Apply checkpoints of their own term; 0 clears one."""
+        for lease, remaining_ms in checkpoints:
+            self.checkpoints[lease] = remaining_ms
+        self.checkpoints = {lease: ms for lease, ms in self.checkpoints.items() if ms and lease in self.leases}
 
     def _do(self, op: int, guard: Any, arguments: list[Any]) -> Any:
         if op == 3:
@@ -236,6 +244,7 @@ class Model:
         for key in self.attached(lease):
             self._delete(key)
         del self.leases[lease]
+        self.checkpoints.pop(lease, None)
 
     def attached(self, lease: int) -> list[bytes]:
         """Return the keys attached to a lease, in order."""

@@ -168,14 +168,22 @@ MUTANTS: Final = (
     _mutant(
         "expire what an earlier leader meant to",
         "S22",
-        ("coord.mvcc.machine", "        if proposed_in == term:\n", "        if True:\n"),
+        (
+            "coord.mvcc.machine",
+            "        if proposed_in == term:\n            self._writes.expire(",
+            "        if True:\n            self._writes.expire(",
+        ),
         setting="an_expiry_of_another_term_comes",
         seeds_max=5,
     ),
     _mutant(
         "renew a lease whose expiry is proposed",
         "S22",
-        ("coord.node.requests", "        expiring = self.leases.is_expiring(ids)\n", "        expiring = 0\n"),
+        (
+            "coord.node.requests",
+            "        if expiring := self.leases.is_expiring(ids):\n",
+            "        if expiring := 0:\n",
+        ),
         setting="many leases",
     ),
     _mutant(
@@ -183,9 +191,70 @@ MUTANTS: Final = (
         "S23",
         (
             "coord.node.leases",
-            "        for lease, ttl_s in self.machine.leases():\n            self._set(lease, now + ttl_s)",
-            "        for lease, ttl_s in self.machine.leases():\n            self._set(lease, now + ttl_s / 8)",
+            "                self._count(lease, now + ttl_s)\n        self.log(",
+            "                self._count(lease, now + ttl_s / 8)\n        self.log(",
         ),
+    ),
+    _mutant(
+        "give all leases their full time at a leader change",
+        "S23",
+        (
+            "coord.node.leases",
+            "            if remaining_ms := self.machine.lease_remaining_ms(lease):\n",
+            "            if remaining_ms := 0:\n",
+        ),
+        setting="dead leaders",
+    ),
+    _mutant(
+        "acknowledge a renewal without clearing its checkpoint",
+        "S23",
+        (
+            "coord.node.requests",
+            "        elif missed := self.leases.clear_checkpoints(ids):\n",
+            "        elif missed := 0:\n",
+        ),
+        setting="a_renewal_comes_late",
+        seeds_max=5,
+    ),
+    _mutant(
+        "acknowledge a renewal before its checkpoint is cleared",
+        "S23",
+        (
+            "coord.node.requests",
+            "        elif missed := self.leases.clear_checkpoints(ids):\n",
+            "        elif (missed := self.leases.clear_checkpoints(ids)) and False:\n",
+        ),
+        setting="a_renewal_meets_a_checkpoint_on_its_way",
+        seeds_max=20,
+    ),
+    # What is on its way says less than the renewal that was acknowledged meanwhile.
+    _mutant(
+        "look only at checkpoints that are applied",
+        "S23",
+        (
+            "coord.node.leases",
+            "            self._with_checkpoint.update(leases)\n",
+            "",
+        ),
+        (
+            "coord.node.leases",
+            "        for lease, remaining_ms in applied.leases_checkpointed:\n",
+            "        for lease, remaining_ms in applied.leases_checkpointed:\n"
+            "            self._with_checkpoint.add(lease)\n",
+        ),
+        setting="a_renewal_meets_a_checkpoint_on_its_way",
+        seeds_max=20,
+    ),
+    _mutant(
+        "take a checkpoint of an earlier leader",
+        "S23",
+        (
+            "coord.mvcc.machine",
+            "        if proposed_in == term:\n            self._writes.checkpoint(",
+            "        if True:\n            self._writes.checkpoint(",
+        ),
+        setting="a_checkpoint_of_another_term_comes",
+        seeds_max=5,
     ),
     _mutant(
         "ignore what the client has seen",
@@ -249,6 +318,7 @@ PLANS: Final[dict[str, dict[str, Any]]] = {
     "stale leaders": {"faults": ("pause", "isolate"), "tracks": 2, "workers": 6, "holders": 6},
     "broken links": {"faults": ("reset", "crash"), "tracks": 6, "workers": 10},
     "slow links": {"faults": ("slow",), "tracks": 2},
+    "dead leaders": {"faults": ("kill", "crash"), "leavers": 3, "workers": 5},
     "many leases": {"faults": ("slow disk", "slow"), "tracks": 2, "holders": 8, "workers": 1},
 }
 """What to leave of a drawn plan, so that a bug need not wait for what has to do with it."""
