@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64decode
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,7 @@ _RULES: Final = [
         (r"coord version: \S+", "coord version: <version>", 0),
         (r"API version: \S+", "API version: <version>", 0),
         (r"ETCDCTL_", "COORD_", 0),
-        (r"ETCD_(WATCH|NAME|INITIAL)", r"COORD_\1", 0),
+        (r"ETCD_(WATCH|NAME|INITIAL|LOCK)", r"COORD_\1", 0),
         (r"etcdctl", "coord", 0),
         (r"from etcd cluster", "from cluster", 0),
         # Ids, terms, sizes, hashes and times, in the forms that each format gives them.
@@ -30,6 +31,8 @@ _RULES: Final = [
         (rf'^("(?:RaftTerm|RaftIndex|RaftAppliedIndex|DBSize|Hash)" : ){_NUMBER}$', r"\1<n>", re.M),
         (r'("version":|"Version" : )"[^"]*"', r"\1<version>", 0),
         (r"\b[0-9a-f]{12,16}\b(?!\.)", "<id>", 0),
+        # A contender's key, as bytes in hex: its name, a slash and the id of its lease.
+        (r"((?:\\x[0-9a-f]{2})*\\x2f)(?:\\x3[0-9]|\\x6[1-6]){12,16}", r"\1<id>", 0),
         (r"\b(Member|cluster) +<id>", r"\1 <id>", 0),
         (r"remaining\(\d+s\)", "remaining(<n>s)", 0),
         (r'"ttl":\d+,"granted', '"ttl":<n>,"granted', 0),
@@ -73,7 +76,15 @@ def _told(stderr: str) -> list[str]:
     return lines
 
 
+def _contender(match: re.Match[str]) -> str:
+    """Take the lease's id out of a contender's key in base64."""
+    name, slash, suffix = b64decode(match[1]).rpartition(b"/")
+    is_id = slash and re.fullmatch(rb"[0-9a-f]{12,16}", suffix)
+    return f'"key":"<base64 of {name.decode()}/<id>>"' if is_id else match[0]
+
+
 def _comparable(text: str) -> str:
+    text = re.sub(r'"key":"([^"]+)"', _contender, text)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return "".join(sorted(map(_comparable_line, text.splitlines(keepends=True)), key=_is_of_the_unstarted))

@@ -188,7 +188,7 @@ class InProcess(Player):
     """Runs coord's rows in this process, which spares starting Python; what goes on or forks gets its own."""
 
     def _run(self, words: list[str], environ: dict[str, str], row: Row) -> tuple[int, bytes, bytes]:
-        if row.until or " -- " in row.line:
+        if row.until or " -- " in row.line or words[:1] == ["lock"]:
             return super()._run(words, environ, row)
         return run_here(words, environ, row.stdin.encode())
 
@@ -217,5 +217,5 @@ def etcdctl(endpoint: str) -> Player:
 def coord(endpoint: str) -> Player:
     """Return coord, asking `endpoint`."""
     environ = clean_environ(PYTHONPATH=str(SOURCE), COORD_ENDPOINTS=endpoint)
-    renamed = {"ETCDCTL_": "COORD_", "ETCD_WATCH_": "COORD_WATCH_"}
+    renamed = {"ETCDCTL_": "COORD_", "ETCD_WATCH_": "COORD_WATCH_", "ETCD_LOCK_": "COORD_LOCK_"}
     return InProcess([sys.executable, "-m", "coord"], environ, renamed)

@@ -382,6 +382,53 @@ WATCH = rows(
     ),
 )
 
+LOCK = rows(
+    "lock",
+    "lock a --ttl=x",
+    "lock a --bogus",
+    "lock a -w xml",
+    "lock run -- echo hello",
+    "lock run echo hello world",
+    "lock run -- sh -c 'env | grep ETCD_LOCK_ | sort'",
+    Row("lock run -- cat", stdin="nobody reads this\n"),
+    "lock run -- true",
+    Row("lock a --ttl=60", until=2),
+    Row("lock b --ttl=60 -w json", until=1),
+    Row("lock c --ttl=60 -w fields", until=12),
+    Row("lock '' --ttl=60", until=2),
+    Row("lock d/e --ttl=60 --hex", until=2),
+    "lock t -w table",
+    "lock run -- no-such-command",
+    Row(
+        "lock run -- sh -c 'exit 7'",
+        differs="the exit status is the command's, so that scripts can tell what it said",
+        instead=Instead(7),
+    ),
+    Row(
+        "lock run -- sh -c 'kill -9 $$'",
+        differs="the exit status is the command's, so that scripts can tell what it said",
+        instead=Instead(137),
+    ),
+)
+
+ELECT = rows(
+    "elect",
+    "elect e",
+    "elect e v extra",
+    "elect -l",
+    "elect -l e v",
+    "elect e v --bogus",
+    "elect e v -w xml",
+    Row("elect e v1", until=2),
+    Row("elect -l e", until=2),
+    Row("elect --listen e -w json", until=1),
+    Row("elect -l e -w fields", until=12),
+    Row("elect f v -w json", until=1),
+    Row("elect g v -w fields", until=12),
+    Row("elect '' v --hex", until=2),
+    "elect t v -w table",
+)
+
 CLUSTER = rows(
     "put a 1",
     "version",
@@ -571,6 +618,8 @@ CHAPTERS = {
     "lease": LEASE,
     "compaction": COMPACTION,
     "watch": WATCH,
+    "lock": LOCK,
+    "elect": ELECT,
     "cluster": CLUSTER,
     "members": MEMBERS,
     "unreachable": UNREACHABLE,

@@ -25,6 +25,12 @@ TTL_S = 2
 STUBBORN = "trap 'echo asked' TERM; echo $$; while :; do sleep 0.02; done"
 POLITE = "trap 'echo ended; exit 3' TERM; trap 'exit 4' INT; trap 'exit 5' HUP; echo $$; while :; do sleep 0.02; done"
 
+IN_TERMINAL = """
+import os, sys
+os.close(os.open(os.ttyname(0), os.O_RDWR))  # which makes it the session's
+os.execv(sys.executable, [sys.executable, "-m", "coord", *sys.argv[1:]])
+"""
+
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
@@ -49,15 +55,15 @@ class Running:
 
     def __init__(self, node: NodeProcess, *words: str, terminal: int | None = None) -> None:
         environ = {**os.environ, "COORD_ENDPOINTS": node.endpoint}
+        python = [sys.executable, "-m", "coord"] if terminal is None else [sys.executable, "-c", IN_TERMINAL]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "coord", "lock", *words],
+            [*python, "lock", *words],
             stdin=terminal,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             env=environ,
             start_new_session=terminal is not None,
-            preexec_fn=None if terminal is None else (lambda: os.close(os.open(os.ttyname(0), os.O_RDWR))),
         )
         self.command = 0
 

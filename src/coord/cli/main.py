@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "completion": ("coord.cli.shell:completion", "Print a completion script for bash, zsh or fish."),
     "del": ("coord.cli.kv:delete", "Delete a key or a range of keys."),
     "dev": ("coord.cli.dev:dev", "Run a cluster on this machine, in one terminal."),
+    "elect": ("coord.cli.elect:elect", "Be elected and lead, or listen who leads."),
     "endpoint": ("coord.cli.endpoint:endpoint", "Ask nodes how they are."),
     "get": ("coord.cli.kv:get", "Get a key or a range of keys."),
     "help": ("coord.cli.shell:help_", "Show the help of a command."),

@@ -26,7 +26,9 @@ from coord.protocol.ops import AlarmAction
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 if TYPE_CHECKING:
+    from coord.client.recipes.blocking_discovery import BlockingDiscovery
     from coord.client.recipes.blocking_keeper import BlockingKeeper
+    from coord.client.recipes.blocking_observation import BlockingObservation
     from coord.client.recipes.blocking_session import BlockingSession
 
 Answer = TypeVar("Answer")
@@ -278,20 +280,6 @@ class BlockingClient:
         """Return the ids of all leases, with the header."""
         return self._call(verbs.lease_leases(), timeout)
 
-    def session(self, ttl: int = 10) -> BlockingSession:
-        """Return a session, a lease of `ttl` seconds or more that is kept alive: `with client.session() as session`.
-
-        The shorter the TTL, the sooner others take over from a crashed holder, and the shorter an interruption that
-        costs the session; from 5 s on it outlives the silent loss of the node that it talks to. Raises `ValueError` if
-        the client is not `exactly_once`.
-        """
-        # Not loaded by scripts that only put and get.
-        from coord.client.recipes.blocking_session import BlockingSession
-
-        if not self._calls.is_numbering:
-            raise ValueError("a session needs a client that is exactly_once: a late write of another could undo a lock")
-        return BlockingSession(self._calls, self._watching, self._keeper, self._clock, ttl)
-
     # -- watches
 
     def watch(
@@ -317,6 +305,39 @@ class BlockingClient:
         watch = BlockingWatch(self._calls.open, self._watch_ids, state)
         watch.start(self._calls.seconds(timeout))
         return watch
+
+    # -- recipes
+
+    def session(self, ttl: int = 10) -> BlockingSession:
+        """Return a session, a lease of `ttl` seconds or more that is kept alive: `with client.session() as session`.
+
+        The shorter the TTL, the sooner others take over from a crashed holder, and the shorter an interruption that
+        costs the session; from 5 s on it outlives the silent loss of the node that it talks to. Raises `ValueError` if
+        the client is not `exactly_once`.
+        """
+        # Not loaded by scripts that only put and get.
+        from coord.client.recipes.blocking_session import BlockingSession
+
+        if not self._calls.is_numbering:
+            raise ValueError("a session needs a client that is exactly_once: a late write of another could undo a lock")
+        return BlockingSession(self._calls, self._watching, self._keeper, self._clock, ttl)
+
+    def observe(self, name: Key, *, timeout: float | None = None) -> BlockingObservation:
+        """Observe who owns an election or a lock; to be used with `with`, then `for`. `timeout` is for entering."""
+        from coord.client.recipes.blocking_observation import BlockingObservation
+
+        return BlockingObservation(self, name, timeout)
+
+    def discover(
+        self, service: Key, *, random: Random | None = None, timeout: float | None = None
+    ) -> BlockingDiscovery:
+        """Open a live view of the instances of `service`; to be used with `with`.
+
+        `timeout` is for entering; `random` is for tests.
+        """
+        from coord.client.recipes.blocking_discovery import BlockingDiscovery
+
+        return BlockingDiscovery(self, service, random or Random(), timeout)
 
     # -- the cluster
 

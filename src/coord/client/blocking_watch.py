@@ -65,6 +65,11 @@ class BlockingWatch:
         """The first revision that is not yet in a batch; where another watch would go on."""
         return Revision(self._state.next_revision)
 
+    @property
+    def is_live(self) -> bool:
+        """A node tells of changes as they happen, as far as is known."""
+        return self._connection is not None
+
     def header(self, revision: Revision) -> r.Header:
         """Return a header of `revision` that tells which node the watch heard last."""
         if (connection := self._connection) is not None:

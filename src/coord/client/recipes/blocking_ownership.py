@@ -52,6 +52,7 @@ class BlockingOwnership:
         self._session = session
         self._contender = contender
         self._why_over = "it is not owned yet"
+        self._has_left = False
         self._loss = Loss()
         self._loss.tell()
 
@@ -101,6 +102,14 @@ class BlockingOwnership:
         self._loss = Loss()
         self._why_over = ""
         threading.Thread(target=self._watch_over, name=f"coord {self.name}", daemon=True).start()
+
+    def leave(self, why: str) -> bool:
+        """Own it no more, and remove its key; return whether that is gone."""
+        # In this order: nobody else may have it while somebody here finds it owned.
+        self.end(why)
+        self._has_left = True
+        self._session.dependents.discard(self)
+        return self._session.leave(self._contender)
 
     def _watch_over(self) -> None:
         lost = self._loss.told
@@ -159,30 +168,26 @@ class Owning(AbstractContextManager[Owned], Generic[Owned]):
                 return self._owned
         except BaseException:
             # S26: also what Ctrl-C raises leaves no key behind.
-            self._leave("it was given up")
+            self._owned.leave("it was given up")
             raise
-        is_removed = self._leave("it was not acquired")
+        is_removed = self._owned.leave("it was not acquired")
         session.check()
         raise LockTimeout(_explain(session, contender, wait, is_removed))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        contender = self._owned._contender
+        owned, contender = self._owned, self._owned._contender
+        if owned._has_left:
+            return
         if contender.is_refused(error):
-            self._owned.end("the cluster refused a write of it")
-        was_lost = self._owned.is_lost
-        why_lost = self._owned._why_over
-        self._leave("it was released")
+            owned.end("the cluster refused a write of it")
+        why_lost = owned._why_over if owned.is_lost else ""
+        owned.leave("it was released")
         # What a pause or a partition does to a call in the block, or the cluster's refusal, is how the loss shows: who
         # uses a lock need not tell apart by what it learns of it.
-        if was_lost and (error is None or (isinstance(error, CoordError) and not isinstance(error, OwnershipLost))):
+        if why_lost and (error is None or (isinstance(error, CoordError) and not isinstance(error, OwnershipLost))):
             raise contender.lost(f"{contender.name} is lost: {why_lost}") from error
-
-    def _leave(self, why: str) -> bool:
-        self._owned.end(why)
-        self._owned._session.dependents.discard(self._owned)
-        return self._owned._session.leave(self._owned._contender)
 
 
 def _explain(session: BlockingSession, contender: Contender, wait: float | None, is_answering: bool) -> str:

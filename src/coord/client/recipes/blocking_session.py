@@ -12,9 +12,10 @@ from coord.client import verbs
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.clock import Clock
 from coord.client.recipes.blocking_keeper import BlockingKeeper
+from coord.client.recipes.blocking_leadership import BlockingLeadership
 from coord.client.recipes.blocking_ownership import GOODBYE_S, RETRY_S, BlockingLock, BlockingOwnership, Loss, Owning
 from coord.client.recipes.blocking_running import LOOK_S, Runner, TimeIsUp
-from coord.client.recipes.contending import Contender, lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.contending import Contender, election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import ClientClosed, CoordError, LockTimeout, OutcomeUnknown
@@ -175,6 +176,19 @@ class BlockingSession:
         still holds its permit; of those that hold one together it makes no order.
         """
         return Owning(BlockingLock(self, semaphore_of(self.tenure, name, permits, value)), wait)
+
+    # -- elections
+
+    def lead(
+        self, name: Key, value: bytes = b"", *, wait: float | None = None
+    ) -> AbstractContextManager[BlockingLeadership]:
+        """Be elected, and lead while the block runs: `with session.lead("db/primary", b"n1") as leadership: ...`.
+
+        Candidates are elected in the order in which they came, one when the one before leaves. `value` is what
+        `BlockingClient.observe` tells others of the owner. `wait`, and what follows from a loss, are as for `lock`;
+        what is raised is `LeadershipLost`.
+        """
+        return Owning(BlockingLeadership(self, election_of(self.tenure, name, value)), wait)
 
     # -- for what is made of sessions
 
