@@ -297,4 +297,5 @@ def _connect_leader(node: Node) -> None:
         on_unlead=node.on_unlead,
         writing_for_s=lambda: node.log_writer.writing_for_s(seams.clock()),
         patience_s=options.election_s,
+        client_records_max=options.client_records_max,
     )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from attrs import define
 
 from coord.codec import encode
-from coord.limits import CLIENT_RECORDS_MAX
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
 from coord.protocol.entries import Member, encode_entry
@@ -33,6 +32,8 @@ class Leadership:
     """How long the write that is on the own disk has taken so far."""
     patience_s: float
     """A leader whose disk takes longer for one write hands over."""
+    client_records_max: int
+    """What a new cluster begins with: replicated, so that all members forget alike (S17)."""
     is_leading: bool = False
     """It leads, has committed in its own term, and has applied all that was committed before."""
     is_stopping: bool = False
@@ -97,6 +98,6 @@ class Leadership:
             return
         self._founded_term = self.raft.term
         members = self.founders()
-        body = encode([self.new_id(), CLIENT_RECORDS_MAX, [member.to_wire() for member in members]])
+        body = encode([self.new_id(), self.client_records_max, [member.to_wire() for member in members]])
         self.propose(encode_entry(EntryKind.CLUSTER, None, body))
         self.log("cluster.identity.created", members=[member.id for member in members])

@@ -10,7 +10,7 @@ from typing import Protocol
 from attrs import field, frozen
 
 from coord.disk import Disk
-from coord.limits import CATCH_UP_ENTRIES, CATCH_UP_ENTRIES_MAX, WATCH_PROGRESS_INTERVAL_S_DEFAULT
+from coord.limits import CATCH_UP_ENTRIES, CATCH_UP_ENTRIES_MAX, CLIENT_RECORDS_MAX, WATCH_PROGRESS_INTERVAL_S_DEFAULT
 from coord.node.consensus import Log
 from coord.node.hello import Triple
 from coord.node.peers import Network
@@ -53,6 +53,7 @@ class Options:
     catch_up_entries: int = CATCH_UP_ENTRIES
     catch_up_entries_max: int = CATCH_UP_ENTRIES_MAX
     """How much of the log is kept in memory for members that lag behind, and at most for one that is being served."""
+    client_records_max: int = CLIENT_RECORDS_MAX
     progress_interval_s: float = WATCH_PROGRESS_INTERVAL_S_DEFAULT
 
     @members.default

@@ -9,10 +9,8 @@ when the faults are over, or if too little happened to judge it by.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +39,7 @@ from coord.testing.history_check import check_history
 from coord.testing.history_ledger import replay
 from coord.testing.lease_check import check_lasting, check_leases
 from coord.testing.linearizability import calls_by_key, check_linearizable
+from coord.testing.seeds import play
 from coord.testing.watch_check import check_watches
 
 VACUOUS = "too little happened to judge it by"
@@ -181,7 +180,9 @@ def _judge(report: Report, cluster: Cluster, history: History) -> None:
     report.unknown = counts[Outcome.UNKNOWN]
     report.entries = len(cluster.ledger.entries)
     report.events = sum(len(record.told) for record in history.watches)
-    report.happened = tally(cluster, history, played)
+    report.happened = tally(cluster, history, played) + Counter(
+        {"calls done": report.done, "faults": report.faults.total()}
+    )
     report.judged = sum(map(len, calls_by_key(history).values()))
     writes = history.count(Kind.WRITE, Outcome.DONE)
     if report.done < DONE_MIN or writes < DONE_MIN // 4 or not report.events or not report.judged:
@@ -192,51 +193,7 @@ def _judge(report: Report, cluster: Cluster, history: History) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """See the module's docstring; return the number of failed seeds."""
-    parser = argparse.ArgumentParser(prog="python -m coord.testing.cluster_sim", description=__doc__)
-    parser.add_argument("--seed", type=int, help="play one seed")
-    parser.add_argument("--seeds", default="0:20", help="play a range of seeds, first:end")
-    parser.add_argument("--trace", action="store_true", help="show every event, one a line")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no seed after this much real time")
-    chosen = parser.parse_args(arguments)
-    first, end = map(int, chosen.seeds.split(":"))
-    seeds = range(first, end) if chosen.seed is None else range(chosen.seed, chosen.seed + 1)
-    failed = played = 0
-    happened: Counter[str] = Counter()
-    began = time.monotonic()
-    for seed in seeds:
-        if time.monotonic() - began > chosen.seconds:
-            break
-        played += 1
-        failed += not _show(seed, print if chosen.trace else None, happened)
-    if played > 1:
-        failed += _sum_up(played, failed, happened)
-    return failed
-
-
-def _sum_up(played: int, failed: int, happened: Counter[str]) -> int:
-    """Tell what happened in all seeds; return how much never did, though there were seeds enough."""
-    print(f"{played} seeds, {failed} failed; {', '.join(f'{name}: {happened[name]}' for name in sorted(happened))}")
-    never = [name for name in MUST_HAPPEN if not happened[name]]
-    if never and played >= SEEDS_TELLING:
-        print(f"never happened: {', '.join(never)}")
-        return len(never)
-    return 0
-
-
-def _show(seed: int, show: Callable[[str], None] | None, happened: Counter[str]) -> bool:
-    try:
-        report = run(seed, show)
-    except Exception as error:
-        print(f"seed {seed}: FAILED, {error!r}")
-        if show is not None:
-            raise
-        return False
-    print(report)
-    happened += report.happened
-    happened += Counter({"calls done": report.done, "faults": report.faults.total()})
-    for what in report.found[:5]:
-        print(f"  {what}")
-    return not report.found
+    return play(arguments, run, MUST_HAPPEN, SEEDS_TELLING)
 
 
 if __name__ == "__main__":

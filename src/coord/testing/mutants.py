@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from attrs import define, frozen
 
-LISTS: Final = ("coord.testing.raft_mutants", "coord.testing.node_mutants")
+LISTS: Final = ("coord.testing.raft_mutants", "coord.testing.node_mutants", "coord.testing.client_mutants")
 """The lists that are run by default."""
 
 

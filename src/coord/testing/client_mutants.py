@@ -1,0 +1,134 @@
+"""Bugs planted in clients, and in what judges their numbers: what the simulators of programs must find."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from coord.testing.mutants import Hunted, Mutant, Patch
+
+if TYPE_CHECKING:
+    from coord.testing.once_sim import Plan
+
+
+def _mutant(name: str, rule: str, *patches: tuple[str, str, str], seeds_max: int = 60, setting: str = "once") -> Mutant:
+    return Mutant(name, rule, tuple(Patch(*patch) for patch in patches), seeds_max, setting=setting)
+
+
+MUTANTS: Final = (
+    _mutant(
+        "accept an unknown client id",
+        "S17",
+        (
+            "coord.mvcc.apply",
+            "            elif client:\n",
+            "            elif client and self.clients.register(client) is None:\n"
+            "                known = self.clients.use(client, 0, applied.index)\n"
+            "                answers.append(self._apply_once(frame, write, known))\n"
+            "            elif client:\n",
+        ),
+        setting="forgotten clients",
+    ),
+    # What is in doubt under a forgotten id is written once more under a new one.
+    _mutant(
+        "send again what is in doubt under a new id",
+        "S17",
+        (
+            "coord.client.core",
+            "    def _forgotten(self, call: Call) -> None:\n        if call.is_in_doubt:\n",
+            "    def _forgotten(self, call: Call) -> None:\n        if False:\n",
+        ),
+        setting="a_forgotten_client_is_in_doubt",
+        seeds_max=5,
+    ),
+    _mutant(
+        "recognize retries by the highest number",
+        "S18",
+        (
+            "coord.mvcc.clients",
+            "        kept = self.answers.get(number)\n        if kept is not None:\n",
+            "        kept = self.answers.get(number)\n"
+            "        if kept is None and self.answers and number < max(self.answers):\n"
+            '            return SequenceClosed("coord: a later number was seen")\n'
+            "        if kept is not None:\n",
+        ),
+    ),
+    _mutant(
+        "number a write anew at each sending",
+        "S18",
+        (
+            "coord.client.core",
+            "        if call.is_write:\n            call.doubt = why\n",
+            "        if call.is_write:\n            call.doubt = why\n"
+            "            if call.numbering is not None:\n"
+            "                call.numbering.close(call.number)\n"
+            "                call.number = call.numbering.issue()\n",
+        ),
+    ),
+    _mutant(
+        "close the numbers below one that is answered",
+        "S18",
+        ("coord.client.numbering", "        if number != self.low:\n", "        if number < self.low:\n"),
+        setting="long waits",
+    ),
+    _mutant(
+        "apply a number again when its answer is asked for",
+        "S18",
+        ("coord.mvcc.apply", "known = record.recall(number, fingerprint)", "known = None"),
+    ),
+    _mutant(
+        "take a refusal of the second sending for final",
+        "S19",
+        (
+            "coord.client.failing",
+            "    if is_in_doubt:\n        why",
+            "    if is_in_doubt and refusal is None:\n        why",
+        ),
+        setting="a_second_sending_is_refused",
+        seeds_max=5,
+    ),
+    _mutant(
+        "forget that a sending was not answered",
+        "S19",
+        ("coord.client.core", "        if call.is_write:\n            call.doubt = why\n", ""),
+        setting="a_forgotten_client_is_in_doubt",
+        seeds_max=5,
+    ),
+)
+
+_LOSSES: Final = ("crash", "kill", "reset links", "drop answers", "drop all answers", "delay", "pause")
+
+PLANS: Final[dict[str, dict[str, Any]]] = {
+    "once": {"faults": _LOSSES, "tracks": 3, "tasks": 10},
+    "forgotten clients": {"faults": _LOSSES, "tracks": 3, "tasks": 3, "programs": 4, "client_records_max": 2},
+    "long waits": {"faults": _LOSSES, "tracks": 3, "tasks": 10, "timeout": 30.0, "client_records_max": 10_000},
+}
+"""What to leave of a drawn plan, so that a bug need not wait for what has to do with it."""
+
+
+def hunt(seed: int, setting: str) -> Hunted:
+    """Play one seed of the simulator of exactly once, or of a scene."""
+    from coord.testing import cluster_scenes, once_scenes
+    from coord.testing.once_sim import VACUOUS, run
+
+    try:
+        if scene := once_scenes.SCENES.get(setting):
+            cluster_scenes.play(scene, seed, **once_scenes.OPTIONS.get(setting, {}))
+            return Hunted(1, "")
+        report = run(seed, plan=_plan(seed, setting))
+    except Exception as error:
+        return Hunted(0, f"a run failed: {error!r}")
+    found = [what for what in report.found if not what.startswith(VACUOUS)]
+    return Hunted(report.lines, found[0] if found else "")
+
+
+def _plan(seed: int, setting: str) -> Plan:
+    from coord.testing.once_sim import Plan
+
+    plan = Plan.of(seed)
+    plan.size, plan.seconds, plan.timeout = 3, 4.0, min(plan.timeout, 3.0)
+    for name, value in PLANS[setting].items():
+        if hasattr(plan, name):
+            setattr(plan, name, value)
+        else:
+            plan.options[name] = value
+    return plan

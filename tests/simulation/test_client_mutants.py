@@ -1,0 +1,26 @@
+"""The bugs planted in clients still fit the source, and most of them are found here; `make mutants` hunts all."""
+
+from __future__ import annotations
+
+import pytest
+
+from coord.testing.client_mutants import MUTANTS
+from coord.testing.mutants import Mutant, check, run_apart
+
+QUICK = (
+    "accept an unknown client id",
+    "forget that a sending was not answered",
+    "send again what is in doubt under a new id",
+    "take a refusal of the second sending for final",
+)
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_bug_fits_the_source(mutant: Mutant) -> None:
+    check(mutant)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_planted_bug_is_found(name: str) -> None:
+    (mutant,) = (mutant for mutant in MUTANTS if mutant.name == name)
+    assert run_apart("coord.testing.client_mutants", mutant).failure
