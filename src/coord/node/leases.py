@@ -232,9 +232,10 @@ class LeaseReaper:
         """Look at what is due: past its deadline, half of its time gone, or time to checkpoint it again."""
         now = self._now()
         missed: list[int] = []
+        deadlines, ttl_s = self._deadlines, self.machine.lease_ttl
         for lease in self._looks.take(now, LEASES_PER_TICK):
-            deadline = self._deadlines[lease]
-            half = deadline - self.machine.lease_ttl(lease) / 2
+            deadline = deadlines[lease]
+            half = deadline - ttl_s(lease) / 2
             if deadline <= now:
                 self._ended[lease] = None
             elif half >= now:

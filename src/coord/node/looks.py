@@ -33,10 +33,14 @@ class Looks:
 
     def set(self, lease: int, at: float) -> None:
         """Have a lease looked at once, at the first tick at or past `at` that is still to come."""
-        self.discard(lease)
+        if lease in self._tick_of:
+            self.discard(lease)
         tick = max(ceil(at / self.interval_s), self._next)
         self._tick_of[lease] = tick
-        self._boxes.setdefault(tick, {})[lease] = None
+        box = self._boxes.get(tick)
+        if box is None:
+            box = self._boxes[tick] = {}
+        box[lease] = None
 
     def discard(self, lease: int) -> None:
         """Look at a lease no more."""
