@@ -26,9 +26,11 @@ from coord.protocol.ops import AlarmAction
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 if TYPE_CHECKING:
+    from coord.client.recipes.blocking_barrier import BlockingBarrier
     from coord.client.recipes.blocking_discovery import BlockingDiscovery
     from coord.client.recipes.blocking_keeper import BlockingKeeper
     from coord.client.recipes.blocking_observation import BlockingObservation
+    from coord.client.recipes.blocking_queue import BlockingQueue
     from coord.client.recipes.blocking_session import BlockingSession
 
 Answer = TypeVar("Answer")
@@ -338,6 +340,18 @@ class BlockingClient:
         from coord.client.recipes.blocking_discovery import BlockingDiscovery
 
         return BlockingDiscovery(self, service, random or Random(), timeout)
+
+    def barrier(self, name: Key) -> BlockingBarrier:
+        """Return the barrier `name`, which is up while that key is there."""
+        from coord.client.recipes.blocking_barrier import BlockingBarrier
+
+        return BlockingBarrier(self._calls, name)
+
+    def queue(self, name: Key) -> BlockingQueue:
+        """Return the queue `name`, whose items are keys below `name/`."""
+        from coord.client.recipes.blocking_queue import BlockingQueue
+
+        return BlockingQueue(self._calls, name)
 
     # -- the cluster
 

@@ -9,8 +9,8 @@ import trio
 from tests.client.trio_fakes import Network, settle
 
 from coord.client.client import Client
-from coord.client.recipes.registrar import Registrar
-from coord.client.recipes.registration import RETRY_S, Registration
+from coord.client.recipes.registrar import RETRY_S, Registrar
+from coord.client.recipes.registration import Registration
 from coord.errors import ClientClosed, FailedPrecondition, SessionLost, Unavailable
 from coord.protocol.ops import Op
 

@@ -12,15 +12,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from attrs import define, field
 
 from coord.client import forks
-from coord.client.recipes.blocking_running import Runner, TimeIsUp
+from coord.client.recipes.blocking_running import GOODBYE_S, Runner, TimeIsUp
 from coord.client.recipes.contending import Contender
 from coord.errors import ClientClosed, CoordError, LockTimeout, OwnershipLost
 
 if TYPE_CHECKING:
     from coord.client.recipes.blocking_session import BlockingSession
 
-GOODBYE_S: Final = 1.0
-"""What a block's end may take to clean up in the cluster."""
 RETRY_S: Final = 0.25
 UNWATCHED_S: Final = 0.25
 """What is released sooner is not worth a connection that watches over its key."""

@@ -17,6 +17,8 @@ from coord.client.recipes.steps import Ask, AwaitChange, Outcome, Reply, Steps
 from coord.client.watching import WatchState
 from coord.errors import ApiError, ConnectionFailed, CoordError
 
+GOODBYE_S: Final = 1.0
+"""What a block's end may take to clean up in the cluster."""
 LOOK_S: Final = 1.0
 """A thread cannot be cancelled: so often one that waits looks whether it still should."""
 
@@ -44,8 +46,9 @@ class Runner:
         try:
             step = next(steps)
             while True:
-                if time.monotonic() >= until or self.is_over():
+                if time.monotonic() >= until:
                     raise TimeIsUp
+                self._go_on()
                 try:
                     brought = None
                     if isinstance(step, Ask):
@@ -64,9 +67,13 @@ class Runner:
         finally:
             steps.close()
 
+    def _go_on(self) -> None:
+        if self.is_over():
+            raise TimeIsUp
+
     def _ask(self, step: Ask, until: float) -> Reply[object]:
         seconds = min(self.calls.seconds(step.timeout), until - time.monotonic())
-        answer, sends = self.calls.ask(step.verb, seconds)
+        answer, sends = self.calls.ask(step.verb, seconds, self._go_on)
         return Reply(answer, was_sent_once=sends == 1)
 
     def _await_change(self, step: AwaitChange, until: float) -> None:

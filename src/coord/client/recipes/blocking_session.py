@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from coord.client import verbs
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.clock import Clock
+from coord.client.recipes.barriers import party_of
+from coord.client.recipes.blocking_barrier import BlockingDoubleBarrier
 from coord.client.recipes.blocking_keeper import BlockingKeeper
 from coord.client.recipes.blocking_leadership import BlockingLeadership
-from coord.client.recipes.blocking_ownership import GOODBYE_S, RETRY_S, BlockingLock, BlockingOwnership, Loss, Owning
-from coord.client.recipes.blocking_running import LOOK_S, Runner, TimeIsUp
-from coord.client.recipes.contending import Contender, election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.blocking_ownership import RETRY_S, BlockingLock, BlockingOwnership, Loss, Owning
+from coord.client.recipes.blocking_registration import BlockingRegistration
+from coord.client.recipes.blocking_running import GOODBYE_S, LOOK_S, Runner, TimeIsUp
+from coord.client.recipes.checks import Health, checking_of
+from coord.client.recipes.claimant import Claimant
+from coord.client.recipes.contending import election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
+from coord.client.recipes.registrar import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Registrar
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import ClientClosed, CoordError, LockTimeout, OutcomeUnknown
@@ -177,6 +184,14 @@ class BlockingSession:
         """
         return Owning(BlockingLock(self, semaphore_of(self.tenure, name, permits, value)), wait)
 
+    def double_barrier(self, name: Key, parties: int) -> BlockingDoubleBarrier:
+        """Enter and leave a block together with others: `with session.double_barrier("step-1", 3): ...`.
+
+        Entering returns once `parties` of them have come, the end of the block once all of these have left or are
+        gone. Entering raises `SessionLost` if the session is lost meanwhile; a block that fails waits for nobody.
+        """
+        return BlockingDoubleBarrier(self, party_of(self.tenure, name, parties))
+
     # -- elections
 
     def lead(
@@ -190,7 +205,46 @@ class BlockingSession:
         """
         return Owning(BlockingLeadership(self, election_of(self.tenure, name, value)), wait)
 
+    # -- the registry
+
+    def register(
+        self,
+        service: Key,
+        address: str,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        check: str | Callable[[], object] | None = None,
+        check_interval: float = CHECK_INTERVAL_S,
+        check_timeout: float | None = None,
+        fail_after: int = FAIL_AFTER,
+        pass_after: int = PASS_AFTER,
+    ) -> BlockingRegistration:
+        """Register an instance of `service` while the block runs, for `BlockingClient.discover` to find.
+
+        `address` is what its users need to reach it; `metadata`, which JSON must know, what else they want to know. A
+        session registers one instance of a service; another one needs a session of its own. At the block's end the
+        instance is gone at once; after a crash it is when the lease expires.
+
+        With `check` it is registered only while it is healthy. `"tcp://host:port"` must take a connection,
+        `"http://host:port/path"` answer a GET with a status from 200 to 399, and a function neither return False nor
+        raise; it runs in a thread of its own, and is not interrupted. It is done every `check_interval` seconds and
+        fails if it takes longer than `check_timeout`, by default that long. The first check decides; then `fail_after`
+        failures in a row withdraw the instance, and `pass_after` passes put it back.
+
+        Entering waits for the cluster to take the instance, with a check not even that: what is checked may start
+        inside of the block. An outage of the cluster is no reason not to serve: neither entering nor the block fails
+        for it, and the instance is registered as soon as the cluster can be reached. The same holds after the
+        session is lost, under a lease of its own then. Entering raises `SessionLost` if the session was lost before.
+        """
+        registrar = Registrar(service, address, metadata, is_healthy=check is None)
+        checking = None if check is None else checking_of(check, check_interval, check_timeout)
+        return BlockingRegistration(self, registrar, Health(fail_after, pass_after), checking)
+
     # -- for what is made of sessions
+
+    def again(self) -> BlockingSession:
+        """Return another session like this one, with a lease of its own, to be entered."""
+        return BlockingSession(self.calls, self.watching, self._keeper, self._clock, self._wanted_ttl_s)
 
     def end(self) -> None:
         """Take the news that the lease is lost: tell what depends on it."""
@@ -198,7 +252,7 @@ class BlockingSession:
         for dependent in tuple(self.dependents):
             dependent.end(self.why_lost)
 
-    def claim(self, contender: Contender, deadline: float) -> None:
+    def claim(self, contender: Claimant, deadline: float) -> None:
         """Take a name for one thread; `leave` gives it back. Raises `ValueError` if another one has it.
 
         S26: while an earlier contender's key is still to be removed, this waits, or raises `LockTimeout`.
@@ -219,7 +273,7 @@ class BlockingSession:
             if not debt.is_set() and time.monotonic() >= deadline:
                 raise LockTimeout(f"{contender.name} was not acquired: what an earlier try left is not removed yet")
 
-    def leave(self, contender: Contender) -> bool:
+    def leave(self, contender: Claimant) -> bool:
         """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
         is_removed = self.is_lost  # the key has gone with the lease, or will
         try:
@@ -238,7 +292,7 @@ class BlockingSession:
                     settling.start()
         return is_removed
 
-    def _settle(self, contender: Contender, debt: threading.Event) -> None:
+    def _settle(self, contender: Claimant, debt: threading.Event) -> None:
         """Remove what could not be removed in time; until then the session does not queue there again."""
         # By the same client as the put: what is still under way of that comes before this, or not at all (S18).
         while not self.lost.wait(RETRY_S):

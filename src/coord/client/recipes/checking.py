@@ -8,11 +8,10 @@ from typing import TypeAlias
 
 import trio
 
-from coord.client.recipes.checks import HEAD_BYTES_MAX, Health, HttpCheck, TcpCheck
+from coord.client.recipes.checks import HEAD_BYTES_MAX, Check, Health, HttpCheck, TcpCheck, judge_found, shown
 
 CheckFunction: TypeAlias = Callable[[], object] | Callable[[], Awaitable[object]]
 """Healthy unless it returns False or raises. A plain function runs on the event loop: it must not block."""
-Check: TypeAlias = TcpCheck | HttpCheck | CheckFunction
 
 
 async def ask_health(check: Check, timeout: float) -> str:
@@ -26,11 +25,11 @@ async def ask_health(check: Check, timeout: float) -> str:
                 return check.judge(await _first_line(check))
             return await _call(check)
     except trio.TooSlowError:
-        return f"{_shown(check)}: no answer within {timeout:g} s"
+        return f"{shown(check)}: no answer within {timeout:g} s"
     except trio.BrokenResourceError:
-        return f"{_shown(check)}: the connection was closed"
+        return f"{shown(check)}: the connection was closed"
     except OSError as error:
-        return f"{_shown(check)}: {error.strerror or error}"
+        return f"{shown(check)}: {error.strerror or error}"
 
 
 async def _first_line(check: HttpCheck) -> bytes:
@@ -52,14 +51,8 @@ async def _call(check: CheckFunction) -> str:
             found = await found
     except Exception as error:
         # Whatever a check raises is what it has found out; it must not end the program that it looks after.
-        return f"{_shown(check)}: {type(error).__name__}: {error}"
-    return f"{_shown(check)}: False" if found is False else ""
-
-
-def _shown(check: Check) -> str:
-    if isinstance(check, TcpCheck | HttpCheck):
-        return str(check)
-    return getattr(check, "__name__", type(check).__name__)
+        return judge_found(check, error)
+    return judge_found(check, found)
 
 
 async def watch_health(

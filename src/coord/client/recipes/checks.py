@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeAlias
 from urllib.parse import urlsplit
 
 from attrs import define, field, frozen
@@ -56,6 +57,43 @@ class HttpCheck:
             return f"{self}: the answer is not HTTP"
         status = int(parts[1])
         return "" if 200 <= status < 400 else f"{self}: status {status}"
+
+
+Check: TypeAlias = TcpCheck | HttpCheck | Callable[[], object]
+"""A function is healthy unless it returns False or raises."""
+
+
+@frozen
+class Checking:
+    """A health check, how often it is done, and how long it may take."""
+
+    check: Check
+    interval_s: float
+    timeout_s: float
+
+    def __attrs_post_init__(self) -> None:
+        if self.interval_s <= 0 or self.timeout_s <= 0:
+            raise ValueError("check_interval and check_timeout are longer than 0 s")
+
+
+def checking_of(check: str | Callable[[], object], interval_s: float, timeout_s: float | None) -> Checking:
+    """Return what `register` asks for; the timeout is the interval unless there is one. Raises `ValueError`."""
+    what = parse_check(check) if isinstance(check, str) else check
+    return Checking(what, interval_s, interval_s if timeout_s is None else timeout_s)
+
+
+def shown(check: Check) -> str:
+    """Return what a check is called."""
+    if isinstance(check, TcpCheck | HttpCheck):
+        return str(check)
+    return getattr(check, "__name__", type(check).__name__)
+
+
+def judge_found(check: Check, found: object) -> str:
+    """Return why what a function returned, or raised, means that the instance is not healthy; empty if it is."""
+    if isinstance(found, Exception):
+        return f"{shown(check)}: {type(found).__name__}: {found}"
+    return f"{shown(check)}: False" if found is False else ""
 
 
 def parse_check(text: str) -> TcpCheck | HttpCheck:

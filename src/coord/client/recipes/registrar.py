@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from coord.client import verbs
 from coord.client.recipes.instances import encode_document, instance_key
 from coord.client.recipes.steps import Steps, ask
 from coord.client.txn import Key
+
+RETRY_S: Final = 0.5
+CHECK_INTERVAL_S: Final = 2.0
+FAIL_AFTER: Final = 2
+PASS_AFTER: Final = 1
+
+
+@frozen
+class Place:
+    """The key that an instance has under the session that it was registered with."""
+
+    key: bytes
+    name: str
+
+    def leave(self) -> Steps[None]:
+        """Remove it."""
+        yield from ask(verbs.delete(self.key, False, None, False))
 
 
 @define(eq=False)

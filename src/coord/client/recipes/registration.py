@@ -6,54 +6,21 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import trio
-from attrs import frozen
 
-from coord.client import verbs
-from coord.client.recipes.checking import Check, watch_health
-from coord.client.recipes.checks import Health
+from coord.client.recipes.checking import watch_health
+from coord.client.recipes.checks import Checking, Health
 from coord.client.recipes.instances import Instance, instance_key
-from coord.client.recipes.registrar import Registrar
+from coord.client.recipes.registrar import RETRY_S, Place, Registrar
 from coord.client.recipes.running import run
-from coord.client.recipes.steps import Steps, ask
 from coord.client.txn import key_bytes
 from coord.errors import ClientClosed, ConnectionFailed, CoordError, DeadlineExceeded, Unavailable
 from coord.types import LeaseId
 
 if TYPE_CHECKING:
     from coord.client.recipes.session import Session
-
-RETRY_S: Final = 0.5
-CHECK_INTERVAL_S: Final = 2.0
-FAIL_AFTER: Final = 2
-PASS_AFTER: Final = 1
-
-
-@frozen
-class Place:
-    """The key that an instance has under the session that it was registered with."""
-
-    key: bytes
-    name: str
-
-    def leave(self) -> Steps[None]:
-        """Remove it."""
-        yield from ask(verbs.delete(self.key, False, None, False))
-
-
-@frozen
-class Checking:
-    """A health check, how often it is done, and how long it may take."""
-
-    check: Check
-    interval_s: float
-    timeout_s: float
-
-    def __attrs_post_init__(self) -> None:
-        if self.interval_s <= 0 or self.timeout_s <= 0:
-            raise ValueError("check_interval and check_timeout are longer than 0 s")
 
 
 class Registration(AbstractAsyncContextManager["Registration"]):

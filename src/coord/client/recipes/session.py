@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import trio
 
@@ -15,41 +15,20 @@ from coord.client.driver import Driver
 from coord.client.recipes.barrier import DoubleBarrier
 from coord.client.recipes.barriers import party_of
 from coord.client.recipes.checking import CheckFunction
-from coord.client.recipes.checks import Health, parse_check
+from coord.client.recipes.checks import Health, checking_of
+from coord.client.recipes.claimant import Claimant, Dependent
 from coord.client.recipes.contending import election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.keeper import Keeper
 from coord.client.recipes.leadership import Leadership
 from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, owning
-from coord.client.recipes.registrar import Registrar
-from coord.client.recipes.registration import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Checking, Registration
+from coord.client.recipes.registrar import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Registrar
+from coord.client.recipes.registration import Registration
 from coord.client.recipes.running import run
-from coord.client.recipes.steps import Steps, ask
+from coord.client.recipes.steps import ask
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import CoordError, LockTimeout, OutcomeUnknown
 from coord.types import LEASE_ID_MAX, LeaseId
-
-
-class Claimant(Protocol):
-    """Who has a key of a session for one task: a contender, an instance."""
-
-    @property
-    def key(self) -> bytes:
-        """The key."""
-
-    @property
-    def name(self) -> str:
-        """What it is, for people."""
-
-    def leave(self) -> Steps[None]:
-        """Remove the key."""
-
-
-class Dependent(Protocol):
-    """What ends with a session."""
-
-    def end(self, why: str) -> None:
-        """Take the news that the session is lost."""
 
 
 class Session:
@@ -250,11 +229,7 @@ class Session:
         session is lost, under a lease of its own then. Entering raises `SessionLost` if the session was lost before.
         """
         registrar = Registrar(service, address, metadata, is_healthy=check is None)
-        checking = None
-        if check is not None:
-            timeout_s = check_interval if check_timeout is None else check_timeout
-            what = parse_check(check) if isinstance(check, str) else check
-            checking = Checking(what, check_interval, timeout_s)
+        checking = None if check is None else checking_of(check, check_interval, check_timeout)
         return Registration(self, registrar, Health(fail_after, pass_after), checking)
 
     # -- for what is made of sessions
