@@ -156,3 +156,25 @@ def test_read_txns() -> None:
 def test_read_txns_read_only(arguments: Any) -> None:
     with pytest.raises(Exception, match="coord: "):
         Rig().machine.read_txn(arguments, 128)
+
+
+def test_who_asks_for_its_predecessor_in_a_crowd_has_one_record_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand waiters for a lock ask so, one by one: each costs the index a walk, and the store one record."""
+    rig = Rig()
+    for number in range(50):
+        rig.put(b"crowd/%02d" % (number * 7 % 50), b"")
+    rig.put(b"crowd/00", b"touched later")
+    reads = 0
+    read = rig.backend.read
+
+    def counted(revision: int, sub: int) -> bytes:
+        nonlocal reads
+        reads += 1
+        return read(revision, sub)
+
+    monkeypatch.setattr(rig.backend, "read", counted)
+    own = rig.machine.revision - 20
+    descending_by_create = [b"crowd0", 1, 0, 2, 2, False, True, False, 0, 0, 0, own - 1]
+    records, more, count = rig.range(b"crowd/", *descending_by_create)
+    assert [record[1] for record in records] == [own - 1]
+    assert (more, count, reads) == (True, 50, 1)

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from coord.errors import ApiError, Behind, Code, ResourceExhausted
+from coord.mvcc.machine import StateMachine
 from coord.node.node import Node
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost
@@ -69,6 +70,29 @@ def test_many_small_reads_do_not_hold_up_a_turn() -> None:
                 nursery.start_soon(client.get, b"a")
             passes = node.loop.passes
         assert node.loop.passes - passes > 3
+
+    play(scenario)
+
+
+def test_transactions_over_a_crowd_do_not_hold_up_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They run at one go, a millisecond each with a thousand waiters on a lock: sixty of them would be a stall."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        now = node.reader.clock()
+
+        def served() -> bytes:
+            nonlocal now
+            now += 0.001
+            return b"\xf6"
+
+        monkeypatch.setattr(StateMachine, "read_txn", lambda *_: (served, False))
+        node.reader.clock = lambda: now
+        client = SimClient(node)
+        async with trio.open_nursery() as nursery:
+            for _ in range(300):
+                nursery.start_soon(client.request, Method.TXN, [[], [], []])
+            passes = node.loop.passes
+        assert node.loop.passes - passes > 300 / 10
 
     play(scenario)
 

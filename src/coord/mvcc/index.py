@@ -21,6 +21,9 @@ _MASK: Final = SHARDS - 1
 State = tuple[int, int, int, int, int]
 """`(mod, sub, create, version, lease)` of a key's newest record; version 0 means that it is deleted."""
 
+Found = tuple[bytes, Position, int, int]
+"""`(key, position, create, version)` of a record; the last two are 0 where only the record itself tells them."""
+
 _STATE: Final = Struct("<QIQQQ")
 _POSITION: Final = Struct("<QI")
 pack_state = _STATE.pack
@@ -108,6 +111,22 @@ class KeyIndex:
     def order(self) -> None:
         """Put the keys in order after the last `load`: at once, which takes a third of adding each by itself."""
         self.keys = OrderedKeys.of(sorted(chain.from_iterable(self._states)))
+
+    def found_at(self, keys: Iterable[bytes], revision: int) -> list[Found]:
+        """Return those of the keys that are there at `revision`, with their positions and what else is known."""
+        states, unpack = self._states, _STATE.unpack
+        found: list[Found] = []
+        for key in keys:
+            packed = states[hash(key) & _MASK].get(key)
+            if packed is None:
+                continue
+            mod, sub, create, version, _ = unpack(packed)
+            if mod <= revision:
+                if version:
+                    found.append((key, (mod, sub), create, version))
+            elif (position := self.position_at(key, revision)) is not None:
+                found.append((key, position, 0, 0))
+        return found
 
     def position_at(self, key: bytes, revision: int) -> Position | None:
         """Return where the key's newest record at `revision` lies, or None if the key is not there then."""

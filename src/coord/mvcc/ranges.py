@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Final
+from typing import Any
 
 from coord import errors
 from coord.codec import array_head, uint
 from coord.errors import ResourceExhausted
 from coord.limits import MIB, RANGE_SLICE_KEYS, REPLY_BYTES_MAX
 from coord.mvcc.backend import Position
-from coord.mvcc.index import KeyIndex
-from coord.mvcc.records import decode_record, encode_record
+from coord.mvcc.index import Found, KeyIndex
+from coord.mvcc.records import Fields, decode_record, encode_record
 from coord.protocol.ranges import RangeRequest
 from coord.types import SortOrder, SortTarget
 
@@ -20,12 +20,6 @@ Read = Callable[[int, int], bytes]
 RangeResult = tuple[list[bytes], bool, int]
 """`(records, more, count)`; `count` ignores limit and filters, as etcd's does."""
 RangeSteps = Generator[None, None, RangeResult]
-
-_FIELD_OF: Final = {
-    int(SortTarget.CREATE): 1,
-    int(SortTarget.VERSION): 3,
-    int(SortTarget.VALUE): 5,
-}
 
 
 def encode_range(result: RangeResult) -> bytes:
@@ -93,18 +87,17 @@ class RangeReader:
                 return
             start = keys[-1] + b"\0"
 
-    def _positions(self, keys: list[bytes], revision: int) -> list[tuple[bytes, Position]]:
+    def _found(self, keys: list[bytes], revision: int) -> list[Found]:
         """Return the keys that exist at the revision, with the positions of their records (S7: checked each step)."""
         self._check_floor(revision)
-        position_at = self._index.position_at
-        return [(key, position) for key in keys if (position := position_at(key, revision)) is not None]
+        return self._index.found_at(keys, revision)
 
     def _count(self, request: RangeRequest, revision: int) -> RangeSteps:
         count = 0
         for number, keys in enumerate(self._slices(request)):
             if number:
                 yield
-            count += len(self._positions(keys, revision))
+            count += len(self._found(keys, revision))
         return [], False, count
 
     def _in_key_order(self, request: RangeRequest, revision: int) -> RangeSteps:
@@ -114,13 +107,11 @@ class RangeReader:
         for number, keys in enumerate(self._slices(request)):
             if number:
                 yield
-            found = self._positions(keys, revision)
+            found = self._found(keys, revision)
             count += len(found)
             if more:
                 continue
-            for _, position in found:
-                if request.has_filter and not self._passes(request, position):
-                    continue
+            for _, position, _, _ in self._passing(request, found):
                 if len(records) == limit:
                     more = True
                     break
@@ -131,7 +122,6 @@ class RangeReader:
 
     def _sorted(self, request: RangeRequest, revision: int) -> RangeSteps:
         count = 0
-        target = request.sort_target
         limit = request.limit if request.limit > 0 else None
         # etcd's quirk: without an order, a target other than the key sorts only what the limit, plus one, let in.
         cut_first = request.sort_order == SortOrder.NONE and limit is not None and not request.has_filter
@@ -139,13 +129,11 @@ class RangeReader:
         for number, keys in enumerate(self._slices(request)):
             if number:
                 yield
-            found = self._positions(keys, revision)
+            found = self._found(keys, revision)
             count += len(found)
-            for key, position in found:
-                if cut_first and limit is not None and len(chosen) > limit:
-                    break
-                if not request.has_filter or self._passes(request, position):
-                    chosen.append((self._sort_value(target, key, position), position))
+            if cut_first and limit is not None:
+                found = found[: max(0, limit + 1 - len(chosen))]
+            chosen += self._sort_values(request.sort_target, self._passing(request, found))
         chosen.sort(key=_sort_key, reverse=request.sort_order == SortOrder.DESCEND)
         more = limit is not None and len(chosen) > limit
         records: list[bytes] = []
@@ -159,24 +147,37 @@ class RangeReader:
             records.append(record)
         return records, more, count
 
-    def _sort_value(self, target: int, key: bytes, position: Position) -> Any:
+    def _sort_values(self, target: int, found: list[Found]) -> list[tuple[Any, Position]]:
         if target == SortTarget.KEY:
-            return key
+            return [(key, position) for key, position, _, _ in found]
         if target == SortTarget.MOD:
-            return position[0]
-        return decode_record(self._read(*position))[_FIELD_OF[target]]
+            return [(position[0], position) for _, position, _, _ in found]
+        if target == SortTarget.CREATE:
+            return [(create or self._fields(position)[1], position) for _, position, create, _ in found]
+        if target == SortTarget.VERSION:
+            return [(version or self._fields(position)[3], position) for _, position, _, version in found]
+        return [(self._fields(position)[5], position) for _, position, _, _ in found]
 
-    def _passes(self, request: RangeRequest, position: Position) -> bool:
-        mod = position[0]
-        if request.min_mod_revision and mod < request.min_mod_revision:
-            return False
-        if request.max_mod_revision and mod > request.max_mod_revision:
-            return False
+    def _passing(self, request: RangeRequest, found: list[Found]) -> list[Found]:
+        """Return what the request's filters let pass.
+
+        Each waiter for a lock asks who came before it, by create revision. The index knows that of the newest records:
+        read and decoded, a queue of a thousand would take ten milliseconds for each.
+        """
+        if not request.has_filter:
+            return found
+        low, high = request.min_mod_revision, request.max_mod_revision
+        if low or high:
+            found = [one for one in found if low <= one[1][0] and (not high or one[1][0] <= high)]
         low, high = request.min_create_revision, request.max_create_revision
-        if not low and not high:
-            return True
-        create = decode_record(self._read(*position))[1]
-        return not (low and create < low) and not (high and create > high)
+        if low or high:
+            creates = [create or self._fields(position)[1] for _, position, create, _ in found]
+            pairs = zip(creates, found, strict=True)
+            found = [one for create, one in pairs if low <= create and (not high or create <= high)]
+        return found
+
+    def _fields(self, position: Position) -> Fields:
+        return decode_record(self._read(*position))
 
     def _record(self, request: RangeRequest, position: Position) -> bytes:
         record = self._read(*position)

@@ -31,7 +31,8 @@ _ROUND_RETRY_S = 0.5
 """A round that is not confirmed by then is started anew: what asks the leader for it may have been lost."""
 _EXPIRY_INTERVAL_S = 0.05
 """Deadlines are looked at no more often, since that walks over all that waits."""
-_SERVED_PER_LOOK = 64
+_SERVED_PER_LOOK = 8
+"""So many reads are served between two looks at the clock: a transaction may range over thousands of keys."""
 
 
 class _Nobody:
@@ -252,7 +253,7 @@ class Reader:
     def _serve_until(self, ends: float) -> None:
         serving = self._serving
         while serving:
-            # The clock is looked at once for many, since most reads cost little more than a look.
+            # The clock is looked at once for some, since most reads cost little more than a look.
             for _ in range(min(len(serving), _SERVED_PER_LOOK)):
                 self._serve(serving.popleft())
             if self.clock() >= ends:
