@@ -8,7 +8,7 @@ SEED ?= 0
 ROUNDS ?= 40
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test lint bench bench-failover torture sim mutants conformance docs clean
+.PHONY: help cluster test lint bench bench-failover bench-recipes torture sim mutants conformance docs clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -32,6 +32,9 @@ bench: $(VENV)/.dev ## measure throughput, latency, memory and stalls (some minu
 
 bench-failover: $(VENV)/.dev ## kill the leader of three nodes 30 times under load (some minutes)
 	$(BIN)/python bench/failover.py --kills 30
+
+bench-recipes: $(VENV)/.dev ## measure locks, crowds of waiters, leases that expire together, many sessions (some minutes)
+	$(BIN)/python bench/recipes.py
 
 torture: $(VENV)/.dev ## kill, pause, cut off and fail the disks of real nodes under load; needs strace
 	@command -v strace >/dev/null || { echo 'needs strace, to make syncs fail: apt-get install strace'; exit 1; }

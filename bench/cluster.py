@@ -9,12 +9,14 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from attrs import define, field
 
 STOP_TIMEOUT_S = 12.0
+READY_TIMEOUT_S = 30.0
 HOST = "127.0.0.1"
 
 
@@ -86,6 +88,24 @@ class Cluster:
     def initial_cluster(self) -> str:
         return ",".join(f"{node.name}={node.peer_url}" for node in self.nodes)
 
+    def leader(self) -> Node:
+        """Return the node that leads, by what it says of itself."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            for node in self.nodes:
+                if metrics(node.endpoint)["coord_server_is_leader"]:
+                    return node
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"nobody leads after {READY_TIMEOUT_S:g} s")
+            time.sleep(0.05)
+
+    def metrics(self) -> Counter[str]:
+        """Return the sums of what all nodes count."""
+        sums: Counter[str] = Counter()
+        for node in self.nodes:
+            sums.update(metrics(node.endpoint))
+        return sums
+
     def start(self) -> None:
         for node in self.nodes:
             node.start(self.initial_cluster)
@@ -106,7 +126,15 @@ def running(count: int, *flags: str) -> Iterator[Cluster]:
                 node.stop()
 
 
-def wait_ready(endpoint: str, timeout_s: float = 30.0) -> None:
+def metrics(endpoint: str) -> dict[str, float]:
+    """Return what a node's /metrics tells, by name with labels."""
+    with urllib.request.urlopen(f"http://{endpoint}/metrics", timeout=READY_TIMEOUT_S) as answer:
+        lines = answer.read().decode().splitlines()
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+def wait_ready(endpoint: str, timeout_s: float = READY_TIMEOUT_S) -> None:
     """Wait until the node answers /readyz."""
     deadline = time.monotonic() + timeout_s
     while True:

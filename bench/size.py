@@ -23,7 +23,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -33,7 +32,7 @@ from typing import Any
 
 from attrs import asdict, define
 
-from cluster import free_port
+from cluster import free_port, metrics
 from coord.codec import decode, encode
 from coord.disk import RealDisk
 from coord.limits import MIB
@@ -70,6 +69,11 @@ class Figure:
         if self.limit is None:
             return ""
         return "holds" if self.value <= self.limit else "FAILS"
+
+    @property
+    def line(self) -> str:
+        limit = "" if self.limit is None else f"<= {self.limit:g}"
+        return f"{self.what:62} {self.value:10.1f} {self.unit:4}{limit:>8} {self.verdict}"
 
 
 class RawClient:
@@ -139,9 +143,7 @@ def private_mib(pid: int) -> float:
 
 
 def stalled_turns(endpoint: str) -> int:
-    with urllib.request.urlopen(f"http://{endpoint}/metrics", timeout=TIMEOUT_S) as answer:
-        lines = answer.read().decode().splitlines()
-    return int(next(float(line.split()[1]) for line in lines if line.startswith("coord_loop_stalls_total ")))
+    return int(metrics(endpoint)["coord_loop_stalls_total"])
 
 
 def probe(endpoint: str, pid: int, control: Connection) -> None:
@@ -394,8 +396,7 @@ def main() -> None:
         for figures in measure(options, Path(directory).absolute()):
             measured += figures
             for figure in figures if not options.json else ():
-                limit = "" if figure.limit is None else f"<= {figure.limit:g}"
-                print(f"{figure.what:62} {figure.value:10.1f} {figure.unit:4}{limit:>8} {figure.verdict}", flush=True)
+                print(figure.line, flush=True)
     if options.json:
         print(json.dumps([asdict(figure) for figure in measured]))
 
