@@ -96,20 +96,25 @@ class Party:
                 yield AwaitChange(self.prefix, revision + 1, prefix_end(self.prefix))
 
     def leave(self) -> Steps[None]:
-        """Remove its key, and the round if it was the last of it; without waiting for others."""
+        """Remove its key; without waiting for others."""
         yield from ask(verbs.delete(self.key, False, None, False))
         _, present, last_round = yield from self._look()
-        if last_round is not None and not _is_alive(_decode_round(self.prefix, last_round), present):
-            is_same = mod_revision(last_round.key) == last_round.mod_revision
-            yield from ask(verbs.txn([is_same], [op.delete(last_round.key)], []))
+        yield from self._clear(present, last_round)
 
     def await_others(self) -> Steps[None]:
         """Return once all of its round have left, or are gone."""
         while True:
-            revision, present, _ = yield from self._look()
+            revision, present, last_round = yield from self._look()
             if not _is_alive(self._gathered, present):
-                return
+                break
             yield AwaitChange(self.prefix, revision + 1, prefix_end(self.prefix), only_deletes=True)
+        yield from self._clear(present, last_round)
+
+    def _clear(self, present: dict[bytes, int], last_round: KeyValue | None) -> Steps[None]:
+        """Remove a round of which nobody is left."""
+        if last_round is not None and not _is_alive(_decode_round(self.prefix, last_round), present):
+            is_same = mod_revision(last_round.key) == last_round.mod_revision
+            yield from ask(verbs.txn([is_same], [op.delete(last_round.key)], []))
 
     def _begin(self, chosen: dict[bytes, int], last_round: KeyValue | None) -> Steps[None]:
         key, start = self.prefix + _ROUND, len(self.prefix)

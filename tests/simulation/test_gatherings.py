@@ -1,0 +1,122 @@
+"""Double barriers and queues of real clients on a simulated cluster, some of whose members and programs die."""
+
+from __future__ import annotations
+
+import random
+from contextlib import suppress
+
+import pytest
+from attrs import define, field
+from tests.simulation.test_locks import TTL_S, Beliefs, disturb
+
+from coord.errors import CoordError, OutcomeUnknown
+from coord.testing import Cluster
+from coord.testing.cluster_scenes import play
+
+NAME = "step"
+
+
+def test_who_died_waiting_is_replaced_and_who_died_inside_holds_up_nobody() -> None:
+    async def scene(cluster: Cluster) -> None:
+        told: list[str] = []
+
+        async def take_part(name: str, seconds: float) -> None:
+            async with cluster.client() as client, client.session(ttl=TTL_S) as session:
+                async with session.double_barrier(NAME, 3):
+                    told.append(f"{name} is in")
+                    await cluster.advance(seconds)
+                told.append(f"{name} is out")
+
+        cluster.launch("dies waiting", take_part, "dies waiting", 0.0)
+        await cluster.advance(1.0)
+        await cluster.kill("dies waiting")
+        cluster.launch("a", take_part, "a", 1.0)
+        # Two of three are there, and one of them is dead: its lease ends before the others come.
+        await cluster.advance(3.0 * TTL_S)
+        cluster.launch("b", take_part, "b", 2.0)
+        await cluster.advance(1.0)
+        assert told == []
+        cluster.launch("dies inside", take_part, "dies inside", 100.0)
+        await cluster.advance(0.5)
+        assert sorted(told) == ["a is in", "b is in", "dies inside is in"]
+        leader = await cluster.leader()
+        await cluster.kill(leader)
+        await cluster.kill("dies inside")
+        await cluster.advance(3.0)
+        assert len(told) == 3, "the lease of the dead one stands"
+        await cluster.advance(2.0 * TTL_S)
+        assert sorted(told[3:]) == ["a is out", "b is out"]
+        async with cluster.client() as client:
+            assert [pair async for pair in client.range(f"{NAME}/", prefix=True)] == []
+
+    play(scene)
+
+
+@define(eq=False)
+class Story:
+    """Programs that put and take, and what became of each item."""
+
+    cluster: Cluster
+    chance: random.Random
+    beliefs: Beliefs = field(factory=Beliefs)
+    put: list[bytes] = field(factory=list)
+    perhaps_put: set[bytes] = field(factory=set)
+    taken: list[bytes] = field(factory=list)
+    perhaps_taken: int = 0
+    """Items that may be gone with a taker that was killed, or could not learn what became of its taking."""
+    is_over: bool = False
+
+    async def work(self, run: str) -> None:
+        while not self.is_over:
+            with suppress(CoordError):
+                async with self.cluster.client() as client:
+                    if run.startswith("p0"):
+                        await self.produce(client.queue("jobs"), run)
+                    else:
+                        await self.consume(client.queue("jobs"))
+
+    async def produce(self, jobs: object, run: str) -> None:
+        while not self.is_over:
+            item = f"{run}/{len(self.put) + len(self.perhaps_put)}".encode()
+            self.perhaps_put.add(item)
+            await jobs.put(item)  # type: ignore[attr-defined]
+            self.perhaps_put.discard(item)
+            self.put.append(item)
+            await self.cluster.advance(self.chance.choice([0.0, 0.5, 2.0]))
+
+    async def consume(self, jobs: object) -> None:
+        while True:
+            try:
+                self.taken.append(await jobs.get())  # type: ignore[attr-defined]
+            except OutcomeUnknown:
+                self.perhaps_taken += 1
+
+
+def share(seed: int, faults: int) -> None:
+    async def scene(cluster: Cluster) -> None:
+        story = Story(cluster, random.Random(f"queue {seed}"))
+        programs = [f"p{number}" for number in range(3)]
+        runs = dict.fromkeys(programs, 0)
+        for name in programs:
+            cluster.launch(name, story.work, f"{name} 0")
+        for _ in range(faults):
+            await disturb(story, programs, runs)  # type: ignore[arg-type]
+        story.is_over = True
+        await cluster.advance(20.0)
+        async with cluster.client() as client:
+            left = [pair.value async for pair in client.range("jobs/", prefix=True)]
+        assert left == [], "two takers are alive"
+        assert len(story.taken) == len(set(story.taken)), "no item is taken twice"
+        assert set(story.taken) <= {*story.put, *story.perhaps_put}
+        killed = sum(runs.values())
+        assert len(set(story.put) - set(story.taken)) <= story.perhaps_taken + killed, "no item is lost"
+        assert len(story.taken) > 20
+        for name in programs[1:]:
+            await cluster.kill(name)
+
+    play(scene, seed)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_each_item_goes_to_one_taker_whatever_happens(seed: int) -> None:
+    share(seed, faults=4)
