@@ -31,7 +31,14 @@ def examples(language: str, *pages: str) -> list[tuple[str, str]]:
     return found
 
 
-PAGES = ("README.md", "docs/client.md", "docs/locks.md", "docs/protocol.md")
+PAGES = (
+    "README.md",
+    "docs/client.md",
+    "docs/discovery.md",
+    "docs/elections.md",
+    "docs/locks.md",
+    "docs/protocol.md",
+)
 PROGRAMS = examples("python", *PAGES)
 README_COMMANDS = [
     command
