@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from bisect import bisect_left
 from typing import Any
 
 from hypothesis import given, settings
@@ -137,13 +136,49 @@ def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: li
                 assert gone == (not kept and bool(model.positions))
                 model.positions = kept
             if gone:
-                index.keys.discard((key,))
+                index.forget((key,))
             for revision in range(floor, mod + 2):
                 assert index.newest_at(key, revision) == model.newest_at(revision)
-    alive = sorted(b"k%d" % which for which, model in enumerate(models) if model.positions)
-    assert index.keys.slice(b"", None, 99) == alive
-    assert len(index) == len(alive)
-    assert bisect_left(alive, b"") == 0
+                if index.position_at(key, revision) is not None:
+                    assert key in index.slice(b"", None, 99, revision)
+    known = [b"k%d" % which for which, model in enumerate(models) if model.positions]
+    alive = [b"k%d" % which for which, model in enumerate(models) if model.positions and not model.positions[-1][2]]
+    assert index.slice(b"", None, 99, mod - 1) == known
+    assert index.slice(b"", None, 2, mod - 1) == known[:2]
+    assert index.slice(b"", None, 99, mod) == index.keys.slice(b"", None, 99) == alive
+    assert len(index) == len(known)
+
+
+def test_what_is_dead_is_met_only_by_who_looks_back() -> None:
+    """A name that was locked a hundred thousand times must not be slower than one that never was."""
+    index = KeyIndex()
+    for number in range(1, 1001):
+        made = pack_state(2 * number, 0, 2 * number, 1, 0)
+        index.replace(b"k%d" % number, None, made)
+        index.replace(b"k%d" % number, made, pack_state(2 * number + 1, 0, 0, 0, 0))
+    assert index.slice(b"", None, 5, 2001) == []
+    assert len(index.slice(b"", None, 5000, 2000)) == 1000
+    index.order(2001)
+    assert index.slice(b"", None, 5, 2001) == []
+    assert index.slice(b"", None, 2, 2000) == [b"k1", b"k10"]
+    dead, is_gone = index.prune(b"k1", 2001)
+    assert (len(dead), is_gone) == (2, True)
+    index.forget([b"k1"])
+    assert index.slice(b"", None, 1, 2000) == [b"k10"]
+
+
+def test_restore_takes_back_a_death_and_a_rebirth() -> None:
+    index = KeyIndex()
+    first, dead, again = pack_state(2, 0, 2, 1, 0), pack_state(3, 0, 0, 0, 0), pack_state(4, 0, 4, 1, 0)
+    index.replace(b"k", None, first)
+    index.replace(b"k", first, dead)
+    index.restore(b"k", first)
+    assert index.slice(b"", None, 9, 9) == [b"k"]
+    index.replace(b"k", first, dead)
+    index.replace(b"k", dead, again)
+    index.restore(b"k", dead)
+    assert index.slice(b"", None, 9, 9) == []
+    assert index.slice(b"", None, 9, 2) == [b"k"]
 
 
 def test_restore_takes_back_one_change() -> None:

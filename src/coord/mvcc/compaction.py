@@ -40,7 +40,7 @@ def dead_positions(index: KeyIndex, revision: int) -> Generator[list[Position], 
                 if is_gone:
                     gone.append(key)
             if gone:
-                index.keys.discard(gone)
+                index.forget(gone)
             yield []
     # Keys have no order in time. Removed as they come, each slice would rewrite pages all over the store; and all of
     # them sorted at once would hold everything up.

@@ -50,7 +50,7 @@ def load_records(backend: Backend, index: KeyIndex, leases: LeaseTable, revision
                 attached.pop(key, None)
         index.load(states)
         yield
-    index.order()
+    index.order(revision)
     for key, lease in attached.items():
         leases.move(key, 0, lease)
 

@@ -33,17 +33,25 @@ _OLD: Final = Struct(">QI")
 """An older position, packed big-endian so that bytes order as positions do; the top bit of `sub` marks a delete."""
 _OLD_BYTES: Final = _OLD.size
 _DELETED: Final = 1 << 31
+_VERSION: Final = slice(20, 28)
+_NO_VERSION: Final = bytes(8)
 
 
 class KeyIndex:
     """Positions of all records that are not compacted away, by key."""
 
-    __slots__ = ("_history", "_states", "keys")
+    __slots__ = ("_dead", "_history", "_newest", "_states", "keys")
 
     def __init__(self) -> None:
         self._states: list[dict[bytes, bytes]] = [{} for _ in range(SHARDS)]
         self._history: list[dict[bytes, bytearray]] = [{} for _ in range(SHARDS)]
         self.keys = OrderedKeys()
+        """Those that live now. A lock or a queue leaves a dead key behind for each use until the next compaction, and
+        must not become slower by each."""
+        self._dead = OrderedKeys()
+        """Those that were deleted, which the past still knows."""
+        self._newest = 0
+        """No key has changed since this revision."""
 
     def __len__(self) -> int:
         return sum(map(len, self._states))
@@ -68,16 +76,29 @@ class KeyIndex:
     def replace(self, key: bytes, old: bytes | None, state: bytes) -> None:
         """Set the packed state of a key; `old` is what `packed` returned, and becomes history."""
         shard = hash(key) & _MASK
+        self._newest = _STATE.unpack(state)[0]
         if old is None:
             self.keys.add(key)
         else:
-            mod, sub, _, version, _ = _STATE.unpack(old)
-            history = self._history[shard]
-            past = history.get(key)
-            if past is None:
-                history[key] = past = bytearray()
-            past += _OLD.pack(mod, sub if version else sub | _DELETED)
+            self._remember(shard, key, old)
+            self._move(key, old, state)
         self._states[shard][key] = state
+
+    def _remember(self, shard: int, key: bytes, old: bytes) -> None:
+        mod, sub, _, version, _ = _STATE.unpack(old)
+        history = self._history[shard]
+        past = history.get(key)
+        if past is None:
+            history[key] = past = bytearray()
+        past += _OLD.pack(mod, sub if version else sub | _DELETED)
+
+    def _move(self, key: bytes, old: bytes, new: bytes) -> None:
+        """Let a key that died or was made anew be found where it belongs."""
+        was_dead, is_dead = old[_VERSION] == _NO_VERSION, new[_VERSION] == _NO_VERSION
+        if was_dead != is_dead:
+            before, after = (self._dead, self.keys) if was_dead else (self.keys, self._dead)
+            before.discard((key,))
+            after.add(key)
 
     def restore(self, key: bytes, old: bytes | None) -> None:
         """Undo the last `replace` of this key."""
@@ -86,6 +107,7 @@ class KeyIndex:
             del self._states[shard][key]
             self.keys.discard((key,))
             return
+        self._move(key, self._states[shard][key], old)
         past = self._history[shard][key]
         del past[-_OLD_BYTES:]
         if not past and _STATE.unpack(old)[3]:
@@ -104,13 +126,35 @@ class KeyIndex:
             if old is None:
                 states[key] = state
             else:
-                self.replace(key, old, state)
+                self._remember(shard, key, old)
+                states[key] = state
             if is_deleted:
                 self._history[shard].setdefault(key, bytearray())
 
-    def order(self) -> None:
-        """Put the keys in order after the last `load`: at once, which takes a third of adding each by itself."""
-        self.keys = OrderedKeys.of(sorted(chain.from_iterable(self._states)))
+    def order(self, newest: int) -> None:
+        """Put the keys in order after the last `load`, at once, which takes a third of adding each by itself.
+
+        `newest` is the revision of the last record.
+        """
+        self.keys, self._dead = self._ordered(are_dead=False), self._ordered(are_dead=True)
+        self._newest = newest
+
+    def _ordered(self, *, are_dead: bool) -> OrderedKeys:
+        states = chain.from_iterable(shard.items() for shard in self._states)
+        return OrderedKeys.of(sorted(key for key, state in states if (state[_VERSION] == _NO_VERSION) is are_dead))
+
+    def slice(self, start: bytes, end: bytes | None, count: int, revision: int) -> list[bytes]:
+        """Return up to `count` keys of `[start, end)` in order, among them all that lived at `revision`."""
+        living = self.keys.slice(start, end, count)
+        if revision >= self._newest:
+            return living
+        # What has died since may have lived then.
+        dead = self._dead.slice(start, end, count)
+        return sorted([*living, *dead])[:count] if dead else living
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Take away keys that `prune` said are gone."""
+        self._dead.discard(keys)
 
     def found_at(self, keys: Iterable[bytes], revision: int) -> list[Found]:
         """Return those of the keys that are there at `revision`, with their positions and what else is known."""

@@ -76,12 +76,12 @@ class RangeReader:
         if revision < floor:
             raise errors.compacted(floor)
 
-    def _slices(self, request: RangeRequest) -> Iterator[list[bytes]]:
+    def _slices(self, request: RangeRequest, revision: int) -> Iterator[list[bytes]]:
         if not request.range_end:
             yield [request.key]
             return
         start, end = request.interval
-        while keys := self._index.keys.slice(start, end, RANGE_SLICE_KEYS):
+        while keys := self._index.slice(start, end, RANGE_SLICE_KEYS, revision):
             yield keys
             if len(keys) < RANGE_SLICE_KEYS:
                 return
@@ -94,7 +94,7 @@ class RangeReader:
 
     def _count(self, request: RangeRequest, revision: int) -> RangeSteps:
         count = 0
-        for number, keys in enumerate(self._slices(request)):
+        for number, keys in enumerate(self._slices(request, revision)):
             if number:
                 yield
             count += len(self._found(keys, revision))
@@ -104,7 +104,7 @@ class RangeReader:
         count, size, more = 0, 0, False
         limit = request.limit if request.limit > 0 else None
         records: list[bytes] = []
-        for number, keys in enumerate(self._slices(request)):
+        for number, keys in enumerate(self._slices(request, revision)):
             if number:
                 yield
             found = self._found(keys, revision)
@@ -126,7 +126,7 @@ class RangeReader:
         # etcd's quirk: without an order, a target other than the key sorts only what the limit, plus one, let in.
         cut_first = request.sort_order == SortOrder.NONE and limit is not None and not request.has_filter
         chosen: list[tuple[Any, Position]] = []
-        for number, keys in enumerate(self._slices(request)):
+        for number, keys in enumerate(self._slices(request, revision)):
             if number:
                 yield
             found = self._found(keys, revision)
