@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from coord.client.blocking import BlockingClient, connect_sync
     from coord.client.client import Client, connect
     from coord.client.recipes.barrier import Barrier, DoubleBarrier
+    from coord.client.recipes.blocking_barrier import BlockingBarrier, BlockingDoubleBarrier
+    from coord.client.recipes.blocking_discovery import BlockingDiscovery
+    from coord.client.recipes.blocking_leadership import BlockingLeadership
+    from coord.client.recipes.blocking_observation import BlockingObservation
     from coord.client.recipes.blocking_ownership import BlockingLock
+    from coord.client.recipes.blocking_queue import BlockingQueue
+    from coord.client.recipes.blocking_registration import BlockingRegistration
     from coord.client.recipes.blocking_session import BlockingSession
     from coord.client.recipes.discovery import Discovery
     from coord.client.recipes.instances import Instance
@@ -33,8 +39,15 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Barrier": "coord.client.recipes.barrier",
+    "BlockingBarrier": "coord.client.recipes.blocking_barrier",
     "BlockingClient": "coord.client.blocking",
+    "BlockingDiscovery": "coord.client.recipes.blocking_discovery",
+    "BlockingDoubleBarrier": "coord.client.recipes.blocking_barrier",
+    "BlockingLeadership": "coord.client.recipes.blocking_leadership",
     "BlockingLock": "coord.client.recipes.blocking_ownership",
+    "BlockingObservation": "coord.client.recipes.blocking_observation",
+    "BlockingQueue": "coord.client.recipes.blocking_queue",
+    "BlockingRegistration": "coord.client.recipes.blocking_registration",
     "BlockingSession": "coord.client.recipes.blocking_session",
     "Client": "coord.client.client",
     "Discovery": "coord.client.recipes.discovery",
@@ -64,8 +77,15 @@ _HOMES = {
 
 __all__ = [
     "Barrier",
+    "BlockingBarrier",
     "BlockingClient",
+    "BlockingDiscovery",
+    "BlockingDoubleBarrier",
+    "BlockingLeadership",
     "BlockingLock",
+    "BlockingObservation",
+    "BlockingQueue",
+    "BlockingRegistration",
     "BlockingSession",
     "Client",
     "Discovery",

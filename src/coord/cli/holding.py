@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -55,3 +56,8 @@ def ttl_of(line: Parsed) -> int:
     if ttl_s < 1:
         raise bad_arguments(f"a TTL of {ttl_s} seconds", "--ttl takes 1 or more")
     return ttl_s
+
+
+def tell(text: str) -> None:
+    """Say something that is no output."""
+    print(text, file=sys.stderr, flush=True)

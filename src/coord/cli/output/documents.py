@@ -8,13 +8,16 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents
+from coord.cli.output.printer import EndpointHash, EndpointStatus, RegistrationNews, ServiceNews, WatchEvents
 from coord.cli.output.rows import took
 from coord.client import responses as r
 from coord.protocol.entries import Member
 from coord.types import Event, KeyValue, LeaseId
+
+if TYPE_CHECKING:
+    from coord.client.recipes.instances import Instance
 
 _ESCAPED: Final = {
     "<": "\\u003c",
@@ -147,6 +150,36 @@ class JsonPrinter:
                 for each in hashes
             ]
         )
+
+    def registration(self, news: RegistrationNews) -> bytes:
+        """Show an object of coord's own: keys and addresses are text here."""
+        return document(registration_object(news))
+
+    def instances(self, news: ServiceNews) -> bytes:
+        """Show one document with all instances."""
+        return document({"instances": [instance_object(one) for one in news.instances]})
+
+    def changes(self, news: ServiceNews) -> bytes:
+        """Show all instances again."""
+        return self.instances(news)
+
+
+def instance_object(instance: Instance) -> dict[str, Any]:
+    """Return an instance of a service as an object."""
+    return {
+        "address": instance.address,
+        "metadata": dict(instance.metadata),
+        "key": instance.key.decode("utf-8", "backslashreplace"),
+        "lease": f"{instance.lease:016x}",
+    }
+
+
+def registration_object(news: RegistrationNews) -> dict[str, Any]:
+    """Return what became of a registration as an object."""
+    head = {"service": news.service, "registered": news.is_registered}
+    if news.is_registered:
+        return head | instance_object(news.instance)
+    return head | {"address": news.instance.address, "why": news.why_not}
 
 
 def document(value: Any) -> bytes:

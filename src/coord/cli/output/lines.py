@@ -10,8 +10,8 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coord.cli.output.documents import document
-from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents
+from coord.cli.output.documents import document, instance_object, registration_object
+from coord.cli.output.printer import EndpointHash, EndpointStatus, RegistrationNews, ServiceNews, WatchEvents
 from coord.client import responses as r
 from coord.protocol.entries import Member
 from coord.types import Event, KeyValue, LeaseId
@@ -147,6 +147,19 @@ class LinesPrinter:
             }
             for each in hashes
         )
+
+    def registration(self, news: RegistrationNews) -> bytes:
+        """Show what became of it."""
+        return document(registration_object(news))
+
+    def instances(self, news: ServiceNews) -> bytes:
+        """Show an object for each instance."""
+        return _lines(instance_object(one) for one in news.instances)
+
+    def changes(self, news: ServiceNews) -> bytes:
+        """Show an object for each instance that came, was changed or is gone."""
+        gone = [{"type": "DOWN", "address": one.address} for one in news.gone]
+        return _lines([*gone, *({"type": "UP"} | instance_object(one) for one in news.came)])
 
 
 def _lines(objects: Iterable[dict[str, Any]]) -> bytes:

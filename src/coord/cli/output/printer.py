@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
 from coord.client import responses as r
 from coord.types import LeaseId
+
+if TYPE_CHECKING:
+    from coord.client.recipes.instances import Instance
 
 
 @frozen
@@ -38,6 +41,25 @@ class EndpointHash:
 
     endpoint: str
     answer: r.HashKVResponse
+
+
+@frozen
+class RegistrationNews:
+    """An instance that stands in the registry now, or does not, and why not."""
+
+    service: str
+    instance: Instance
+    is_registered: bool
+    why_not: str
+
+
+@frozen
+class ServiceNews:
+    """The instances of a service, and which of them are new or other than before; `gone` are those that were."""
+
+    instances: Sequence[Instance]
+    came: Sequence[Instance]
+    gone: Sequence[Instance]
 
 
 class Printer(Protocol):
@@ -102,6 +124,15 @@ class Printer(Protocol):
 
     def hash_kv(self, hashes: Sequence[EndpointHash]) -> bytes:
         """Show the hashes of the nodes' histories."""
+
+    def registration(self, news: RegistrationNews) -> bytes:
+        """Show that an instance is registered, or withdrawn."""
+
+    def instances(self, news: ServiceNews) -> bytes:
+        """Show who serves."""
+
+    def changes(self, news: ServiceNews) -> bytes:
+        """Show how that has changed."""
 
 
 def text_lines(lines: Sequence[str]) -> bytes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coord.cli.output.printer import EndpointHash, EndpointStatus
 from coord.client import responses as r
+
+if TYPE_CHECKING:
+    from coord.client.recipes.instances import Instance
 
 MEMBER_HEADER: Final = ("ID", "Status", "Name", "Peer Addrs", "Client Addrs", "Is Learner")
 HEALTH_HEADER: Final = ("endpoint", "health", "took", "error")
@@ -24,6 +28,7 @@ STATUS_HEADER: Final = (
     "raft applied index",
     "errors",
 )
+INSTANCE_HEADER: Final = ("address", "metadata", "lease")
 _UNITS: Final = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"))
 
 Row = Sequence[str]
@@ -105,3 +110,13 @@ def human_bytes(size: int) -> str:
     amount = math.floor(size / 1000**power * 10 + 0.5) / 10
     unit = ("B", "kB", "MB", "GB", "TB", "PB", "EB")[power]
     return f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+
+
+def instance_rows(instances: Sequence[Instance]) -> list[Row]:
+    """Return a row for each instance of a service."""
+    return [(one.address, metadata_text(one), f"{one.lease:016x}") for one in instances]
+
+
+def metadata_text(instance: Instance) -> str:
+    """Return what an instance tells of itself, as JSON; nothing if it tells nothing."""
+    return json.dumps(dict(instance.metadata), ensure_ascii=False) if instance.metadata else ""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from coord.cli.output import rows
-from coord.cli.output.printer import EndpointHash, EndpointStatus, WatchEvents, text_lines
+from coord.cli.output.printer import (
+    EndpointHash,
+    EndpointStatus,
+    RegistrationNews,
+    ServiceNews,
+    WatchEvents,
+    text_lines,
+)
 from coord.cli.quoting import quote
 from coord.client import responses as r
 from coord.types import KeyValue, LeaseId
+
+if TYPE_CHECKING:
+    from coord.client.recipes.instances import Instance
 
 
 @frozen
@@ -141,6 +152,21 @@ class SimplePrinter:
         """Show a line for each endpoint."""
         return _comma_lines(rows.hash_rows(hashes))
 
+    def registration(self, news: RegistrationNews) -> bytes:
+        """Show the address, and the key or why there is none."""
+        address = news.instance.address
+        if news.is_registered:
+            return text_lines([f"registered {address} as {news.instance.key.decode(errors='backslashreplace')}"])
+        return text_lines([f"withdrawn {address}: {news.why_not}"])
+
+    def instances(self, news: ServiceNews) -> bytes:
+        """Show a line for each instance: its address, and its metadata if it has any."""
+        return text_lines([_instance(one) for one in news.instances])
+
+    def changes(self, news: ServiceNews) -> bytes:
+        """Show a line for each instance that came, was changed or is gone."""
+        return text_lines([*(f"- {one.address}" for one in news.gone), *(f"+ {_instance(one)}" for one in news.came)])
+
     def _pairs(self, pairs: Sequence[KeyValue]) -> bytes:
         out = []
         for pair in pairs:
@@ -153,6 +179,11 @@ class SimplePrinter:
         if self.hex:
             return b"".join(b"\\x%02x" % byte for byte in data) + b"\n"
         return data + b"\n"
+
+
+def _instance(instance: Instance) -> str:
+    metadata = rows.metadata_text(instance)
+    return f"{instance.address} {metadata}" if metadata else instance.address
 
 
 def _changed(member_id: int, what: str, header: r.Header) -> str:

@@ -7,10 +7,10 @@ from typing import Final
 from unicodedata import east_asian_width
 
 from coord.cli.output import rows
-from coord.cli.output.printer import EndpointHash, EndpointStatus, text_lines
+from coord.cli.output.printer import EndpointHash, EndpointStatus, ServiceNews, text_lines
 from coord.client import responses as r
 
-SHOWS: Final = frozenset({"member_list", "health", "status", "hash_kv"})
+SHOWS: Final = frozenset({"member_list", "health", "status", "hash_kv", "instances", "changes"})
 """What can be shown as a table."""
 
 _WRAP_CHARS: Final = 30
@@ -34,6 +34,14 @@ class TablePrinter:
     def hash_kv(self, hashes: Sequence[EndpointHash]) -> bytes:
         """Show a row for each endpoint."""
         return render(rows.HASH_HEADER, rows.hash_rows(hashes))
+
+    def instances(self, news: ServiceNews) -> bytes:
+        """Show a row for each instance."""
+        return render(rows.INSTANCE_HEADER, rows.instance_rows(news.instances))
+
+    def changes(self, news: ServiceNews) -> bytes:
+        """Show a row for each instance that there is now."""
+        return self.instances(news)
 
 
 def render(header: Sequence[str], body: Sequence[rows.Row]) -> bytes:
