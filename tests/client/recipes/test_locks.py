@@ -214,6 +214,91 @@ def test_who_is_cut_off_is_told_before_the_lease_ends() -> None:
     told(story)
 
 
+def test_a_machine_that_slept_finds_its_locks_lost() -> None:
+    """S24: what Trio waits by stood still meanwhile, and the clock that counts did not."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        slept_s = 0.0
+        network = Network(nursery, {ONE: MachineNode()})
+        clock = lambda: trio.current_time() + slept_s  # noqa: E731
+        async with connect([ONE], dial=network.dial, clock=clock) as client, client.session(ttl=60) as session:
+
+            async def hold() -> None:
+                nonlocal slept_s
+                async with session.lock("a") as lock:
+                    await trio.sleep(5)
+                    slept_s = 100.0
+                    # The very next call knows it, without any task having looked.
+                    with pytest.raises(LockLost):
+                        await client.put("k", b"v", fence=lock)
+                    with pytest.raises(SessionLost):
+                        session.check()
+                    began = trio.current_time()
+                    try:
+                        await trio.sleep_forever()
+                    finally:
+                        assert trio.current_time() - began <= 1.01
+
+            with pytest.raises(LockLost, match="no renewal"):
+                await hold()
+        assert network.nodes[ONE].frames.count(("writes", 1)) == 3  # the grant, the lock and the revocation
+
+    run(test)
+
+
+def test_what_the_block_raises_comes_out_as_it_is() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async def fail() -> None:
+            async with opened[0].session() as session, session.lock("a"), session.semaphore("b", 2):
+                raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await fail()
+        assert node.leases_left == []
+
+    told(story)
+
+
+def test_closing_takes_a_second_at_most_and_ends_what_other_tasks_own() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        ended: list[str] = []
+
+        async def hold(session: Session) -> None:
+            try:
+                async with session.lock("a"):
+                    await trio.sleep_forever()
+            except LockLost as error:
+                ended.append(str(error))
+
+        async def wait(session: Session) -> None:
+            try:
+                async with session.lock("held"):
+                    raise AssertionError
+            except SessionLost as error:
+                ended.append(str(error))
+
+        async with opened[1].session() as theirs, theirs.lock("held"), trio.open_nursery() as nursery:
+            session = opened[0].session()
+            async with session:
+                nursery.start_soon(hold, session)
+                nursery.start_soon(wait, session)
+                await trio.sleep(1)
+                network.stop(ONE)
+                began = trio.current_time()
+                await session.close()
+                assert trio.current_time() - began == pytest.approx(1)
+                await settle()
+                assert sorted(ended) == [
+                    "lock 'a' is lost: it was closed",
+                    f"session {session.lease:x} is lost: it was closed",
+                ]
+            # The end of the block finds nothing left to do.
+            assert trio.current_time() - began == pytest.approx(1)
+            network.resume(ONE)
+
+    told(story, 2)
+
+
 def test_a_wait_ends_and_leaves_no_key() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         holder, other = opened
