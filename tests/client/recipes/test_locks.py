@@ -259,6 +259,32 @@ def test_what_the_block_raises_comes_out_as_it_is() -> None:
     told(story)
 
 
+def test_a_loss_that_several_tasks_of_the_block_meet_is_one_loss() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async def write(lock: Lock, key: str) -> None:
+            await opened[0].put(key, b"v", fence=lock)
+
+        async def hold(session: Session, also: type[Exception] | None) -> None:
+            async with session.lock("a") as lock, trio.open_nursery() as nursery:
+                node.expire(session.lease)
+                nursery.start_soon(write, lock, "k")
+                nursery.start_soon(write, lock, "l")
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)
+                if also is not None:
+                    raise also
+
+        async with opened[0].session() as session:
+            with pytest.raises(LockLost, match="the cluster refused"):
+                await hold(session, None)
+        async with opened[0].session() as session:
+            with pytest.raises(ExceptionGroup) as caught:
+                await hold(session, ZeroDivisionError)
+            assert caught.group_contains(ZeroDivisionError)
+
+    told(story)
+
+
 def test_closing_takes_a_second_at_most_and_ends_what_other_tasks_own() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         ended: list[str] = []

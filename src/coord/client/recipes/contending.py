@@ -130,6 +130,8 @@ class Contender:
 
     def is_refused(self, error: BaseException | None) -> bool:
         """Tell whether the cluster refused a write because this is not the owner any more."""
+        if isinstance(error, BaseExceptionGroup):
+            return any(map(self.is_refused, error.exceptions))
         return isinstance(error, FenceLost) and error.details[:2] == (self.key, self.create_revision)
 
     # -- what it is made of

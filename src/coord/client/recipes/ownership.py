@@ -129,12 +129,12 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
                 owned._why_over = ""
                 session.nursery.start_soon(owned._watch_over, watching)
                 yield owned
-    except CoordError as error:
+    except (CoordError, ExceptionGroup) as error:
         if contender.is_refused(error):
             owned.end("the cluster refused a write of it")
-        # What a pause or a partition does to a call in the block, or the cluster's refusal, is how the loss shows: who
-        # uses a lock need not tell apart by what it learns of it.
-        if not is_owner or isinstance(error, OwnershipLost) or not owned.has_failed:
+        # What a pause or a partition does to the calls in the block, or the cluster's refusal, is how the loss shows:
+        # who uses a lock need not tell apart by what it learns of it.
+        if not is_owner or not owned.has_failed or not _is_made_of_ours(error):
             raise
         raise owned.loss() from error
     finally:
@@ -150,6 +150,13 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
     if not is_owner:
         session.check()
         raise LockTimeout(await _explain(session, contender, wait, is_removed))
+
+
+def _is_made_of_ours(error: Exception) -> bool:
+    """Tell whether an error is nothing but one of coord's, or several in a group; the loss of another thing is not."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(CoordError)[1] is None
+    return isinstance(error, CoordError) and not isinstance(error, OwnershipLost)
 
 
 async def _explain(session: Session, contender: Contender, wait: float | None, is_answering: bool) -> str:
