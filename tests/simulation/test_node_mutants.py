@@ -9,8 +9,10 @@ from coord.testing.node_mutants import MUTANTS
 
 QUICK = (
     "accept a changed incarnation",
+    "acknowledge a renewal without clearing its checkpoint",
     "expire what an earlier leader meant to",
     "ignore what the client has seen",
+    "look only at checkpoints that are applied",
     "skip what a snapshot brought",
     "take a message of another sender",
     "trim the overlay before the commit",

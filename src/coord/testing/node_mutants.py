@@ -176,6 +176,7 @@ MUTANTS: Final = (
         setting="an_expiry_of_another_term_comes",
         seeds_max=5,
     ),
+    # Such a lease has a checkpoint as well, and whoever waits for its end learns of the expiry before.
     _mutant(
         "renew a lease whose expiry is proposed",
         "S22",
@@ -183,6 +184,11 @@ MUTANTS: Final = (
             "coord.node.requests",
             "        if expiring := self.leases.is_expiring(ids):\n",
             "        if expiring := 0:\n",
+        ),
+        (
+            "coord.node.leases",
+            "        if self._with_checkpoint.isdisjoint(leases):\n",
+            "        if self._with_checkpoint.isdisjoint(leases) or self.is_expiring(leases):\n",
         ),
         setting="many leases",
     ),
