@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from coord.client.recipes.queue import Queue
     from coord.client.recipes.registration import Registration
     from coord.client.recipes.session import Session
+    from coord.client.responses import RangeResponse
     from coord.client.txn import create_revision, lease_of, mod_revision, value, version
     from coord.client.watch import Watch
     from coord.types import Event, EventType, KeyValue, SortOrder, SortTarget
@@ -61,6 +62,7 @@ _HOMES = {
     "Observation": "coord.client.recipes.observation",
     "Owner": "coord.client.recipes.owners",
     "Queue": "coord.client.recipes.queue",
+    "RangeResponse": "coord.client.responses",
     "Registration": "coord.client.recipes.registration",
     "Session": "coord.client.recipes.session",
     "SortOrder": "coord.types",
@@ -99,6 +101,7 @@ __all__ = [
     "Observation",
     "Owner",
     "Queue",
+    "RangeResponse",
     "Registration",
     "Session",
     "SortOrder",
