@@ -8,7 +8,7 @@ SEED ?= 0
 ROUNDS ?= 40
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test lint bench bench-failover bench-recipes torture sim mutants conformance docs clean
+.PHONY: help cluster test lint bench bench-self bench-failover bench-recipes torture sim mutants conformance docs clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -24,7 +24,10 @@ lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.dev ## measure throughput, latency, memory and stalls (some minutes)
+bench: $(VENV)/.dev ## compare with etcd, side by side on this machine; ARGS="--rows lock --pairs 9" (a quarter of an hour)
+	$(BIN)/python bench/side_by_side.py $(ARGS)
+
+bench-self: $(VENV)/.dev ## measure throughput, latency, memory and stalls of coord alone (some minutes)
 	$(BIN)/python bench/load.py --nodes 3 --rows
 	$(BIN)/python bench/load.py --conns 1 --clients 1 --total 5000
 	$(BIN)/python bench/load.py --conns 10 --clients 1000

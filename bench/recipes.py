@@ -29,6 +29,7 @@ import coord
 from cluster import Cluster, running
 from coord.client.recipes.renewals import RENEWALS
 from coord.client.recipes.tenure import margin_s
+from coordload import Cycles, lock_alone, pass_on
 from load import cpu_s
 from size import Figure, probing
 
@@ -99,62 +100,13 @@ async def many_clients(cluster: Cluster, count: int) -> AsyncIterator[list[coord
         ]
 
 
-@define(eq=False)
-class Cycles:
-    """Locks that were taken, and how long each took in seconds."""
-
-    took_s: list[float] = field(factory=list)
-    began: float = field(factory=time.perf_counter)
-    elapsed_s: float = 0.0
-
-    def done(self, took_s: float) -> None:
-        self.took_s.append(took_s)
-        self.elapsed_s = time.perf_counter() - self.began
-
-    def figures(self, name: str, what: str) -> list[Figure]:
-        ordered = sorted(self.took_s)
-        return [
-            Figure(f"{name}: {what} a second", len(ordered) / self.elapsed_s, "/s"),
-            Figure(f"{name}: p50", ordered[len(ordered) // 2] * 1e3, "ms"),
-            Figure(f"{name}: p99", ordered[len(ordered) * 99 // 100] * 1e3, "ms"),
-        ]
-
-
-async def lock_alone(client: coord.Client, seconds: float) -> Cycles:
-    """Lock and unlock, again and again."""
-    async with client.session(ttl=30) as session:
-        async with session.lock("bench/lock"):
-            pass
-        cycles = Cycles()
-        while cycles.elapsed_s < seconds:
-            began = time.perf_counter()
-            async with session.lock("bench/lock"):
-                pass
-            cycles.done(time.perf_counter() - began)
-    return cycles
-
-
-async def pass_on(client: coord.Client, contenders: int, seconds: float) -> Cycles:
-    """Have contenders of one connection take a lock in turn; a hand-off is from an owner's last word to the next."""
-    last = 0.0
-    cycles = Cycles()
-
-    async def contend() -> None:
-        nonlocal last
-        async with client.session(ttl=30) as session:
-            while cycles.elapsed_s < seconds:
-                async with session.lock("bench/handoff"):
-                    now = time.perf_counter()
-                    cycles.done(now - (last or now))
-                    last = now
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(contenders):
-            nursery.start_soon(contend)
-    return cycles
-
-
-# -- the figures
+def cycle_figures(cycles: Cycles, name: str, what: str) -> list[Figure]:
+    ordered = sorted(cycles.took_s)
+    return [
+        Figure(f"{name}: {what} a second", len(ordered) / cycles.elapsed_s, "/s"),
+        Figure(f"{name}: p50", ordered[len(ordered) // 2] * 1e3, "ms"),
+        Figure(f"{name}: p99", ordered[len(ordered) * 99 // 100] * 1e3, "ms"),
+    ]
 
 
 def measure_lock(options: argparse.Namespace) -> list[Figure]:
@@ -163,7 +115,7 @@ def measure_lock(options: argparse.Namespace) -> list[Figure]:
             return await lock_alone(client, options.seconds)
 
     with running(3) as cluster:
-        return trio.run(run).figures("lock", "cycles")
+        return cycle_figures(trio.run(run), "lock", "cycles")
 
 
 def measure_handoff(options: argparse.Namespace) -> list[Figure]:
@@ -172,7 +124,7 @@ def measure_handoff(options: argparse.Namespace) -> list[Figure]:
             return await pass_on(client, options.contenders, options.seconds)
 
     with running(3) as cluster:
-        return trio.run(run).figures(f"handoff, {options.contenders} contenders", "hand-offs")
+        return cycle_figures(trio.run(run), f"handoff, {options.contenders} contenders", "hand-offs")
 
 
 @define(eq=False)
@@ -220,7 +172,7 @@ async def crowd(cluster: Cluster, options: argparse.Namespace) -> list[Figure]:
     stirred = after - before
     reads = stirred['coord_client_requests_total{method="txn"}'] + stirred["coord_mvcc_range_total"]
     return [
-        *ours.cycles.figures(name, "hand-offs"),
+        *cycle_figures(ours.cycles, name, "hand-offs"),
         Figure(f"{name}: watch events a hand-off", stirred["coord_mvcc_events_total"] / count, "", 2),
         Figure(f"{name}: transactions and ranges a hand-off", reads / count, "", 6),
         *sessions.figures(name),

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/clientv3"
+)
+
+// giveUp is how long a write may take while the leader dies. Etcd answers one that the old leader took to its grave
+// only after seconds, and who waits for that would blame etcd for all of them.
+const giveUp = 300 * time.Millisecond
+
+const readyAfter = 100
+
+func key(number int) string { return fmt.Sprintf("k%07d", number) }
+
+func value() string { return strings.Repeat("v", *valueBytes) }
+
+// fill puts every key once.
+func fill(time.Duration) report {
+	connections, content := connect(*conns), value()
+	next := int64(-1)
+	return summary(each(*clients, func(number int, own *load) {
+		client := connections[number%len(connections)]
+		for at := atomic.AddInt64(&next, 1); at < int64(*keys); at = atomic.AddInt64(&next, 1) {
+			began := time.Now()
+			_, err := client.Put(context.Background(), key(int(at)), content)
+			check(err)
+			own.done(began, err)
+		}
+	}))
+}
+
+func puts(length time.Duration) report {
+	content := value()
+	return closedLoop(length, func(client *clientv3.Client, key string) error {
+		_, err := client.Put(context.Background(), key, content)
+		return err
+	})
+}
+
+func gets(length time.Duration) report {
+	return closedLoop(length, func(client *clientv3.Client, key string) error {
+		_, err := client.Get(context.Background(), key)
+		return err
+	})
+}
+
+// closedLoop has callers send their next request when they have the answer to the last.
+func closedLoop(length time.Duration, call func(*clientv3.Client, string) error) report {
+	connections := connect(*conns)
+	ends := time.Now().Add(length)
+	return summary(each(*clients, func(number int, own *load) {
+		client := connections[number%len(connections)]
+		chance := rand.New(rand.NewSource(int64(number)))
+		for began := time.Now(); began.Before(ends); began = time.Now() {
+			own.done(began, call(client, key(chance.Intn(*keys))))
+		}
+	}))
+}
+
+// acknowledgements tells the longest time between two acknowledged writes.
+type acknowledgements struct {
+	mutex   sync.Mutex
+	count   int
+	last    time.Time
+	longest time.Duration
+}
+
+func (a *acknowledgements) add() {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	now := time.Now()
+	a.count++
+	if a.count > readyAfter {
+		if gap := now.Sub(a.last); gap > a.longest {
+			a.longest = gap
+		}
+	}
+	a.last = now
+	if a.count == readyAfter {
+		fmt.Println("ready")
+	}
+}
+
+// failover puts over connections that know all nodes, while somebody else kills the leader.
+func failover(length time.Duration) report {
+	nodes := strings.Split(*endpoints, ",")
+	connections := make([]*clientv3.Client, *conns)
+	for i := range connections {
+		connections[i] = open(nodes...)
+	}
+	content := value()
+	var seen acknowledgements
+	ends := time.Now().Add(length)
+	result := summary(each(*clients, func(number int, own *load) {
+		client := connections[number%len(connections)]
+		for began := time.Now(); began.Before(ends); began = time.Now() {
+			limited, cancel := context.WithTimeout(context.Background(), giveUp)
+			_, err := client.Put(limited, key(number), content)
+			cancel()
+			own.done(began, err)
+			if err == nil {
+				seen.add()
+			} else {
+				time.Sleep(time.Millisecond)
+			}
+		}
+	}))
+	result.GapMs = float64(seen.longest.Nanoseconds()) / 1e6
+	return result
+}
