@@ -76,29 +76,28 @@ class KeyIndex:
     def replace(self, key: bytes, old: bytes | None, state: bytes) -> None:
         """Set the packed state of a key; `old` is what `packed` returned, and becomes history."""
         shard = hash(key) & _MASK
-        self._newest = _STATE.unpack(state)[0]
+        self._newest, _, _, version, _ = _STATE.unpack(state)
         if old is None:
             self.keys.add(key)
-        else:
-            self._remember(shard, key, old)
-            self._move(key, old, state)
+        elif self._remember(shard, key, old) != (not version):
+            self._move(key, is_dead=not version)
         self._states[shard][key] = state
 
-    def _remember(self, shard: int, key: bytes, old: bytes) -> None:
+    def _remember(self, shard: int, key: bytes, old: bytes) -> bool:
+        """Make a state history, and tell whether it is a delete."""
         mod, sub, _, version, _ = _STATE.unpack(old)
         history = self._history[shard]
         past = history.get(key)
         if past is None:
             history[key] = past = bytearray()
         past += _OLD.pack(mod, sub if version else sub | _DELETED)
+        return not version
 
-    def _move(self, key: bytes, old: bytes, new: bytes) -> None:
+    def _move(self, key: bytes, *, is_dead: bool) -> None:
         """Let a key that died or was made anew be found where it belongs."""
-        was_dead, is_dead = old[_VERSION] == _NO_VERSION, new[_VERSION] == _NO_VERSION
-        if was_dead != is_dead:
-            before, after = (self._dead, self.keys) if was_dead else (self.keys, self._dead)
-            before.discard((key,))
-            after.add(key)
+        before, after = (self.keys, self._dead) if is_dead else (self._dead, self.keys)
+        before.discard((key,))
+        after.add(key)
 
     def restore(self, key: bytes, old: bytes | None) -> None:
         """Undo the last `replace` of this key."""
@@ -107,10 +106,12 @@ class KeyIndex:
             del self._states[shard][key]
             self.keys.discard((key,))
             return
-        self._move(key, self._states[shard][key], old)
+        version = _STATE.unpack(old)[3]
+        if (not version) != (not _STATE.unpack(self._states[shard][key])[3]):
+            self._move(key, is_dead=not version)
         past = self._history[shard][key]
         del past[-_OLD_BYTES:]
-        if not past and _STATE.unpack(old)[3]:
+        if not past and version:
             del self._history[shard][key]
         self._states[shard][key] = old
 
