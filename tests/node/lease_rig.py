@@ -43,6 +43,11 @@ class Reaping:
         writes = [[0, int(Op.LEASE_GRANT), None, [ttl_s]]] * count
         self.apply(encode_writes(WritesHeader(1, 1, 0, 0, "", 128, settled), encode(writes)))
 
+    def revoke(self, lease: int) -> None:
+        self.apply(
+            encode_writes(WritesHeader(1, 1, 0, 0, "", 128, {}), encode([[0, int(Op.LEASE_REVOKE), None, [lease]]]))
+        )
+
     def apply(self, entry: bytes, term: int | None = None) -> None:
         index = self.machine.applied_index + 1
         self.reaper.on_applied(self.machine.apply(index, self.term if term is None else term, entry))

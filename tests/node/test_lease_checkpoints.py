@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import trio
@@ -98,6 +99,8 @@ def test_a_renewal_waits_for_the_entry_that_clears_a_checkpoint() -> None:
         assert rig.reaper.is_clearing(8)
         assert rig.reaper.clear_checkpoints([8]) == 8, "whoever asks meanwhile waits too"
         rig.reaper.turn()
+        assert rig.reaper.clear_checkpoints([8]) == 8
+        rig.reaper.turn()
         assert left_ms(rig, 8)[-1] == 0
         assert left_ms(rig, 8).count(0) == 1
         rig.commit()
@@ -175,6 +178,45 @@ def test_a_lease_that_goes_while_its_checkpoint_is_under_way_leaves_nothing() ->
         assert not any((reaper._with_checkpoint, reaper._clearing, reaper._to_clear, reaper._ended, reaper._expiring))
 
     play(scenario)
+
+
+def test_what_is_left_is_rounded_up() -> None:
+    """By a part of a millisecond: never early is never early."""
+    rig = leading(ttl_s=20)
+    rig.now = 100.0004
+    rig.grant(9, 20)
+    rig.now = 100.0399
+    rig.wait(10.1)
+    assert left_ms(rig, 9) == [math.ceil((120.0004 - rig.now) * 1000)] == [9861]
+
+
+def test_nothing_is_cleared_for_a_lease_that_was_revoked_meanwhile() -> None:
+    rig = leading(ttl_s=20)
+    rig.wait(11)
+    rig.commit()
+    rig.reaper.clear_checkpoints([8])
+    rig.revoke(8)
+    rig.reaper.turn()
+    assert rig.proposed == []
+
+
+def test_a_lease_that_is_renewed_when_its_time_was_over_is_looked_at_as_before() -> None:
+    """Its round finds it renewed; no other is begun for it, and its next miss is written down."""
+    rig = leading(ttl_s=20)
+    rig.wait(20.2)
+    (resume,) = rig.rounds
+    rig.commit()
+    rig.reaper.clear_checkpoints([8])
+    rig.reaper.turn()
+    rig.commit()
+    rig.reaper.renew([8])
+    resume()
+    assert rig.expired() == []
+    rig.wait(9.8)
+    assert len(rig.rounds) == 1
+    assert left_ms(rig, 8) == []
+    rig.wait(0.5)
+    assert len(left_ms(rig, 8)) == 1
 
 
 def test_a_stall_is_not_in_what_is_left() -> None:
