@@ -60,8 +60,8 @@ def test_who_registers_is_found_until_it_ends(server: Server) -> None:
     with running(server, "register", "api", "10.0.0.5:80", "--metadata", "zone=a,version=2") as process:
         words = line(process).split()
         assert words[:3] == ["registered", "10.0.0.5:80", "as"]
-        assert words[3].startswith("api/")
-        lease = words[3].removeprefix("api/").zfill(16)
+        assert words[3].startswith("api/instance/")
+        lease = words[3].removeprefix("api/instance/").zfill(16)
         assert said(server, "discover", "api") == (0, '10.0.0.5:80 {"zone": "a", "version": "2"}\n', "")
         instance = {
             "address": "10.0.0.5:80",

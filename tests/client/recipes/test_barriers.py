@@ -177,7 +177,7 @@ def test_what_a_round_left_behind_holds_up_nobody() -> None:
                 pass
 
         for left_behind in (b'{"1": 5, "2": 6}', b"foreign", b"[1]", b'{"1": "5"}', b"[" * 5000):
-            node.guarded(None, Op.PUT, [b"step-1/round", left_behind])
+            node.guarded(None, Op.PUT, [b"step-1/party/round", left_behind])
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(take_part)
                 nursery.start_soon(take_part)
@@ -210,7 +210,7 @@ def test_losing_the_session_while_waiting_to_enter_is_told() -> None:
                 elif how == "cut off":
                     network.cut(ONE)
                 elif how == "deleted":
-                    await client.delete(b"step-1/%x" % session.lease)
+                    await client.delete(b"step-1/party/%x" % session.lease)
                 elif how == "closed":
                     await session.close()
 
@@ -259,7 +259,9 @@ def a_party(node: MachineNode, number: int, size: int) -> Party:
 
 
 def begins_round(verb: Any) -> bool:
-    return verb.code == Op.TXN and any(put[1][0] == b"step-1/round" for put in verb.arguments[1] if put[0] == Op.PUT)
+    return verb.code == Op.TXN and any(
+        put[1][0] == b"step-1/party/round" for put in verb.arguments[1] if put[0] == Op.PUT
+    )
 
 
 def test_a_round_that_is_written_late_does_not_end_another() -> None:
@@ -314,7 +316,7 @@ def test_in_every_order_nobody_enters_alone_and_nobody_is_forgotten(seed: int) -
             continue
         assert walker.error is None
         if stages[number] == "entering":
-            round_ = json.loads(node.rig.get(b"step-1/round")[5])
+            round_ = json.loads(node.rig.get(b"step-1/party/round")[5])
             assert len(round_) == size
             gathered[number] = min(round_.values())
             begun += sum(begins_round(verb) for verb in walker.asked)

@@ -22,7 +22,7 @@ LEASES = itertools.count(0xABC)
 def register(client: BlockingClient, address: str, **metadata: str) -> int:
     lease = client.lease_grant(60, lease=next(LEASES)).id
     document = json.dumps({"address": address, "metadata": metadata})
-    client.put(f"api/{lease:x}", document.encode(), lease=lease)
+    client.put(f"api/instance/{lease:x}", document.encode(), lease=lease)
     return lease
 
 

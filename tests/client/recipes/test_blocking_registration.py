@@ -26,14 +26,14 @@ ADDRESS = "10.0.0.5:80"
 def test_an_instance_stands_while_the_block_runs() -> None:
     with served() as (node, listener), a_client(listener) as client, client.session() as session:
         with session.register("api", ADDRESS, metadata={"zone": "a"}) as registration:
-            assert node.keys_below(b"api/") == [b"api/%x" % session.lease]
-            kv = client.get(b"api/%x" % session.lease)
+            assert node.keys_below(b"api/") == [b"api/instance/%x" % session.lease]
+            kv = client.get(b"api/instance/%x" % session.lease)
             assert kv is not None
             assert json.loads(kv.value) == {"address": ADDRESS, "metadata": {"zone": "a"}}
             assert registration.is_registered
             assert registration.instance.metadata == {"zone": "a"}
             registration.update({"zone": "b"}, timeout=5)
-            kv = client.get(b"api/%x" % session.lease)
+            kv = client.get(b"api/instance/%x" % session.lease)
             assert kv is not None
             assert json.loads(kv.value)["metadata"] == {"zone": "b"}
             with pytest.raises(ValueError, match="has or awaits"):

@@ -80,7 +80,7 @@ def test_a_view_follows_who_comes_and_goes() -> None:
                 assert not api
                 # What is no change wakes nobody.
                 with trio.move_on_after(5) as scope:
-                    node.put(b"api/foreign", b"x")
+                    node.put(b"api/instance/foreign", b"x")
                     register(node, 11, "inner:2", "api/v2")
                     await api.changed()
                 assert scope.cancelled_caught

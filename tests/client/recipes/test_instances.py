@@ -48,14 +48,14 @@ class View(ServiceView):
 
 
 def test_an_instance_reads_as_it_was_written() -> None:
-    assert instance_key("api", 0x6948ABC) == b"api/6948abc"
+    assert instance_key("api", 0x6948ABC) == b"api/instance/6948abc"
     document = encode_document("10.0.0.5:80", {"zone": "ä", "weight": 3})
     assert document == '{"address":"10.0.0.5:80","metadata":{"zone":"ä","weight":3}}'.encode()
     assert encode_document("[::1]:80", None) == encode_document("[::1]:80", {}) == b'{"address":"[::1]:80"}'
-    instance = decode_instance(b"api/", pair(7, document))
+    instance = decode_instance(b"api/instance/", pair(7, document))
     assert instance == Instance("10.0.0.5:80", {"zone": "ä", "weight": 3})
     assert instance is not None
-    assert (instance.key, instance.lease, instance.revision, str(instance)) == (b"api/7", 7, 5, "10.0.0.5:80")
+    assert (instance.key, instance.lease, instance.revision, str(instance)) == (b"api/instance/7", 7, 5, "10.0.0.5:80")
     with pytest.raises(TypeError):
         instance.metadata["zone"] = "b"  # type: ignore[index]
     assert len({instance, Instance("10.0.0.5:80")}) == 2
@@ -87,11 +87,12 @@ def test_what_can_be_no_address_and_no_metadata_is_refused() -> None:
 @pytest.mark.parametrize(
     "kv",
     [
-        pair(0, b'{"address":"a"}', b"api/0"),
-        pair(7, b'{"address":"a"}', b"api/07"),
-        pair(7, b'{"address":"a"}', b"api/8"),
-        pair(7, b'{"address":"a"}', b"api/b/7"),
-        pair(0xAB, b'{"address":"a"}', b"api/AB"),
+        pair(0, b'{"address":"a"}', b"api/instance/0"),
+        pair(7, b'{"address":"a"}', b"api/instance/07"),
+        pair(7, b'{"address":"a"}', b"api/instance/8"),
+        pair(7, b'{"address":"a"}', b"api/instance/b/7"),
+        pair(0xAB, b'{"address":"a"}', b"api/instance/AB"),
+        pair(7, b'{"address":"a"}', b"api/7"),
         pair(7, b""),
         pair(7, b"10.0.0.5:80"),
         pair(7, b"\xff"),
@@ -106,17 +107,17 @@ def test_what_can_be_no_address_and_no_metadata_is_refused() -> None:
         pair(7, b"[" * 60_000),
         pair(7, b'{"address":"a","more":"%s"}' % (b"x" * DOCUMENT_BYTES_MAX)),
     ],
-    ids=lambda kv: f"{kv.key[:8]!r} {kv.value[:24]!r}",
+    ids=lambda kv: f"{kv.key[:20]!r} {kv.value[:24]!r}",
 )
 def test_what_is_no_instance_is_left_out(kv: KeyValue) -> None:
-    assert decode_instance(b"api/", kv) is None
+    assert decode_instance(b"api/instance/", kv) is None
     view = View()
     view.show(kv, an_instance(9, "b"))
     assert view.addresses == ["b"]
 
 
 def test_what_later_releases_add_is_ignored() -> None:
-    assert decode_instance(b"api/", pair(7, b'{"address":"a","metadata":null,"more":[1]}')) == Instance("a")
+    assert decode_instance(b"api/instance/", pair(7, b'{"address":"a","metadata":null,"more":[1]}')) == Instance("a")
 
 
 def test_an_address_is_shown_once_as_its_newest_registration_has_it() -> None:
@@ -134,7 +135,7 @@ def test_an_address_is_shown_once_as_its_newest_registration_has_it() -> None:
     assert view.version == 2
     # Registered anew under another lease: the same instance, with another key.
     assert not view.show(an_instance(8, "b", created=6), an_instance(10, "a", created=8, zone="new"))
-    assert view.instances[0].key == b"api/a"
+    assert view.instances[0].key == b"api/instance/a"
     assert view.show(an_instance(8, "b", created=6), an_instance(10, "a", created=8, modified=9, zone="newer"))
     assert view.instances[0].metadata == {"zone": "newer"}
 

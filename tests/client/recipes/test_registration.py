@@ -31,7 +31,7 @@ def test_an_instance_is_there_as_long_as_its_block() -> None:
         client = opened[0]
         async with client.session() as session, client.discover("api") as api:
             async with session.register("api", ADDRESS, metadata={"zone": "a"}) as registration:
-                key = b"api/%x" % session.lease
+                key = b"api/instance/%x" % session.lease
                 assert registered(node) == [(key, ADDRESS)]
                 assert registration.is_registered
                 assert registration.is_healthy
@@ -73,11 +73,11 @@ def test_after_its_session_is_lost_it_is_registered_again() -> None:
                 (lease,) = node.leases_left
                 assert lease not in leases
                 leases.append(lease)
-                assert registered(node) == [(b"api/%x" % lease, ADDRESS)]
+                assert registered(node) == [(b"api/instance/%x" % lease, ADDRESS)]
                 assert registration.instance.lease == lease
             # The new lease is kept alive as the first one was.
             await trio.sleep(100)
-            assert registered(node) == [(b"api/%x" % lease, ADDRESS)]
+            assert registered(node) == [(b"api/instance/%x" % lease, ADDRESS)]
         assert registered(node) == []
         assert node.leases_left == []
         with pytest.raises(SessionLost):
@@ -107,7 +107,7 @@ def test_an_outage_ends_no_block_and_is_made_up_for() -> None:
                 with trio.fail_after(20):
                     await registration.wait_registered()
                 (lease,) = node.leases_left
-                assert registered(node) == [(b"api/%x" % lease, ADDRESS)]
+                assert registered(node) == [(b"api/instance/%x" % lease, ADDRESS)]
                 assert json.loads(node.rig.range(b"api/", b"api0")[0][0][5])["metadata"] == {"zone": "b"}
         assert node.leases_left == []
 
@@ -208,7 +208,7 @@ def test_a_key_that_was_deleted_by_mistake_comes_back() -> None:
             assert kv is not None
             await client.put(kv.key, kv.value)
             await trio.sleep(11)
-            assert registered(node) == [(b"api/%x" % session.lease, ADDRESS)]
+            assert registered(node) == [(b"api/instance/%x" % session.lease, ADDRESS)]
             assert (await client.get(registration.instance.key)).lease == session.lease  # type: ignore[union-attr]
         assert registered(node) == []
 

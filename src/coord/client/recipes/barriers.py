@@ -1,9 +1,9 @@
 """Barriers: one that is held by somebody, and one that so many enter and leave together. Pure.
 
-The second one has a key for each party, `name/` + its lease's id, and one more, `name/round`, which says who has come
-together: a JSON object from the ids of leases to create revisions. Without it a party that looks late could not know
-that all had been there, once a fast one has left again. Whether a round is over follows from its parties' keys, so that
-what a crash leaves of it holds up nobody.
+The second one has a key for each party, `name/party/` + its lease's id, and one more, `name/party/round`, which says who
+has come together: a JSON object from the ids of leases to create revisions. Without it a party that looks late could not
+know that all had been there, once a fast one has left again. Whether a round is over follows from its parties' keys, so
+that what a crash leaves of it holds up nobody.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Party:
     """One of those who enter and leave together."""
 
     tenure: Tenure
+    name: str
+    """As people call it."""
     prefix: bytes
+    """Where its key is."""
     parties: int
     """So many make a round."""
     create_revision: int = field(default=0, init=False)
@@ -65,11 +68,6 @@ class Party:
     def key(self) -> bytes:
         """Its key."""
         return contender_key(self.prefix, self.tenure.lease)
-
-    @property
-    def name(self) -> str:
-        """What it is, for people."""
-        return f"double barrier {self.prefix[:-1].decode('utf-8', 'backslashreplace')!r}"
 
     def enter(self) -> Steps[None]:
         """Return once it is one of a round. Raises `SessionLost`. However it ends, `leave` removes the key."""
@@ -150,4 +148,6 @@ def party_of(tenure: Tenure, name: Key, parties: int) -> Party:
     """One of so many parties of a double barrier."""
     if not 1 <= parties <= PARTIES_MAX:
         raise ValueError(f"a double barrier has 1 to {PARTIES_MAX} parties, not {parties}")
-    return Party(tenure, key_bytes(name) + b"/", parties)
+    barrier = key_bytes(name)
+    shown = f"double barrier {barrier.decode('utf-8', 'backslashreplace')!r}"
+    return Party(tenure, shown, barrier + b"/party/", parties)

@@ -1,7 +1,8 @@
 """The instances of a service: how they stand in the store, and what a client makes of them. Pure.
 
-An instance is the key `service/` + the id of its lease in lower-case hex, as a contender of a lock is: it goes with
-its lease. Its value is a JSON object, `{"address": "10.0.0.5:80", "metadata": {"zone": "a"}}`, which people read with
+An instance is the key `service/instance/` + the id of its lease in lower-case hex, and goes with its lease. It is no
+contender of a lock or an election that is called as the service is: who leads the `db` may be an instance of `db`. Its
+value is a JSON object, `{"address": "10.0.0.5:80", "metadata": {"zone": "a"}}`, which people read with
 `coord get --prefix api/` and other languages write without a library of ours.
 """
 
@@ -44,12 +45,12 @@ class Instance:
 
 
 def service_prefix(service: Key) -> bytes:
-    """Return what the keys of a service begin with. Raises `ValueError` if `service` cannot name one."""
+    """Return what the keys of its instances begin with. Raises `ValueError` if `service` cannot name one."""
     name = key_bytes(service)
     if not name or name.startswith(b"/") or name.endswith(b"/") or len(name) > SERVICE_BYTES_MAX:
         rule = f"1 to {SERVICE_BYTES_MAX} bytes, with no / at its ends"
         raise ValueError(f"{service!r} cannot name a service: {rule}")
-    return name + b"/"
+    return name + b"/instance/"
 
 
 def instance_key(service: Key, lease: int) -> bytes:

@@ -11,7 +11,7 @@ from random import Random
 
 from coord.client.recipes.instances import Instance, decode_instance, service_prefix
 from coord.client.recipes.picking import Picker, Policy
-from coord.client.txn import Key
+from coord.client.txn import Key, key_bytes
 from coord.errors import NoInstance
 from coord.types import KeyValue, Revision
 
@@ -20,6 +20,7 @@ class ServiceView:
     """The instances of `service` as they were last heard of; `clock` tells since when they may be old."""
 
     def __init__(self, service: Key, random: Random, clock: Callable[[], float]) -> None:
+        self._service = key_bytes(service)
         self._prefix = service_prefix(service)
         self._picker = Picker(random)
         self._clock = clock
@@ -31,7 +32,7 @@ class ServiceView:
     @property
     def service(self) -> str:
         """The service's name."""
-        return self._prefix[:-1].decode(errors="backslashreplace")
+        return self._service.decode(errors="backslashreplace")
 
     @property
     def instances(self) -> tuple[Instance, ...]:
