@@ -64,6 +64,29 @@ def test_candidates_lead_in_the_order_in_which_they_came_and_everybody_sees_it()
     told(story, 3)
 
 
+def test_who_leads_may_be_registered_and_meet_others_under_the_same_name() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with (
+            opened[0].session() as session,
+            opened[0].session() as other,
+            session.register("db", "a:1"),
+            session.lead("db", b"a:1", wait=0) as leadership,
+            session.double_barrier("db", 1),
+            other.register("db", "b:1"),
+            opened[0].observe("db") as owners,
+            opened[0].discover("db") as instances,
+        ):
+            await opened[0].queue("db").put(b"item")
+            owner = await next_of(owners)
+            assert owner is not None
+            assert owner.key == leadership.key == b"db/%x" % session.lease
+            assert [instance.address for instance in instances] == ["a:1", "b:1"]
+            assert await opened[0].queue("db").get() == b"item"
+        assert node.rig.keys() == []
+
+    told(story)
+
+
 def test_an_owner_proclaims_and_stays_the_owner() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         client, other = opened

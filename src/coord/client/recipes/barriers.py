@@ -1,9 +1,9 @@
 """Barriers: one that is held by somebody, and one that so many enter and leave together. Pure.
 
-The second one has a key for each party, `name/party/` + its lease's id, and one more, `name/party/round`, which says who
-has come together: a JSON object from the ids of leases to create revisions. Without it a party that looks late could not
-know that all had been there, once a fast one has left again. Whether a round is over follows from its parties' keys, so
-that what a crash leaves of it holds up nobody.
+The second one has a key for each party, `name/party/` + its lease's id, and one more, `name/party/round`, which says
+who has come together: a JSON object from the ids of leases to create revisions. Without it a party that looks late
+could not know that all had been there, once a fast one has left again. Whether a round is over follows from its
+parties' keys, so that what a crash leaves of it holds up nobody.
 """
 
 from __future__ import annotations
