@@ -286,6 +286,27 @@ def test_a_loss_that_several_tasks_of_the_block_meet_is_one_loss() -> None:
     told(story)
 
 
+def test_a_client_that_is_closed_around_a_session_takes_its_locks_along() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        ended: list[str] = []
+
+        async def hold(client: Client) -> None:
+            try:
+                async with client.session() as session, session.lock("a"):
+                    await trio.sleep_forever()
+            except LockLost as error:
+                ended.append(str(error))
+
+        async with trio.open_nursery() as nursery:
+            async with connect([ONE], dial=network.dial, clock=trio.current_time) as client:
+                nursery.start_soon(hold, client)
+                await trio.sleep(1)
+            await settle()
+            assert ended == ["lock 'a' is lost: the client was closed"]
+
+    told(story)
+
+
 def test_closing_takes_a_second_at_most_and_ends_what_other_tasks_own() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         ended: list[str] = []

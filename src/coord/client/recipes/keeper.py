@@ -56,6 +56,10 @@ class Keeper:
                     await self._news.wait()
         finally:
             self._is_running = False
+            # Only where the client was closed around a session is there still one.
+            for kept in self._renewals.take_all():
+                kept.tenure.lose("the client was closed")
+                kept.end()
 
     async def _renew(self, some: Sequence[Kept], sent_at: float) -> None:
         tenures: dict[int, Tenure] = {kept.tenure.lease: kept.tenure for kept in some}
