@@ -8,10 +8,16 @@ from coord.testing.client_mutants import MUTANTS
 from coord.testing.mutants import Mutant, check, run_apart
 
 QUICK = (
-    "accept an unknown client id",
+    "believe in a lease until somebody says that it has ended",
+    "count a lease from when its renewal was answered",
     "forget that a sending was not answered",
-    "send again what is in doubt under a new id",
+    "own by what a retried write did once",
+    "register no more once the session is lost",
+    "return before the contender's key is gone",
+    "run the other branch where a fence is lost",
+    "send a write without its fence",
     "take a refusal of the second sending for final",
+    "wait for a contender by its name",
 )
 
 

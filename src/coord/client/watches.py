@@ -24,6 +24,7 @@ EVENT_BYTES: Final = 400
 
 _CREATE: Final = int(Method.WATCH_CREATE)
 _CANCEL: Final = int(Method.WATCH_CANCEL)
+_CANCEL_CALL: Final = int(Method.CANCEL)
 
 
 class Desk(Protocol):
@@ -57,8 +58,9 @@ class Watches:
         if call is not None:
             call.is_done = True
             connection = call.connection
-            if connection is not None:
-                connection.pending.pop(call.id, None)
+            if connection is not None and connection.pending.pop(call.id, None) is not None:
+                # The node may still wait for a round to create it, and would do so behind what ends it.
+                connection.orders.append((self.desk.next_id(), _CANCEL_CALL, 0, (call.id,)))
         if connection is not None:
             # It stands behind the creation in the order of requests, so that it ends also what is not yet confirmed.
             connection.subscriptions.pop(subscription.state.watch_id, None)

@@ -93,6 +93,102 @@ MUTANTS: Final = (
         setting="a_forgotten_client_is_in_doubt",
         seeds_max=5,
     ),
+    _mutant(
+        "count a lease from when its renewal was answered",
+        "S20",
+        (
+            "coord.client.recipes.keeper",
+            "tenures[lease].acknowledged(sent_at, granted_s)",
+            "tenures[lease].acknowledged(self._clock(), granted_s)",
+        ),
+        setting="an_acknowledgement_is_late",
+        seeds_max=5,
+    ),
+    _mutant(
+        "own by what a retried write did once",
+        "S20",
+        ("coord.client.recipes.contending", " and reply.was_sent_once", ""),
+        setting="a_retried_write_is_answered_from_the_record",
+        seeds_max=5,
+    ),
+    # Who stood still is not told, and neither is who is cut off.
+    _mutant(
+        "believe in a lease until somebody says that it has ended",
+        "S24",
+        (
+            "coord.client.recipes.tenure",
+            "            if self.clock() >= self.deadline:\n",
+            "            if False:\n",
+        ),
+        setting="an_acknowledgement_is_late",
+        seeds_max=5,
+    ),
+    _mutant(
+        "wait for a contender by its name",
+        "S25",
+        (
+            "coord.client.recipes.contending",
+            "            yield self._change_to_await(ahead, revision + 1)\n",
+            "            yield self._change_to_await(ahead, revision + 1)\n            break\n",
+        ),
+        setting="owners",
+    ),
+    _mutant(
+        "return before the contender's key is gone",
+        "S26",
+        (
+            "coord.client.recipes.session",
+            "                await run(self.driver, contender.leave())\n                is_removed = True\n",
+            "                self.nursery.start_soon(run, self.driver, contender.leave())\n"
+            "                is_removed = True\n",
+        ),
+        setting="a_wait_in_vain_leaves_nothing",
+        seeds_max=5,
+    ),
+    _mutant(
+        "leave the contender's key to its lease",
+        "S26",
+        (
+            "coord.client.recipes.session",
+            "                await run(self.driver, contender.leave())\n                is_removed = True\n",
+            "                is_removed = True\n",
+        ),
+        setting="owners",
+    ),
+    _mutant(
+        "run the other branch where a fence is lost",
+        "S27",
+        (
+            "coord.mvcc.apply",
+            "                self._check_guard(guard)\n",
+            "                try:\n"
+            "                    self._check_guard(guard)\n"
+            "                except FenceLost:\n"
+            "                    if op != _TXN:\n"
+            "                        raise\n"
+            "                    arguments = [[], arguments[2], []]\n",
+        ),
+        setting="a_late_transaction_is_fenced",
+        seeds_max=5,
+    ),
+    _mutant(
+        "send a write without its fence",
+        "S27",
+        ("coord.client.fence", "    return [fence.key, fence.fence]\n", "    return None\n"),
+        setting="a_late_put_is_fenced",
+        seeds_max=5,
+    ),
+    _mutant(
+        "register no more once the session is lost",
+        "S28",
+        (
+            "coord.client.recipes.registration",
+            "        await self._keep_under(self._session)\n",
+            "        await self._keep_under(self._session)\n        self._scope.cancel()\n",
+        ),
+        setting="an_instance_outlives_its_session",
+        seeds_max=5,
+    ),
 )
 
 _LOSSES: Final = ("crash", "kill", "reset links", "drop answers", "drop all answers", "delay", "pause")
@@ -103,21 +199,27 @@ PLANS: Final[dict[str, dict[str, Any]]] = {
     "long waits": {"faults": _LOSSES, "tracks": 3, "tasks": 10, "timeout": 30.0, "client_records_max": 10_000},
 }
 """What to leave of a drawn plan, so that a bug need not wait for what has to do with it."""
+OWNERS: Final = ("pause program", "cut off", "kill program", "drop all answers", "kill", "pause")
 
 
 def hunt(seed: int, setting: str) -> Hunted:
-    """Play one seed of the simulator of exactly once, or of a scene."""
-    from coord.testing import cluster_scenes, once_scenes
-    from coord.testing.once_sim import VACUOUS, run
+    """Play one seed of a simulator of programs, or a scene."""
+    from coord.testing import cluster_scenes, once_scenes, once_sim, recipe_scenes, recipe_sim
 
+    report: once_sim.Report | recipe_sim.Report
     try:
-        if scene := once_scenes.SCENES.get(setting):
+        if scene := {**once_scenes.SCENES, **recipe_scenes.SCENES}.get(setting):
             cluster_scenes.play(scene, seed, **once_scenes.OPTIONS.get(setting, {}))
             return Hunted(1, "")
-        report = run(seed, plan=_plan(seed, setting))
+        if setting == "owners":
+            drawn = recipe_sim.Plan.of(seed)
+            drawn.faults, drawn.tracks, drawn.seconds = OWNERS, 3, 20.0
+            report = recipe_sim.run(seed, plan=drawn)
+        else:
+            report = once_sim.run(seed, plan=_plan(seed, setting))
     except Exception as error:
         return Hunted(0, f"a run failed: {error!r}")
-    found = [what for what in report.found if not what.startswith(VACUOUS)]
+    found = [what for what in report.found if not what.startswith(once_sim.VACUOUS)]
     return Hunted(report.lines, found[0] if found else "")
 
 

@@ -8,6 +8,9 @@ import trio
 
 from coord.testing.cluster_faults import Fault, Nemesis
 
+LASTS_S: Final = ((0.05, 0.5), (0.5, 4.0), (5.0, 12.0))
+"""How long a program is out of reach: for as long as a call, or longer than a lease's time to live."""
+
 
 def _program(nemesis: Nemesis) -> str | None:
     """Return a program that runs and that nothing else is done to; None if there is none."""
@@ -81,7 +84,7 @@ async def _pause_program(nemesis: Nemesis) -> None:
 
     async def body() -> None:
         cluster.pause(name)
-        await nemesis.last(0.05, nemesis.chance.choice((0.5, 3.0, 12.0)))
+        await nemesis.last(*nemesis.chance.choice(LASTS_S))
         cluster.resume(name)
 
     await nemesis.while_touching(name, body)
@@ -102,7 +105,7 @@ async def _cut_off(nemesis: Nemesis) -> None:
     for member in cluster.names:
         cluster.cut(name, member)
         cluster.cut(member, name)
-    await nemesis.last(0.1, nemesis.chance.choice((1.0, 4.0, 12.0)))
+    await nemesis.last(*nemesis.chance.choice(LASTS_S))
     cluster.network.heal(name, None)
     cluster.network.heal(None, name)
 
