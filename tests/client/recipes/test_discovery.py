@@ -290,25 +290,3 @@ def test_a_view_of_a_closed_client_is_stale() -> None:
             assert api.pick().address == "a:1"
 
     run(test)
-
-
-@pytest.mark.parametrize("steps", range(1, 12))
-def test_cancelling_at_any_step_leaves_no_watch(steps: int) -> None:
-    async def test(nursery: trio.Nursery) -> None:
-        network = a_network(nursery, ONE)
-        register(network.nodes[ONE], 7, "a:1")
-
-        async def body(client: coord.Client) -> None:
-            async with client.discover("api") as api:
-                await api.changed()
-
-        async with a_client(network) as client:
-            async with trio.open_nursery() as bodies:
-                bodies.start_soon(body, client)
-                for _ in range(steps):
-                    await trio.lowlevel.checkpoint()
-                bodies.cancel_scope.cancel()
-            await settle()
-            assert watching(network) == 0
-
-    run(test)

@@ -301,32 +301,3 @@ def test_observing_ends_with_the_client() -> None:
                 await next_of(owners)
 
     told(story)
-
-
-@pytest.mark.parametrize("steps", range(1, 30))
-def test_cancelling_at_any_step_leaves_no_key_lease_or_watch(steps: int) -> None:
-    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
-        async def candidate() -> None:
-            async with opened[0].session() as session, session.lead(NAME) as leadership:
-                await leadership.proclaim(b"v")
-                if steps % 2:
-                    await leadership.resign()
-                await trio.sleep_forever()
-
-        async def observer() -> None:
-            async with opened[0].observe(NAME) as owners:
-                async for _ in owners:
-                    pass
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(candidate)
-            nursery.start_soon(observer)
-            for _ in range(steps):
-                await trio.lowlevel.checkpoint()
-            nursery.cancel_scope.cancel()
-        await settle()
-        assert node.keys_below(b"db/") == []
-        assert node.leases_left == []
-        assert watches(node) == 0
-
-    told(story)

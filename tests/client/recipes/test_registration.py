@@ -10,7 +10,6 @@ from tests.client.trio_fakes import Network, settle
 
 from coord.client.client import Client
 from coord.client.recipes.registrar import RETRY_S, Registrar
-from coord.client.recipes.registration import Registration
 from coord.errors import ClientClosed, FailedPrecondition, SessionLost, Unavailable
 from coord.protocol.ops import Op
 
@@ -285,39 +284,6 @@ def test_the_first_check_decides_at_once_and_checks_go_on_after_the_session_is_l
                 await trio.sleep(10)
                 assert len(registered(node)) == 1
             assert node.leases_left == []
-
-    told(story)
-
-
-@pytest.mark.parametrize("steps", range(1, 40))
-@pytest.mark.parametrize("is_checked", [False, True])
-def test_cancelling_at_any_step_leaves_no_key_and_no_lease(steps: int, is_checked: bool) -> None:
-    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
-        seen: list[Registration] = []
-
-        async def body() -> None:
-            async with opened[0].session() as session:
-                check = (lambda: True) if is_checked else None
-                async with session.register("api", ADDRESS, check=check) as registration:
-                    seen.append(registration)
-                    await registration.wait_registered()
-                    await registration.update({"a": 1})
-                    if steps % 2:
-                        node.expire(session.lease)
-                    await trio.sleep_forever()
-
-        async with trio.open_nursery() as bodies:
-            bodies.start_soon(body)
-            for _ in range(steps):
-                await trio.lowlevel.checkpoint()
-            if steps > 30:
-                await trio.sleep(0.25 * (steps - 30))
-            bodies.cancel_scope.cancel()
-        await settle()
-        assert registered(node) == []
-        assert node.leases_left == []
-        for registration in seen:
-            assert registration._ended.is_set()
 
     told(story)
 
