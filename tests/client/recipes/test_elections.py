@@ -292,6 +292,19 @@ def test_slow_observers_are_told_the_newest() -> None:
     told(story)
 
 
+def test_observers_read_no_more_than_the_contenders() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        for key in ("db/primary/users/1", "db/primary/read/1", "db/primary/0"):
+            await opened[0].put(key, b"v")
+        async with opened[0].observe(NAME) as owners:
+            assert await next_of(owners) is None
+            await opened[0].put("db/primary/users/2", b"v")
+            await assert_nothing_comes(owners)
+            assert owners._live.kvs == {}
+
+    told(story)
+
+
 def test_observing_ends_with_the_client() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         async with opened[0].observe(NAME) as owners:

@@ -14,6 +14,7 @@ from coord.client.recipes.live_range import LiveRange
 from coord.client.recipes.service_view import ServiceView
 from coord.client.txn import Key
 from coord.errors import ClientClosed
+from coord.types import prefix_end
 
 if TYPE_CHECKING:
     from coord.client.client import Client
@@ -36,7 +37,7 @@ class Discovery(ServiceView, AbstractAsyncContextManager["Discovery"]):
         self, client: Client, nursery: trio.Nursery, service: Key, random: Random, timeout: float | None
     ) -> None:
         super().__init__(service, random, client.clock)
-        self._live = LiveRange(client, self._prefix, prefix=True, timeout=timeout)
+        self._live = LiveRange(client, self._prefix, prefix_end(self._prefix), timeout)
         self._nursery = nursery
         self._scope = trio.CancelScope()
         self._ended = trio.Event()

@@ -1,4 +1,4 @@
-"""A copy of a key or an interval that follows the cluster, for the Trio client."""
+"""A copy of an interval that follows the cluster, for the Trio client."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from coord.client.recipes.mirror import Mirror
-from coord.client.txn import Key
 from coord.client.watch import Watch
 from coord.errors import ClientClosed, CoordError
 from coord.types import KeyValue, Revision
@@ -20,9 +19,9 @@ RELIST_PAUSE_S: Final = 0.5
 
 
 class LiveRange:
-    """The pairs of a key or a prefix, kept current: a read, and a watch from the revision after it on.
+    """The pairs of an interval, kept current: a read, and a watch from the revision after it on.
 
-        async with LiveRange(client, "api/", prefix=True) as live:
+        async with LiveRange(client, b"api/", b"api0") as live:
             while not live.kvs:
                 await live.next()
 
@@ -31,10 +30,10 @@ class LiveRange:
     read anew. One task at a time may wait.
     """
 
-    def __init__(self, client: Client, key: Key, *, prefix: bool = False, timeout: float | None = None) -> None:
+    def __init__(self, client: Client, start: bytes, end: bytes, timeout: float | None) -> None:
         self._client = client
-        self._key = key
-        self._prefix = prefix
+        self._start = start
+        self._end = end
         self._timeout = timeout
         self._mirror = Mirror()
         self._watch: Watch | None = None
@@ -84,9 +83,10 @@ class LiveRange:
             await self._forget()
 
     async def _list(self, timeout: float | None) -> None:
-        self._mirror.listed(await self._client.range_response(self._key, prefix=self._prefix, timeout=timeout))
+        found = await self._client.range_response(self._start, range_end=self._end, timeout=timeout)
+        self._mirror.listed(found)
         # What happens between the two is in the watch's history.
-        watch = self._client.watch(self._key, prefix=self._prefix, since=self.revision + 1, timeout=timeout)
+        watch = self._client.watch(self._start, range_end=self._end, since=self.revision + 1, timeout=timeout)
         self._watch = await watch.__aenter__()
         self.why_not_live = ""
 

@@ -1,4 +1,4 @@
-"""A copy of a key or an interval: a list, and the events after it. Pure."""
+"""A copy of an interval: a list, and the events after it. Pure."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 import trio
 
+from coord.client.recipes.contending import interval_of
 from coord.client.recipes.live_range import LiveRange
 from coord.client.recipes.owners import Owner, owner_among
 from coord.client.txn import Key, key_bytes
@@ -31,7 +32,7 @@ class Observation(AbstractAsyncContextManager["Observation"]):
 
     def __init__(self, client: Client, name: Key, timeout: float | None) -> None:
         self._prefix = key_bytes(name) + b"/"
-        self._live = LiveRange(client, self._prefix, prefix=True, timeout=timeout)
+        self._live = LiveRange(client, *interval_of(self._prefix), timeout)
         self._told: Owner | None = None
         self._has_told = False
 
