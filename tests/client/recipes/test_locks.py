@@ -13,7 +13,7 @@ from tests.client.trio_fakes import Network, run, settle
 from coord.client.client import Client, connect
 from coord.client.recipes.ownership import Lock
 from coord.client.recipes.session import Session
-from coord.errors import DeadlineExceeded, FenceLost, LockLost, LockTimeout, SessionLost
+from coord.errors import DeadlineExceeded, FenceLost, LockLost, LockTimeout, OutcomeUnknown, SessionLost
 
 from .machine_node import MachineNode
 
@@ -365,6 +365,28 @@ def test_a_wait_ends_and_leaves_no_key() -> None:
             assert node.keys_below(b"a/") == [lock.key]
 
     told(story, 2)
+
+
+def test_a_wait_ends_in_time_though_nobody_answers() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session(ttl=60) as session:
+            network.stop(ONE)
+            began = trio.current_time()
+            with pytest.raises(LockTimeout, match=r"lock 'a' was not acquired within 2 s$"):
+                async with session.lock("a", wait=2):
+                    raise AssertionError
+            # A second more for the key that may be there.
+            assert trio.current_time() - began == pytest.approx(3)
+            # To try once is to ask once, with the client's timeout.
+            with pytest.raises(OutcomeUnknown):
+                async with session.lock("b", wait=0):
+                    raise AssertionError
+            assert trio.current_time() - began == pytest.approx(3 + 5 + 1)
+            network.resume(ONE)
+            async with session.lock("a", wait=5), session.lock("b", wait=5):
+                assert len(node.keys_below(b"a/")) == len(node.keys_below(b"b/")) == 1
+
+    told(story)
 
 
 def test_one_task_of_a_session_holds_or_waits_at_a_time() -> None:
