@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from random import Random
 from typing import Any, Final, Generic, TypeVar
 
@@ -94,7 +95,7 @@ class BlockingCalls:
     """Its writes are numbered, so that they may be sent again (S18)."""
     revision: int = 0
     """The highest revision seen (S29)."""
-    _lock: threading.Lock = field(factory=threading.Lock)
+    _lock: threading.RLock = field(factory=threading.RLock)
     _connection: NodeConnection | None = None
     _cluster_id: int = 0
     _is_closed: bool = False
@@ -134,12 +135,22 @@ class BlockingCalls:
         timeout = self.seconds(timeout)
         deadline = time.monotonic() + timeout
         self._be_of_this_process()
-        if not self._lock.acquire(timeout=max(timeout, 0)):
-            raise timed_out(timeout, False, None)
         may_repeat = not verb.is_change or (verb.is_write and self.is_numbering)
         has_another = may_repeat and len(self.rotation.endpoints) > 1
         patience = min(verb.patience_s, patience_s(timeout) if has_another else math.inf)
         trial = _Trial(verb, deadline, timeout, patience, may_repeat, check)
+        try:
+            if not self._lock.acquire(timeout=max(timeout, 0)):
+                raise timed_out(timeout, False, None)
+            return self._ask(trial)
+        finally:
+            # Ctrl-C may come between any two steps, also right after the lock was acquired or right before it is
+            # released here: a thread lets go of all that it holds, and raises where that is nothing.
+            with suppress(RuntimeError):
+                while True:
+                    self._lock.release()
+
+    def _ask(self, trial: _Trial[Answer]) -> tuple[Answer, int]:
         try:
             header, result = self._try(trial)
             self.revision = max(self.revision, header.revision)
@@ -152,8 +163,7 @@ class BlockingCalls:
             raise
         finally:
             trial.close()
-            self._lock.release()
-        return verb.parse(header, result), trial.sends
+        return trial.verb.parse(header, result), trial.sends
 
     def _try(self, trial: _Trial[Any]) -> tuple[r.Header, Any]:
         for attempt in itertools.count(1):
@@ -244,7 +254,7 @@ class BlockingCalls:
         if self._forks == forks.count():
             return
         self._forks = forks.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._numbering = Numbering()
         if self._connection is not None:
             self._connection.abandon()

@@ -148,7 +148,7 @@ class BlockingRegistration(AbstractContextManager["BlockingRegistration"]):
     def _keep(self) -> None:
         try:
             self._keep_under(self._session)
-            while not self._is_over:
+            while not self._is_over and not self._session.was_ended:
                 # S28: what was registered is wanted though the cluster forgot it; under the lost lease it cannot be.
                 try:
                     with self._session.again() as session:

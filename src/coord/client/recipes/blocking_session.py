@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from coord.client import verbs
 from coord.client.blocking_calls import BlockingCalls
@@ -27,6 +27,8 @@ from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import ClientClosed, CoordError, LockTimeout, OutcomeUnknown
 from coord.types import LEASE_ID_MAX, LeaseId
+
+_CLOSED: Final = "it was closed"
 
 
 class BlockingSession:
@@ -86,20 +88,27 @@ class BlockingSession:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except BaseException:
+            # S26: what Ctrl-C has left undone is done in the background.
+            threading.Thread(target=self._finish, daemon=True).start()
+            raise
 
     def close(self) -> None:
         """Revoke the lease: locks are released, registrations go. Takes a second at most.
 
         Where the cluster does not answer by then, the lease ends by itself.
         """
-        if self._is_closed or not self._was_entered:
-            return
-        self._is_closed = True
-        if self.is_lost:
+        if self._was_entered and not self._is_closed:
+            self._finish()
+            self._is_closed = True
+
+    def _finish(self) -> None:
+        if self.is_lost and not self.was_ended:
             # Nothing is to be revoked; after a fork it is the parent's, who goes on with it.
             return
-        self.tenure.lose("it was closed")
+        self.tenure.lose(_CLOSED)
         self.end()
         self._keeper.discard(self)
         self._revoke(self.tenure.lease)
@@ -241,6 +250,11 @@ class BlockingSession:
         return BlockingRegistration(self, registrar, Health(fail_after, pass_after), checking)
 
     # -- for what is made of sessions
+
+    @property
+    def was_ended(self) -> bool:
+        """It is lost because its block has ended, and not by any trouble."""
+        return self.tenure.why_lost == _CLOSED
 
     def again(self) -> BlockingSession:
         """Return another session like this one, with a lease of its own, to be entered."""
