@@ -82,16 +82,17 @@ class Contender:
         # which an owner's key could have been deleted since.
         if reply is not None and reply.answer.succeeded and reply.was_sent_once:
             return True
-        has_waited = False
+        was_seen_waiting = False
         while True:
             revision, ahead = yield from self._look_ahead(tries_once)
+            # Who looked between its put and this may have found it among those that wait.
+            was_seen_waiting = was_seen_waiting or revision > self.create_revision
             if len(ahead) < self.permits:
                 break
             if tries_once:
                 return False
-            has_waited = True
             yield self._change_to_await(ahead, revision + 1)
-        if has_waited and self.permits > 1:
+        if was_seen_waiting and self.permits > 1:
             # Those behind see by this that they have moved up; see `_change_to_await`.
             touch = verbs.put(self.key, b"", 0, False, True, True, [self.key, self.create_revision])
             try:
