@@ -10,6 +10,7 @@ from coord.testing.mutants import Mutant, check, run_apart
 QUICK = (
     "believe in a lease until somebody says that it has ended",
     "count a lease from when its renewal was answered",
+    "count without what the machine has slept",
     "forget that a sending was not answered",
     "own by what a retried write did once",
     "register no more once the session is lost",

@@ -9,7 +9,7 @@ from typing import Final
 Clock = Callable[[], float]
 """Seconds since some moment; only differences count."""
 
-_BOOT_TIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+BOOT_TIME: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boot_time() -> float:
@@ -18,4 +18,4 @@ def boot_time() -> float:
     S24: a laptop that slept past a TTL must find its locks lost. Python's monotonic clock, and Trio's, stands still
     meanwhile on Linux; on macOS, which has no CLOCK_BOOTTIME, CLOCK_MONOTONIC goes on in sleep.
     """
-    return time.clock_gettime(_BOOT_TIME)
+    return time.clock_gettime(BOOT_TIME)

@@ -124,6 +124,13 @@ MUTANTS: Final = (
         seeds_max=5,
     ),
     _mutant(
+        "count without what the machine has slept",
+        "S24",
+        ("coord.client.clock", "    return time.clock_gettime(BOOT_TIME)\n", "    return time.monotonic()\n"),
+        setting="the_holders_machine_sleeps",
+        seeds_max=5,
+    ),
+    _mutant(
         "wait for a contender by its name",
         "S25",
         (

@@ -106,6 +106,5 @@ class Programs:
                 return await endpoint.dial(client_url(to.host))
             raise LinkFailed(f"{to}: no answer within {timeout:g} s")
 
-        return connect(
-            endpoints, name=name or program, random=fork(self.chance), dial=dial, clock=trio.current_time, **options
-        )
+        clock = options.pop("clock", trio.current_time)
+        return connect(endpoints, name=name or program, random=fork(self.chance), dial=dial, clock=clock, **options)

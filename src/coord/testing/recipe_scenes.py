@@ -8,7 +8,7 @@ from typing import Final
 import trio
 
 import coord
-from coord.client import op
+from coord.client import clock, op
 from coord.client.client import Client
 from coord.client.recipes.ownership import Lock
 from coord.client.recipes.session import Session
@@ -51,6 +51,49 @@ async def an_acknowledgement_is_late(cluster: Cluster) -> None:
         observer.running["next"] = "next"
         observer.enter(Belief(lock, LOCK, "lock", "next"))
     assert not observer.wrong, observer.wrong[0]
+
+
+async def the_holders_machine_sleeps(cluster: Cluster) -> None:
+    """S24: it wakes up with a monotonic clock that knows nothing of the time that has passed."""
+    observer = Observer(lambda what, **fields: None)
+    machine = _Machine()
+
+    async def hold() -> None:
+        async with (
+            cluster.client(clock=clock.boot_time) as client,
+            client.session(TTL_S) as session,
+            session.lock(LOCK) as lock,
+        ):
+            observer.running[HOLDER] = HOLDER
+            observer.enter(Belief(lock, LOCK, "lock", HOLDER))
+            await trio.sleep_forever()
+
+    real, clock.time = clock.time, machine  # type: ignore[assignment, attr-defined]
+    try:
+        cluster.launch(HOLDER, _suppressing, hold)
+        await cluster.advance(1.0)
+        cluster.pause(HOLDER)
+        machine.slept_s = 4.0 * TTL_S
+        async with cluster.client() as client, client.session(TTL_S) as other, other.lock(LOCK, wait=4 * TTL_S) as lock:
+            observer.running["next"] = "next"
+            observer.enter(Belief(lock, LOCK, "lock", "next"))
+    finally:
+        clock.time = real  # type: ignore[attr-defined]
+    assert not observer.wrong, observer.wrong[0]
+
+
+class _Machine:
+    """The clocks of a machine: one counts what it has slept, the other does not."""
+
+    slept_s = 0.0
+
+    def clock_gettime(self, which: int) -> float:
+        """See `time`."""
+        return trio.current_time() if which == clock.BOOT_TIME else self.monotonic()
+
+    def monotonic(self) -> float:
+        """See `time`."""
+        return trio.current_time() - self.slept_s
 
 
 async def a_retried_write_is_answered_from_the_record(cluster: Cluster) -> None:
@@ -165,6 +208,7 @@ SCENES: Final[dict[str, Scene]] = {
     scene.__name__: scene
     for scene in (
         an_acknowledgement_is_late,
+        the_holders_machine_sleeps,
         a_retried_write_is_answered_from_the_record,
         a_wait_in_vain_leaves_nothing,
         a_late_put_is_fenced,
