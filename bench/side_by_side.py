@@ -30,9 +30,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import asdict, define
+from attrs import asdict, define, field
 
+import context
 import sides
+from context import Redis
 from rows import ROWS, Row
 from sides import ClusterSide, Usage
 
@@ -140,6 +142,8 @@ class Result:
     row: Row
     ours: list[Sample]
     theirs: list[Sample]
+    context: list[dict[str, Any]] = field(factory=list)
+    """What Redis did with the same load, where there is one."""
 
     @property
     def ratios(self) -> list[float]:
@@ -167,6 +171,7 @@ class Result:
             "verdict": self.verdict,
             "etcd": side_summary(self.theirs),
             "coord": side_summary(self.ours),
+            "redis": self.context,
         }
 
 
@@ -192,7 +197,9 @@ def percentile(values: Iterable[float], part: float) -> float:
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
-def measure(row: Row, coord: ClusterSide, etcd: ClusterSide, options: argparse.Namespace) -> Result:
+def measure(
+    row: Row, coord: ClusterSide, etcd: ClusterSide, redis: Redis | None, options: argparse.Namespace
+) -> Result:
     result = Result(row, [], [])
     run = fail_over if row.is_gap else load
     for pair in range(options.pairs):
@@ -205,6 +212,8 @@ def measure(row: Row, coord: ClusterSide, etcd: ClusterSide, options: argparse.N
                 file=sys.stderr,
                 flush=True,
             )
+        if redis is not None and row.mode in context.TESTS:
+            result.context.append(redis.load(row, options.seconds, options.keys, options.value_bytes))
     return result
 
 
@@ -256,6 +265,7 @@ def print_all(results: Sequence[Result]) -> None:
         for name, samples in (("etcd", result.theirs), ("coord", result.ours)) if result.row.is_gap else ():
             gaps_ms = [sample.value for sample in samples]
             print(f"{result.row.name}, {name}: p95 {percentile(gaps_ms, 0.95):.0f} ms of {len(gaps_ms)} kills")
+    print_context(results)
     print("\nMedians; CPU seconds are for 1 000 operations, memory is the sum of the three nodes' peaks.")
     print(COST_HEAD)
     for result in results:
@@ -263,16 +273,33 @@ def print_all(results: Sequence[Result]) -> None:
             print(line)
 
 
+def print_context(results: Sequence[Result]) -> None:
+    with_redis = [result for result in results if result.context]
+    if not with_redis:
+        return
+    print("\nFor context: Redis, one node that asks nobody else, appendfsync always, loaded by redis-benchmark.")
+    for result in with_redis:
+        names = ("ops_per_s", "p50_ms", "p99_ms", "peak_mib")
+        per_s, p50_ms, p99_ms, mib = (spread([report[name] for report in result.context]) for name in names)
+        cpu_s = statistics.median(1000 * report["server_cpu_s"] / report["operations"] for report in result.context)
+        print(
+            f"{result.row.name:14} {shown(per_s):>26} /s, p50 {p50_ms['median']:.2f} ms, "
+            f"p99 {p99_ms['median']:.2f} ms, {cpu_s:.3f} CPU s for 1 000, {mib['most']:.0f} MiB"
+        )
+
+
 @contextmanager
-def both(directory: Path) -> Iterator[tuple[ClusterSide, ClusterSide]]:
+def both(directory: Path, with_redis: bool) -> Iterator[tuple[ClusterSide, ClusterSide, Redis | None]]:
     coord, etcd = sides.coord_side(directory), sides.etcd_side(directory)
+    redis = context.redis(directory) if with_redis else None
+    running = [side for side in (etcd, coord, redis) if side is not None]
     try:
-        etcd.start()
-        coord.start()
-        yield coord, etcd
+        for side in running:
+            side.start()
+        yield coord, etcd, redis
     finally:
-        coord.stop()
-        etcd.stop()
+        for side in running:
+            side.stop()
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -285,13 +312,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--value-bytes", type=int, default=256)
     parser.add_argument("--dir", type=Path, default=None, help="where both sides have their data; default: temporary")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all samples there")
+    parser.add_argument("--no-redis", action="store_true", help="leave Redis out, which runs for context if installed")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     chosen = options.rows.split(",")
     if unknown := set(chosen) - set(names):
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
-    if options.pairs < 1 or options.seconds <= 0:
-        parser.error("--pairs and --seconds are above 0")
+    if min(options.pairs, options.seconds, options.keys, options.value_bytes) <= 0:
+        parser.error("--pairs, --seconds, --keys and --value-bytes are above 0")
     options.rows = [row for row in ROWS if row.name in chosen]
     return options
 
@@ -307,13 +335,13 @@ def main() -> int:
         if about["file_system"] in MEMORY_FILE_SYSTEMS:
             print(f"{directory} is in memory, where a sync costs nothing: name a disk with --dir", file=sys.stderr)
             return 2
-        with both(directory) as (coord, etcd):
-            about |= {side.name: side.version for side in (coord, etcd)}
+        with both(directory, not options.no_redis) as (coord, etcd, redis):
+            about |= {side.name: side.version for side in (coord, etcd, redis) if side is not None}
             for side in (etcd, coord):
                 load(side, FILLING, options)
             about |= {f"{side.name}_idle": idle(side) for side in (etcd, coord)}
             print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
-            results = [measure(row, coord, etcd, options) for row in options.rows]
+            results = [measure(row, coord, etcd, redis, options) for row in options.rows]
     about["load_average_after"] = sides.machine(Path())["load_average"]
     print_all(results)
     if options.json is not None:
