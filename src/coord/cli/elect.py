@@ -16,7 +16,7 @@ from coord.client import responses as r
 from coord.client.blocking import BlockingClient
 from coord.client.recipes.blocking_live_range import BlockingLiveRange
 from coord.client.recipes.blocking_running import LOOK_S
-from coord.client.recipes.contending import is_contender
+from coord.client.recipes.contending import interval_of, is_contender
 from coord.types import KeyValue
 
 _BAD_NUMBER: Final = "elect takes one election name argument and an optional proposal argument"
@@ -64,7 +64,7 @@ def _listen(name: bytes, settings: Settings) -> None:
 
 def _show_owners(client: BlockingClient, prefix: bytes, printer: Printer) -> None:
     shown: KeyValue | None = None
-    with BlockingLiveRange(client, prefix, prefix=True) as live:
+    with BlockingLiveRange(client, *interval_of(prefix), None) as live:
         while True:
             owner = _owner(prefix, live.kvs)
             if owner is not None and owner != shown:

@@ -18,6 +18,7 @@ from coord.client.recipes.picking import Policy
 from coord.client.recipes.service_view import ServiceView
 from coord.client.txn import Key
 from coord.errors import ClientClosed
+from coord.types import prefix_end
 
 if TYPE_CHECKING:
     from coord.client.blocking import BlockingClient
@@ -39,7 +40,7 @@ class BlockingDiscovery(ServiceView, AbstractContextManager["BlockingDiscovery"]
 
     def __init__(self, client: BlockingClient, service: Key, random: Random, timeout: float | None) -> None:
         super().__init__(service, random, time.monotonic)
-        self._live = BlockingLiveRange(client, self._prefix, prefix=True, timeout=timeout)
+        self._live = BlockingLiveRange(client, self._prefix, prefix_end(self._prefix), timeout)
         self._is_over = False
         self._forks = forks.count()
         self._news = threading.Condition()

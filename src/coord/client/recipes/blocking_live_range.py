@@ -1,4 +1,4 @@
-"""A copy of a key or an interval that follows the cluster, for threads."""
+"""A copy of an interval that follows the cluster, for threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Self
 from coord.client.blocking_watch import BlockingWatch
 from coord.client.recipes.mirror import Mirror
 from coord.client.responses import Header
-from coord.client.txn import Key
 from coord.errors import ClientClosed, CoordError
 from coord.types import KeyValue, Revision
 
@@ -20,9 +19,9 @@ RELIST_PAUSE_S: Final = 0.5
 
 
 class BlockingLiveRange:
-    """The pairs of a key or a prefix, kept current: a read, and a watch from the revision after it on.
+    """The pairs of an interval, kept current: a read, and a watch from the revision after it on.
 
-        with BlockingLiveRange(client, "api/", prefix=True) as live:
+        with BlockingLiveRange(client, b"api/", b"api0") as live:
             while not live.kvs:
                 live.next(1.0)
 
@@ -31,10 +30,10 @@ class BlockingLiveRange:
     read anew. One thread at a time may wait.
     """
 
-    def __init__(self, client: BlockingClient, key: Key, *, prefix: bool = False, timeout: float | None = None) -> None:
+    def __init__(self, client: BlockingClient, start: bytes, end: bytes, timeout: float | None) -> None:
         self._client = client
-        self._key = key
-        self._prefix = prefix
+        self._start = start
+        self._end = end
         self._timeout = timeout
         self._mirror = Mirror()
         self._watch: BlockingWatch | None = None
@@ -88,11 +87,11 @@ class BlockingLiveRange:
             self._forget()
 
     def _list(self, timeout: float | None) -> None:
-        response = self._client.range_response(self._key, prefix=self._prefix, timeout=timeout)
+        response = self._client.range_response(self._start, range_end=self._end, timeout=timeout)
         self._mirror.listed(response)
         self._header = response.header
         # What happens between the two is in the watch's history.
-        self._watch = self._client.watch(self._key, prefix=self._prefix, since=self.revision + 1, timeout=timeout)
+        self._watch = self._client.watch(self._start, range_end=self._end, since=self.revision + 1, timeout=timeout)
 
     def _forget(self) -> None:
         if self._watch is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from coord.client.recipes.blocking_live_range import BlockingLiveRange
 from coord.client.recipes.blocking_running import LOOK_S
+from coord.client.recipes.contending import interval_of
 from coord.client.recipes.owners import Owner, owner_among
 from coord.client.txn import Key, key_bytes
 
@@ -32,7 +33,7 @@ class BlockingObservation(AbstractContextManager["BlockingObservation"]):
 
     def __init__(self, client: BlockingClient, name: Key, timeout: float | None) -> None:
         self._prefix = key_bytes(name) + b"/"
-        self._live = BlockingLiveRange(client, self._prefix, prefix=True, timeout=timeout)
+        self._live = BlockingLiveRange(client, *interval_of(self._prefix), timeout)
         self._told: Owner | None = None
         self._has_told = False
 
