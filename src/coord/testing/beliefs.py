@@ -59,6 +59,12 @@ class Observer:
     put: dict[bytes, bool] = field(factory=dict)
     """Items, and whether they are known to be in the queue."""
     doubtful_gets: int = 0
+    heard: dict[str, int] = field(factory=dict)
+    """The fence of the election's owner that each run was told of last."""
+    views: dict[str, Callable[[], list[str]]] = field(factory=dict)
+    """The addresses that each run sees in the registry."""
+    visits: list[tuple[str, list[float]]] = field(factory=list)
+    """Who came to the double barrier when, and left; who was killed there never left."""
 
     @property
     def is_over(self) -> bool:
@@ -89,9 +95,24 @@ class Observer:
                 self.complain(f"{belief.name}: fence {belief.owned.fence} after {self.last_fence[belief.name]}")
             self.last_fence[belief.name] = belief.owned.fence
 
-    def leave(self, owned: Owned) -> None:
-        """Note that the block of an owner has ended."""
-        self.beliefs = [one for one in self.beliefs if one.owned is not owned]
+    def hear(self, run: str, fence: int) -> None:
+        """Take what a program was told of an election's owner: never one before the one that it was told of last."""
+        self.happened["owners told of"] += 1
+        if fence < self.heard.get(run, 0):
+            self.complain(f"{run} was told of fence {fence} after {self.heard[run]}")
+        self.heard[run] = fence
+
+    def come(self, run: str) -> list[float]:
+        """Take one that comes to the double barrier; return its visit: when it came, and later when it left."""
+        visit = [trio.current_time()]
+        self.visits.append((run, visit))
+        return visit
+
+    def meet(self, run: str, visit: list[float]) -> None:
+        """Take one that was let in: at least one other was there while it waited."""
+        self.happened["met"] += 1
+        if not any(other != run and (len(when) == 1 or when[1] >= visit[0]) for other, when in self.visits):
+            self.complain(f"{run} was let in though nobody else was there")
 
 
 def _told(beliefs: list[Belief]) -> str:

@@ -23,6 +23,8 @@ TTL_S: Final = 5
 EFFECT: Final = "effect/"
 SERVICE: Final = "api"
 QUEUE: Final = "jobs"
+LEAD: Final = "lead"
+PARTY: Final = "party"
 _QUEUE_WAIT_S: Final = 1.0
 
 
@@ -45,10 +47,18 @@ class Life:
                     await self._use(client)
 
     async def _use(self, client: Client) -> None:
-        async with client.session(ttl=TTL_S) as registering, trio.open_nursery() as nursery:
+        async with (
+            client.session(ttl=TTL_S) as registering,
+            client.discover(SERVICE) as view,
+            trio.open_nursery() as nursery,
+        ):
+            self.observer.views[self.run] = lambda: sorted(instance.address for instance in view)
             nursery.start_soon(self._serve, registering)
+            nursery.start_soon(self._observe, client)
             if self.chance.random() < 0.5:
                 nursery.start_soon(self._queue, client)
+            if self.chance.random() < 0.5:
+                nursery.start_soon(self._meet, client)
             while not self.observer.is_over:
                 with suppress(CoordError):
                     async with client.session(ttl=TTL_S) as session:
@@ -60,7 +70,7 @@ class Life:
 
     async def _contend(self, client: Client, session: Session) -> None:
         kind = self.chance.choice(self.kinds)
-        name = f"{kind if kind in ('lead', 'semaphore') else 'rw' if kind in ('read', 'write') else 'lock'}"
+        name = "rw" if kind in ("read", "write") else kind
         wait = self.chance.choice((None, 0.0, 0.5, 3.0, 20.0))
         limit_s = self.chance.choice((0.004, 0.05, 1.0)) if self.chance.random() < 0.2 else 60.0
         with trio.move_on_after(limit_s):
@@ -109,7 +119,7 @@ class Life:
         if newest.applied_index >= len(self.cluster.ledger.entries) and key in newest.lease_keys(session.lease):
             self.observer.complain(f"{self.run} waited in vain, and left {key!r}")
 
-    # -- a registry and a queue
+    # -- the others
 
     async def _serve(self, session: Session) -> None:
         """S28: whatever happens, only this program ends it."""
@@ -119,6 +129,33 @@ class Life:
         finally:
             if not self.observer.is_over and self.observer.running.get(self.name) == self.run:
                 self.observer.complain(f"{self.run} was to be registered until the end, and is not")
+
+    async def _observe(self, client: Client) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def hear() -> None:
+                async with client.observe(LEAD) as owners:
+                    async for owner in owners:
+                        if owner is not None:
+                            self.observer.hear(self.run, owner.fence)
+
+            nursery.start_soon(hear)
+            await self.observer.over.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _meet(self, client: Client) -> None:
+        """Meet one other, again and again; who waits in vain goes away."""
+        while not self.observer.is_over:
+            await trio.sleep(self.chance.choice((0.1, 1.0)))
+            with suppress(CoordError):
+                async with client.session(ttl=TTL_S) as session:
+                    visit = self.observer.come(self.run)
+                    try:
+                        with trio.move_on_after(self.chance.choice((0.02, 3.0))):
+                            async with session.double_barrier(PARTY, 2):
+                                self.observer.meet(self.run, visit)
+                    finally:
+                        visit.append(trio.current_time())
 
     async def _queue(self, client: Client) -> None:
         queue, observer = client.queue(QUEUE), self.observer

@@ -31,7 +31,7 @@ from coord.testing.deterministic import Trace, fork, run_seeded
 from coord.testing.history import History
 from coord.testing.history_ledger import replay
 from coord.testing.link_faults import LINK_FAULTS
-from coord.testing.recipe_programs import EFFECT, SERVICE, TTL_S, Life, drain
+from coord.testing.recipe_programs import EFFECT, LEAD, SERVICE, TTL_S, Life, drain
 from coord.testing.seeds import play
 
 LASTS_S_MAX: Final = 300.0
@@ -57,6 +57,8 @@ MUST_HAPPEN: Final = (
     "ownerships lost",
     "effects",
     "items taken",
+    "owners told of",
+    "met",
     "elections",
     "leases expired",
 )
@@ -170,10 +172,17 @@ async def _see_them_get_on(report: Report, cluster: Cluster, observer: Observer)
     after = sum(count for name, count in observer.happened.items() if name.endswith("owned"))
     if after < before + 3:
         report.found.append(f"{after - before} became owners in {QUIET_S:g} s without a fault")
+    led = observer.last_fence.get(LEAD, 0)
+    await cluster.advance(1.0)
     async with cluster.client("judge") as client, client.discover(SERVICE) as service:
-        found = sorted(instance.address for instance in service)
-    if found != sorted(observer.running):
-        report.found.append(f"{sorted(observer.running)} are to be registered, and {found} are")
+        observer.views["judge"] = lambda: sorted(instance.address for instance in service)
+        for run in (*observer.running.values(), "judge"):
+            if (found := observer.views[run]()) != sorted(observer.running):
+                report.found.append(f"{sorted(observer.running)} are to be registered, and {run} sees {found}")
+            if run != "judge" and observer.heard.get(run, 0) < led:
+                report.found.append(
+                    f"{run} was told of fence {observer.heard.get(run, 0)} last, and {led} owned long ago"
+                )
 
 
 async def _see_the_end(report: Report, cluster: Cluster, observer: Observer) -> None:
