@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,6 +45,9 @@ except coord.errors.CoordError as error:
 PARTY = """
 async def main():
     async with coord.connect(endpoints) as client, client.session(ttl=TTL) as session:
+        say("waits")
+        await client.barrier("start").wait()
+        await client.put("started/" + name, b"")
         for step in range(3):
             async with session.double_barrier("step", 3):
                 await client.queue("in").put(b"%d" % step)
@@ -119,9 +123,16 @@ def test_who_leads_is_replaced_when_it_stops_and_all_see_it(shared: ProcessClust
 
 
 def test_three_meet_step_by_step(shared: ProcessCluster) -> None:
-    with program(shared, PARTY, "a") as a, program(shared, PARTY, "b") as b, program(shared, PARTY, "c") as c:
-        for process in (a, b, c):
-            assert process.wait(timeout=60) == 0
+    with coord.connect_sync(shared.endpoints) as client:
+        assert client.barrier("start").hold()
+        with program(shared, PARTY, "a") as a, program(shared, PARTY, "b") as b, program(shared, PARTY, "c") as c:
+            for process in (a, b, c):
+                expect(process, "waits")
+            time.sleep(0.5)
+            assert client.range_response("started/", prefix=True).kvs == []
+            assert client.barrier("start").release()
+            for process in (a, b, c):
+                assert process.wait(timeout=60) == 0
 
     async def main() -> None:
         async with coord.connect(shared.endpoints) as client:

@@ -6,9 +6,11 @@ import random
 from contextlib import suppress
 
 import pytest
+import trio
 from attrs import define, field
 from tests.simulation.test_locks import TTL_S, Beliefs, disturb
 
+from coord.client.client import Client
 from coord.errors import CoordError, OutcomeUnknown
 from coord.testing import Cluster
 from coord.testing.cluster_scenes import play
@@ -50,6 +52,88 @@ def test_who_died_waiting_is_replaced_and_who_died_inside_holds_up_nobody() -> N
             assert [pair async for pair in client.range(f"{NAME}/", prefix=True)] == []
 
     play(scene)
+
+
+def test_a_barrier_holds_until_it_is_released_or_its_holder_is_dead() -> None:
+    async def scene(cluster: Cluster) -> None:
+        passed: list[float] = []
+
+        async def hold() -> None:
+            async with cluster.client() as client, client.session(ttl=TTL_S) as session:
+                assert await client.barrier("up").hold(lease=session.lease)
+                await trio.sleep_forever()
+
+        async def wait() -> None:
+            async with cluster.client() as client:
+                await client.barrier("up").wait()
+                passed.append(trio.current_time())
+
+        cluster.launch("holder", hold)
+        await cluster.advance(1.0)
+        cluster.launch("waits", wait)
+        cluster.launch("is cut off", wait)
+        await cluster.advance(1.0)
+        await cluster.kill(await cluster.leader())
+        cluster.partition(["is cut off"], cluster.names)
+        await cluster.advance(4.0 * TTL_S)
+        assert passed == []
+        cluster.pause("waits")
+        killed_at = trio.current_time()
+        await cluster.kill("holder")
+        await cluster.advance(4.0 * TTL_S)
+        cluster.heal()
+        cluster.resume("waits")
+        await cluster.advance(10.0)
+        assert len(passed) == 2
+        assert min(passed) > killed_at + 4.0 * TTL_S
+
+    play(scene)
+
+
+@define(eq=False)
+class Rounds:
+    """Programs that meet again and again, with sessions that may be lost."""
+
+    cluster: Cluster
+    chance: random.Random
+    beliefs: Beliefs = field(factory=Beliefs)
+    entered: int = 0
+    is_over: bool = False
+
+    async def work(self, run: str) -> None:
+        while not self.is_over:
+            with suppress(CoordError):
+                async with self.cluster.client() as client:
+                    while not self.is_over:
+                        await self.meet(client)
+
+    async def meet(self, client: Client) -> None:
+        with trio.move_on_after(5.0 * TTL_S):
+            async with client.session(ttl=TTL_S) as session, session.double_barrier(NAME, 3):
+                self.entered += 1
+                await trio.sleep(self.chance.choice([0.1, 1.0, 2.0]))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_they_meet_again_whatever_happens(seed: int) -> None:
+    async def scene(cluster: Cluster) -> None:
+        rounds = Rounds(cluster, random.Random(f"rounds {seed}"))
+        programs = [f"p{number}" for number in range(4)]
+        runs = dict.fromkeys(programs, 0)
+        for name in programs:
+            cluster.launch(name, rounds.work, f"{name} 0")
+        for _ in range(5):
+            await disturb(rounds, programs, runs)  # type: ignore[arg-type]
+        entered = rounds.entered
+        await cluster.advance(6.0 * TTL_S)
+        assert rounds.entered > entered + 9, "they get on when all is well again"
+        rounds.is_over = True
+        await cluster.advance(7.0 * TTL_S)
+        async with cluster.client() as client:
+            assert [pair async for pair in client.range(f"{NAME}/", prefix=True)] == []
+            assert await client.leases() == []
+
+    play(scene, seed)
 
 
 @define(eq=False)
@@ -101,6 +185,9 @@ def share(seed: int, faults: int) -> None:
             cluster.launch(name, story.work, f"{name} 0")
         for _ in range(faults):
             await disturb(story, programs, runs)  # type: ignore[arg-type]
+        taken = len(story.taken)
+        await cluster.advance(20.0)
+        assert len(story.taken) > taken + 5, "they get on when all is well again"
         story.is_over = True
         await cluster.advance(20.0)
         async with cluster.client() as client:
@@ -110,7 +197,6 @@ def share(seed: int, faults: int) -> None:
         assert set(story.taken) <= {*story.put, *story.perhaps_put}
         killed = sum(runs.values())
         assert len(set(story.put) - set(story.taken)) <= story.perhaps_taken + killed, "no item is lost"
-        assert len(story.taken) > 20
         for name in programs[1:]:
             await cluster.kill(name)
 
