@@ -6,16 +6,18 @@ import os
 import random
 import re
 from contextlib import suppress
+from itertools import count
 
 import pytest
 import trio
 from attrs import define, field
-from tests.simulation.test_locks import TTL_S, Beliefs, disturb
+from tests.simulation.troubles import TTL_S, disturb
 
 from coord.client.client import Client
 from coord.client.recipes.owners import Owner
 from coord.errors import CoordError, LeadershipLost
 from coord.testing import Cluster
+from coord.testing.beliefs import Belief, Observer
 from coord.testing.cluster_scenes import play
 
 
@@ -25,7 +27,7 @@ class Story:
 
     cluster: Cluster
     chance: random.Random
-    beliefs: Beliefs = field(factory=Beliefs)
+    observer: Observer
     led: int = 0
     proclaimed: dict[int, list[bytes]] = field(factory=dict)
     """What each owner has proclaimed or tried to, by fence."""
@@ -44,7 +46,7 @@ class Story:
     async def lead(self, client: Client, run: str) -> None:
         value = run.encode()
         async with client.session(ttl=TTL_S) as session, session.lead("a", value) as leadership:
-            self.beliefs.enter(leadership, "lock", run)  # type: ignore[arg-type]
+            self.observer.enter(Belief(leadership, "a", "lead", run))
             self.led += 1
             values = self.proclaimed[leadership.fence] = [value]
             for number in range(self.chance.choice([0, 1, 3])):
@@ -76,14 +78,19 @@ class Story:
 
 def elect(seed: int, faults: int) -> None:
     async def scene(cluster: Cluster) -> None:
-        story = Story(cluster, random.Random(f"elections {seed}"))
+        story = Story(cluster, random.Random(f"elections {seed}"), Observer(cluster.trace))
         cluster.launch("looker", story.look)
         programs = [f"p{number}" for number in range(3)]
-        runs = dict.fromkeys(programs, 0)
+        runs = count()
+
+        def launch(name: str) -> None:
+            run = story.observer.running[name] = f"{name} {next(runs)}"
+            cluster.launch(name, story.work, run)
+
         for name in programs:
-            cluster.launch(name, story.work, f"{name} 0")
+            launch(name)
         for _ in range(faults):
-            await disturb(story, programs, runs)  # type: ignore[arg-type]
+            await disturb(cluster, story.chance, programs, launch)
         led = story.led
         await cluster.advance(4.0 * TTL_S)
         assert story.led > led + 3, "they get on when all is well again"
@@ -91,6 +98,7 @@ def elect(seed: int, faults: int) -> None:
         await cluster.advance(6.0 * TTL_S)
         assert story.seen[-1] is None, "in the end everybody has left, and it is seen"
         story.check_seen()
+        assert story.observer.wrong == []
         async with cluster.client() as client:
             assert [pair async for pair in client.range("a/", prefix=True)] == []
             assert await client.leases() == []

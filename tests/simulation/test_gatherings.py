@@ -1,4 +1,4 @@
-"""Double barriers and queues of real clients on a simulated cluster, some of whose members and programs die."""
+"""Barriers of real clients on a simulated cluster, some of whose members and programs die."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import suppress
 
 import pytest
 import trio
-from attrs import define, field
-from tests.simulation.test_locks import TTL_S, Beliefs, disturb
+from attrs import define
+from tests.simulation.troubles import TTL_S, disturb
 
 from coord.client.client import Client
-from coord.errors import CoordError, OutcomeUnknown
+from coord.errors import CoordError
 from coord.testing import Cluster
 from coord.testing.cluster_scenes import play
 
@@ -96,11 +96,10 @@ class Rounds:
 
     cluster: Cluster
     chance: random.Random
-    beliefs: Beliefs = field(factory=Beliefs)
     entered: int = 0
     is_over: bool = False
 
-    async def work(self, run: str) -> None:
+    async def work(self) -> None:
         while not self.is_over:
             with suppress(CoordError):
                 async with self.cluster.client() as client:
@@ -119,11 +118,10 @@ def test_they_meet_again_whatever_happens(seed: int) -> None:
     async def scene(cluster: Cluster) -> None:
         rounds = Rounds(cluster, random.Random(f"rounds {seed}"))
         programs = [f"p{number}" for number in range(4)]
-        runs = dict.fromkeys(programs, 0)
         for name in programs:
-            cluster.launch(name, rounds.work, f"{name} 0")
+            cluster.launch(name, rounds.work)
         for _ in range(5):
-            await disturb(rounds, programs, runs)  # type: ignore[arg-type]
+            await disturb(cluster, rounds.chance, programs, lambda name: cluster.launch(name, rounds.work) and None)
         entered = rounds.entered
         await cluster.advance(6.0 * TTL_S)
         assert rounds.entered > entered + 9, "they get on when all is well again"
@@ -134,75 +132,3 @@ def test_they_meet_again_whatever_happens(seed: int) -> None:
             assert await client.leases() == []
 
     play(scene, seed)
-
-
-@define(eq=False)
-class Story:
-    """Programs that put and take, and what became of each item."""
-
-    cluster: Cluster
-    chance: random.Random
-    beliefs: Beliefs = field(factory=Beliefs)
-    put: list[bytes] = field(factory=list)
-    perhaps_put: set[bytes] = field(factory=set)
-    taken: list[bytes] = field(factory=list)
-    perhaps_taken: int = 0
-    """Items that may be gone with a taker that was killed, or could not learn what became of its taking."""
-    is_over: bool = False
-
-    async def work(self, run: str) -> None:
-        while not self.is_over:
-            with suppress(CoordError):
-                async with self.cluster.client() as client:
-                    if run.startswith("p0"):
-                        await self.produce(client.queue("jobs"), run)
-                    else:
-                        await self.consume(client.queue("jobs"))
-
-    async def produce(self, jobs: object, run: str) -> None:
-        while not self.is_over:
-            item = f"{run}/{len(self.put) + len(self.perhaps_put)}".encode()
-            self.perhaps_put.add(item)
-            await jobs.put(item)  # type: ignore[attr-defined]
-            self.perhaps_put.discard(item)
-            self.put.append(item)
-            await self.cluster.advance(self.chance.choice([0.0, 0.5, 2.0]))
-
-    async def consume(self, jobs: object) -> None:
-        while True:
-            try:
-                self.taken.append(await jobs.get())  # type: ignore[attr-defined]
-            except OutcomeUnknown:
-                self.perhaps_taken += 1
-
-
-def share(seed: int, faults: int) -> None:
-    async def scene(cluster: Cluster) -> None:
-        story = Story(cluster, random.Random(f"queue {seed}"))
-        programs = [f"p{number}" for number in range(3)]
-        runs = dict.fromkeys(programs, 0)
-        for name in programs:
-            cluster.launch(name, story.work, f"{name} 0")
-        for _ in range(faults):
-            await disturb(story, programs, runs)  # type: ignore[arg-type]
-        taken = len(story.taken)
-        await cluster.advance(20.0)
-        assert len(story.taken) > taken + 5, "they get on when all is well again"
-        story.is_over = True
-        await cluster.advance(20.0)
-        async with cluster.client() as client:
-            left = [pair.value async for pair in client.range("jobs/", prefix=True)]
-        assert left == [], "two takers are alive"
-        assert len(story.taken) == len(set(story.taken)), "no item is taken twice"
-        assert set(story.taken) <= {*story.put, *story.perhaps_put}
-        killed = sum(runs.values())
-        assert len(set(story.put) - set(story.taken)) <= story.perhaps_taken + killed, "no item is lost"
-        for name in programs[1:]:
-            await cluster.kill(name)
-
-    play(scene, seed)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_each_item_goes_to_one_taker_whatever_happens(seed: int) -> None:
-    share(seed, faults=4)

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import random
-from contextlib import AsyncExitStack
-
-import pytest
 import trio
-from attrs import define, field
-from tests.simulation.test_locks import TTL_S, Beliefs, disturb
+from tests.simulation.troubles import TTL_S
 
 from coord.client.recipes.discovery import Discovery
-from coord.client.recipes.registration import Registration
-from coord.errors import CoordError
 from coord.testing import Cluster
 from coord.testing.cluster_scenes import play
 
@@ -158,65 +150,3 @@ def test_a_view_survives_compaction_while_it_was_cut_off() -> None:
             await cluster.kill("stays")
 
     play(scene)
-
-
-@define(eq=False)
-class Story:
-    """Services that are registered come what may, and one that looks."""
-
-    cluster: Cluster
-    chance: random.Random
-    beliefs: Beliefs = field(factory=Beliefs)
-    registrations: dict[str, Registration] = field(factory=dict)
-    over: trio.Event = field(factory=trio.Event)
-
-    async def work(self, run: str) -> None:
-        address = run.partition(" ")[0]
-        while not self.over.is_set():
-            async with AsyncExitStack() as stack:
-                try:
-                    client = await stack.enter_async_context(self.cluster.client())
-                    session = await stack.enter_async_context(client.session(ttl=TTL_S))
-                except CoordError:
-                    continue
-                # S28: from here on nothing may be raised, and nothing would be caught.
-                registration = await stack.enter_async_context(session.register("api", address))
-                self.registrations[address] = registration
-                await self.over.wait()
-
-
-def serve(seed: int, faults: int) -> None:
-    async def scene(cluster: Cluster) -> None:
-        story = Story(cluster, random.Random(f"registry {seed}"))
-        programs = [f"p{number}" for number in range(3)]
-        runs = dict.fromkeys(programs, 0)
-        async with cluster.client("looker") as client, client.discover("api") as api:
-            for name in programs:
-                cluster.launch(name, story.work, f"{name} 0")
-            await shown(api, programs, 5.0)
-            for _ in range(faults):
-                await disturb(story, programs, runs)  # type: ignore[arg-type]
-            await shown(api, programs, 5.0 * TTL_S)
-            await cluster.advance(3.0 * TTL_S)
-            assert [instance.address for instance in api] == programs
-            assert all(registration.is_registered for registration in story.registrations.values())
-            assert len(await client.leases()) == len(programs)
-            story.over.set()
-            await shown(api, [], 2.0)
-            await cluster.advance(1.0)
-            assert await client.leases() == []
-
-    play(scene, seed)
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-def test_whatever_happens_all_who_serve_are_found_in_the_end(seed: int) -> None:
-    serve(seed, faults=5)
-
-
-@pytest.mark.sim
-def test_more_seeds() -> None:
-    """`SEED=n` plays that one alone."""
-    seed = int(os.environ.get("SEED", "0"))
-    for one in [seed] if seed else range(300, 330):
-        serve(one, faults=12)
