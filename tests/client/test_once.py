@@ -12,9 +12,11 @@ import trio
 import coord
 from coord.client import forks
 from coord.client.numbering import Numbering
+from coord.codec import decode
 from coord.errors import (
     ApiError,
     ClientClosed,
+    DeadlineExceeded,
     InvalidArgument,
     OutcomeUnknown,
     ResourceExhausted,
@@ -23,6 +25,7 @@ from coord.errors import (
     too_many_requests,
 )
 from coord.limits import CLIENT_WINDOW
+from coord.protocol.ops import Op
 
 from .fake_node import FakeNode
 from .threaded_fakes import listening
@@ -262,6 +265,34 @@ def test_a_write_before_the_registration_says_why_it_had_to_wait() -> None:
                 await client.put("k", b"v")
             del session.write
             assert await client.put("k", b"v") == 2
+
+    run(test)
+
+
+def test_a_first_write_with_little_time_leaves_more_to_the_registration() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        state, network = a_cluster(nursery, "n1:1")
+
+        async with a_client(network) as client:
+            session = state.sessions[0]
+            receive, given = session.receive, []
+
+            def commit_in_a_tenth_of_a_second(data: bytes) -> None:
+                _, _, _, ids, writes = decode(data)
+                if decode(writes)[0][1] == Op.REGISTER:
+                    [request, timeout_ms] = ids[0]
+                    given.append(timeout_ms)
+                    if timeout_ms < 100:
+                        session.send_replies([[request, 0, None, OutcomeUnknown("too slow").to_wire()]])
+                        return
+                receive(data)
+
+            session.receive = commit_in_a_tenth_of_a_second  # type: ignore[method-assign]
+            # It was never sent, and so is not in doubt.
+            with pytest.raises(DeadlineExceeded):
+                await client.put("k", b"v", timeout=0.02)
+            assert await client.put("k", b"v") == 2
+            assert given == [10, 20, 40, 80, 160]
 
     run(test)
 

@@ -230,9 +230,10 @@ class BlockingCalls:
             if trial.is_in_doubt:
                 raise forgotten_in_doubt() from error
             return
-        trial.refusal = error
-        # What registers the client answers so too, before the write itself is sent.
-        if trial.numbering is not None and isinstance(error, OutcomeUnknown):
+        if not isinstance(error, OutcomeUnknown):
+            trial.refusal = error
+        elif trial.numbering is not None:
+            # What registers the client answers so too, before the write itself is sent.
             trial.doubt = error.text
         is_enough = attempt >= REFUSALS_BEFORE_MOVING or has_no_leader(error)
         if is_enough and len(self.rotation.endpoints) > 1:

@@ -30,7 +30,7 @@ from coord.client.failing import (
 from coord.client.once import Once
 from coord.client.watches import Watches
 from coord.errors import ApiError, OutcomeUnknown, ProtocolViolation
-from coord.limits import REQUESTS_OPEN_PER_CONNECTION
+from coord.limits import REQUEST_TIMEOUT_MS_DEFAULT, REQUESTS_OPEN_PER_CONNECTION
 from coord.protocol import client_protocol as protocol
 from coord.protocol.ops import Method, Op, ServerMessage
 
@@ -105,6 +105,9 @@ class ClientCore:
             self._finish(call, timed_out(call.timeout, call.is_in_doubt, call.refusal, call.doubt))
             return
         _shorten(call, due)
+        if call.is_register:
+            # The write that it was first sent for may have had too little time for any answer; others wait behind it.
+            call.timeout_ms = max(call.timeout_ms, min(2 * call.timeout_ms, REQUEST_TIMEOUT_MS_DEFAULT))
         heapq.heappush(self._resting, (due, call.id, call))
         self.next_due = min(self.next_due, due)
 

@@ -11,7 +11,7 @@ from attrs import define, field
 from coord.client.calls import NEVER, Call
 from coord.client.failing import PATIENCE_S_MAX
 from coord.client.numbering import Numbering
-from coord.errors import ApiError
+from coord.errors import ApiError, OutcomeUnknown
 from coord.protocol.ops import Op
 
 _REGISTER: Final = int(Op.REGISTER)
@@ -54,7 +54,9 @@ class Once:
 
     def refusal(self) -> ApiError | None:
         """Return why nodes have refused to register the client so far, for writes that waited for it in vain."""
-        return self._registration.refusal if self._registration is not None else None
+        refusal = self._registration.refusal if self._registration is not None else None
+        # That it is not known whether the client was registered says nothing of a write that was never sent.
+        return None if isinstance(refusal, OutcomeUnknown) else refusal
 
     def registered(self, client_id: int) -> None:
         """Take the id that the cluster has given."""
