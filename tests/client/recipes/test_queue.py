@@ -9,8 +9,9 @@ import trio
 from tests.client.trio_fakes import Network, settle
 
 from coord.client.client import Client
+from coord.client.failing import TIMEOUT_DEFAULT_S
 from coord.client.recipes.queue import Queue
-from coord.errors import OutcomeUnknown
+from coord.errors import OutcomeUnknown, no_leader
 from coord.protocol.ops import Op
 
 from .machine_node import MachineNode
@@ -156,6 +157,28 @@ def test_an_outage_is_waited_out_and_what_is_unknown_is_told() -> None:
         assert node.keys_below(b"jobs/") == []
 
     told(story, 2)
+
+
+def test_what_the_cluster_refuses_to_hand_out_is_not_passed_over() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        jobs = opened[0].queue("jobs")
+        for number in range(3):
+            await jobs.put(b"%d" % number)
+        guarded, refused = node.guarded, []
+
+        def refusing(guard: Any, op: int, arguments: list[Any]) -> Any:
+            if trio.current_time() < until:
+                refused.append(op)
+                raise no_leader()
+            return guarded(guard, op, arguments)
+
+        # Longer than a call tries, and over in time for the next one.
+        until = trio.current_time() + TIMEOUT_DEFAULT_S + 1
+        node.guarded = refusing  # type: ignore[method-assign]
+        assert [await jobs.get() for _ in range(3)] == [b"0", b"1", b"2"]
+        assert refused
+
+    told(story)
 
 
 @pytest.mark.parametrize("steps", range(1, 30))

@@ -48,8 +48,12 @@ class BlockingQueue:
         try:
             while True:
                 for item in runner.run(queues.first_items(self._prefix), until):
-                    if runner.run(queues.take(item)):
+                    is_taken = runner.run(queues.take(item))
+                    if is_taken:
                         return item.value
+                    if is_taken is None:
+                        # It is still there, and those behind it have to wait for it.
+                        break
         except TimeIsUp:
             raise TimeoutError(f"no item within {timeout:g} s") from None
         finally:

@@ -50,3 +50,6 @@ class Queue:
                         is_taken = await run(self._driver, queues.take(item))
                     if is_taken:
                         return item.value
+                    if is_taken is None:
+                        # It is still there, and those behind it have to wait for it.
+                        break

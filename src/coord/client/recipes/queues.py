@@ -37,10 +37,11 @@ def first_items(prefix: bytes) -> Steps[list[KeyValue]]:
         yield AwaitChange(prefix + b"0", revision + 1, prefix + b"g")
 
 
-def take(item: KeyValue) -> Steps[bool]:
-    """Take an item out of the queue; return whether this was done, for else somebody was faster, or it is still there.
+def take(item: KeyValue) -> Steps[bool | None]:
+    """Take an item out of the queue; return whether this was done, for else somebody was faster.
 
-    Raises `OutcomeUnknown` if it may be that this took it.
+    None says that the cluster could not do it: the item comes before all behind it, as far as is known. Raises
+    `OutcomeUnknown` if it may be that this took it.
     """
     # Its value is known, and nobody has changed it: an answer without it is small enough to be kept for a retry.
     is_same = mod_revision(item.key) == item.mod_revision
@@ -49,7 +50,7 @@ def take(item: KeyValue) -> Steps[bool]:
     except OutcomeUnknown:
         raise
     except (Unavailable, DeadlineExceeded, ConnectionFailed):
-        return False
+        return None
     return reply.answer.succeeded
 
 
