@@ -313,3 +313,30 @@ def test_what_could_not_be_removed_in_time_is_removed_later() -> None:
             assert registered(node) == []
 
     told(story)
+
+
+def test_a_lease_that_has_ended_already_is_no_reason_not_to_serve() -> None:
+    # S28: nor is it told as an error by which a program would fail to start.
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session() as session:
+            node.expire(session.lease)
+            async with session.register("api", ADDRESS) as registration:
+                with trio.fail_after(10 / 3 + 1):
+                    await registration.wait_registered()
+                assert registration.instance.lease != session.lease
+
+    told(story)
+
+
+def test_closing_the_session_ends_what_it_has_registered() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        session = opened[0].session()
+        async with session, session.register("api", ADDRESS) as registration:
+            await session.close()
+            await trio.sleep(60)
+            assert registered(node) == []
+            assert node.leases_left == []
+            with pytest.raises(ClientClosed, match="has ended"):
+                await registration.wait_registered()
+
+    told(story)

@@ -17,7 +17,7 @@ from coord.client.recipes.checks import Checking, Health
 from coord.client.recipes.instances import Instance, instance_key
 from coord.client.recipes.registrar import RETRY_S, Place, Registrar
 from coord.client.txn import key_bytes
-from coord.errors import ClientClosed, ConnectionFailed, CoordError, DeadlineExceeded, Unavailable
+from coord.errors import ClientClosed, ConnectionFailed, CoordError, DeadlineExceeded, NotFound, Unavailable
 from coord.types import LeaseId
 
 if TYPE_CHECKING:
@@ -61,8 +61,9 @@ class BlockingRegistration(AbstractContextManager["BlockingRegistration"]):
         try:
             registrar.move_to(session.lease)
             if self._checking is None:
-                # What time does not mend is told at once; an outage is no reason not to serve.
-                with suppress(Unavailable, DeadlineExceeded, ConnectionFailed):
+                # What time does not mend is told at once; an outage is no reason not to serve, nor is a lease that the
+                # cluster has ended meanwhile (S28).
+                with suppress(Unavailable, DeadlineExceeded, ConnectionFailed, NotFound):
                     Runner(session.calls).run(registrar.settle())
             self._keeping.start()
             if self._checking is not None:
@@ -160,6 +161,7 @@ class BlockingRegistration(AbstractContextManager["BlockingRegistration"]):
                     self._trouble = str(error)
                 self._rest(RETRY_S)
         finally:
+            self._is_over = True
             self._registrar.move_to(0)
             self._tell()
 

@@ -16,7 +16,7 @@ from coord.client.recipes.instances import Instance, instance_key
 from coord.client.recipes.registrar import RETRY_S, Place, Registrar
 from coord.client.recipes.running import run
 from coord.client.txn import key_bytes
-from coord.errors import ClientClosed, ConnectionFailed, CoordError, DeadlineExceeded, Unavailable
+from coord.errors import ClientClosed, ConnectionFailed, CoordError, DeadlineExceeded, NotFound, Unavailable
 from coord.types import LeaseId
 
 if TYPE_CHECKING:
@@ -57,8 +57,9 @@ class Registration(AbstractAsyncContextManager["Registration"]):
         try:
             registrar.move_to(session.lease)
             if self._checking is None:
-                # What time does not mend is told at once; an outage is no reason not to serve.
-                with suppress(Unavailable, DeadlineExceeded, ConnectionFailed):
+                # What time does not mend is told at once; an outage is no reason not to serve, nor is a lease that the
+                # cluster has ended meanwhile (S28).
+                with suppress(Unavailable, DeadlineExceeded, ConnectionFailed, NotFound):
                     await run(session.driver, registrar.settle())
         except BaseException:
             await session.leave(self._place)
@@ -140,6 +141,9 @@ class Registration(AbstractAsyncContextManager["Registration"]):
 
     async def _keep(self) -> None:
         await self._keep_under(self._session)
+        if self._session.was_ended:
+            # With all that goes with it.
+            self._scope.cancel()
         while True:
             # S28: what was registered is wanted though the cluster forgot it; under the lost lease it cannot be.
             session = self._session.again()

@@ -234,6 +234,11 @@ class Session:
 
     # -- for what is made of sessions
 
+    @property
+    def was_ended(self) -> bool:
+        """It is lost because it was closed, and not by any trouble."""
+        return self._is_closed
+
     def again(self) -> Session:
         """Return another session like this one, with a lease of its own, to be entered."""
         return Session(self.driver, self.nursery, self._keeper, self._clock, self._wanted_ttl_s)
