@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+import pytest
+import trio
+
+from coord.errors import SessionLost
 from coord.testing import Cluster
 from coord.testing.cluster_scenes import play
 
@@ -29,3 +35,33 @@ def test_the_cluster_loses_its_leader_and_the_holder_its_node_but_not_the_lock()
             lock.check()
 
     play(scene)
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_who_waits_while_the_quorum_is_lost_learns_that_the_session_is(left: int) -> None:
+    """With nobody there to ask, and with a member that has no leader and says so."""
+
+    async def story(cluster: Cluster) -> None:
+        leader = await cluster.leader()
+
+        async def cut_off() -> None:
+            await trio.sleep(1.5)
+            others = [name for name in cluster.members if name != leader]
+            for name in [leader, *others[left:]]:
+                await cluster.kill(name)
+
+        async with (
+            cluster.client() as client,
+            cluster.client() as other,
+            client.session(ttl=60) as holding,
+            holding.lock("a"),
+            other.session(ttl=TTL_S) as session,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(cut_off)
+            with suppress(SessionLost):
+                async with session.lock("a"):
+                    raise AssertionError("two have it")
+            assert session.is_lost
+
+    play(story)

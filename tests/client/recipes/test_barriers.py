@@ -337,3 +337,15 @@ def test_in_every_order_nobody_enters_alone_and_nobody_is_forgotten(seed: int) -
     if crowd == size:
         assert begun == 1, "one of them says that they are complete, not all at once"
     assert node.rig.keys() == []
+
+
+def test_nobody_enters_with_a_lease_that_has_ended() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session() as session:
+            # Its next renewal has not told it yet.
+            node.expire(session.lease)
+            with pytest.raises(SessionLost, match="ended its lease"):
+                async with session.double_barrier(NAME, 1):
+                    raise AssertionError("entered")
+
+    told(story)

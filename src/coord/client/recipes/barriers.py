@@ -17,10 +17,10 @@ from attrs import define, field
 
 from coord.client import op, verbs
 from coord.client.recipes.contending import contender_key, is_contender
-from coord.client.recipes.steps import AwaitChange, Steps, ask, read_patiently
+from coord.client.recipes.steps import AwaitChange, Steps, ask, ask_under, read_patiently
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, create_revision, key_bytes, mod_revision
-from coord.errors import SessionLost
+from coord.errors import NotFound, SessionLost
 from coord.types import KeyValue, Revision, prefix_end
 
 PARTIES_MAX: Final = 10_000
@@ -71,9 +71,13 @@ class Party:
 
     def enter(self) -> Steps[None]:
         """Return once it is one of a round. Raises `SessionLost`. However it ends, `leave` removes the key."""
-        self.tenure.check()
         put = op.put(self.key, b"", lease=self.tenure.lease)
-        yield from ask(verbs.txn([create_revision(self.key) == 0], [put], []), self.tenure.remaining_s)
+        try:
+            yield from ask_under(self.tenure, verbs.txn([create_revision(self.key) == 0], [put], []))
+        except NotFound:
+            self.tenure.lose("the cluster has ended its lease")
+            self.tenure.check()
+            raise
         while True:
             revision, present, last_round = yield from self._look(self.tenure.check)
             self.tenure.check()
@@ -119,7 +123,7 @@ class Party:
         text = json.dumps({party[start:].decode(): created for party, created in chosen.items()})
         before = 0 if last_round is None else last_round.mod_revision
         put = op.put(key, text.encode())
-        yield from ask(verbs.txn([mod_revision(key) == before], [put], []), self.tenure.remaining_s)
+        yield from ask_under(self.tenure, verbs.txn([mod_revision(key) == before], [put], []))
 
     def _look(
         self, check: Callable[[], None] = lambda: None

@@ -18,7 +18,7 @@ from typing import Final
 from attrs import define, field
 
 from coord.client import op, verbs
-from coord.client.recipes.steps import AwaitChange, Reply, Steps, ask
+from coord.client.recipes.steps import AwaitChange, Reply, Steps, ask, ask_under
 from coord.client.recipes.tenure import Tenure
 from coord.client.responses import RangeResponse, TxnResponse
 from coord.client.txn import Key, create_revision, key_bytes, value_bytes
@@ -219,12 +219,7 @@ class Contender:
         return bool(kvs) and kvs[0].create_revision == self.create_revision and kvs[0].lease == self.tenure.lease
 
     def _ask(self, verb: Verb[Answer], tries_once: bool = False) -> Steps[Reply[Answer]]:
-        # S24: with no await between the check and the sending; and nothing is concluded from what comes too late.
-        self.tenure.check()
-        # An answer that comes after the session's end is of no use; until then it is worth waiting for.
-        reply = yield from ask(verb, None if tries_once else self.tenure.remaining_s)
-        self.tenure.check()
-        return reply
+        return ask_under(self.tenure, verb, is_patient=not tries_once)
 
 
 def _by_creation(kv: KeyValue) -> int:

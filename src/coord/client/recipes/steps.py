@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from attrs import frozen
 
+from coord.client.recipes.tenure import Tenure
 from coord.client.verbs import Verb
-from coord.errors import ConnectionFailed, DeadlineExceeded, Unavailable
+from coord.errors import ConnectionFailed, CoordError, DeadlineExceeded, Unavailable
 
 Answer = TypeVar("Answer")
 Outcome = TypeVar("Outcome")
+_BEYOND_S: Final = 1.0
+"""A call gives up while there is a little of its time left, be it that a node refuses it then."""
 
 
 @frozen
@@ -56,6 +59,23 @@ Steps = Generator[Ask | AwaitChange, Any, Outcome]
 def ask(verb: Verb[Answer], timeout: float | None = None) -> Steps[Reply[Answer]]:
     """Ask, with the type of the answer: `reply = yield from ask(verb)`."""
     reply: Reply[Answer] = yield Ask(verb, timeout)
+    return reply
+
+
+def ask_under(tenure: Tenure, verb: Verb[Answer], *, is_patient: bool = True) -> Steps[Reply[Answer]]:
+    """Ask for a session; if it `is_patient` until the session's end, be it that the cluster is away.
+
+    Raises `SessionLost` once it is lost, whatever the call ends with.
+    """
+    # S24: with no await between the check and the sending; and nothing is concluded from what comes too late.
+    tenure.check()
+    try:
+        # Longer than the session, so that it is the session's end that a wait in vain is told as.
+        reply = yield from ask(verb, tenure.remaining_s + _BEYOND_S if is_patient else None)
+    except CoordError:
+        tenure.check()
+        raise
+    tenure.check()
     return reply
 
 
