@@ -37,8 +37,6 @@ class LiveRange:
         self._timeout = timeout
         self._mirror = Mirror()
         self._watch: Watch | None = None
-        self.why_not_live = ""
-        """What keeps it from being read anew; empty while only the watch is under way to another node."""
 
     async def __aenter__(self) -> Self:
         await self._list(self._timeout)
@@ -75,9 +73,8 @@ class LiveRange:
             await self._list(None)
         except ClientClosed:
             raise
-        except CoordError as error:
+        except CoordError:
             # Whatever it is, an old copy serves better than none, and only time can tell whether it passes.
-            self.why_not_live = str(error)
             if self._watch is None:
                 await trio.sleep(RELIST_PAUSE_S)
             await self._forget()
@@ -88,7 +85,6 @@ class LiveRange:
         # What happens between the two is in the watch's history.
         watch = self._client.watch(self._start, range_end=self._end, since=self.revision + 1, timeout=timeout)
         self._watch = await watch.__aenter__()
-        self.why_not_live = ""
 
     async def _forget(self) -> None:
         if self._watch is not None:
