@@ -42,9 +42,11 @@ class Life:
     async def live(self) -> None:
         """Open clients and sessions, one after the other, and use them until the end."""
         while not self.observer.is_over:
-            with suppress(CoordError):
+            try:
                 async with self.cluster.client(timeout=4.0) as client:
                     await self._use(client)
+            except* CoordError:
+                await trio.sleep(0.2)
 
     async def _use(self, client: Client) -> None:
         async with (
@@ -134,10 +136,12 @@ class Life:
         async with trio.open_nursery() as nursery:
 
             async def hear() -> None:
-                async with client.observe(LEAD) as owners:
-                    async for owner in owners:
-                        if owner is not None:
-                            self.observer.hear(self.run, owner.fence)
+                while True:
+                    with suppress(CoordError):
+                        async with client.observe(LEAD) as owners:
+                            async for owner in owners:
+                                if owner is not None:
+                                    self.observer.hear(self.run, owner.fence)
 
             nursery.start_soon(hear)
             await self.observer.over.wait()
