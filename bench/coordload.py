@@ -2,11 +2,16 @@
 
     python bench/coordload.py --endpoints 127.0.0.1:7379 --mode put --conns 10 --clients 1000
 
-What `bench/etcdload` does for etcd, with the same options. Modes: `fill` puts every key once; `put` and `get` have
-`clients` callers share `conns` connections, each sending its next request when it has the answer to the last; `lock`
-and `handoff` use one connection, and so does `watch`, where an operation is an event that one of `clients` watchers
-sees; `failover` puts while somebody else kills the leader, prints `ready` once it is under way, and tells the longest
-time between two acknowledged writes.
+What `bench/etcdload` does for etcd, with the same options. Modes:
+
+- `fill` puts every key once;
+- `put`, `get`, `sget` (serializable), `range` (10 000 keys), `txn` (100 puts, each of which counts) and `mixed`
+  (transactions of a get or a put in turn) have `clients` callers share `conns` connections, each sending its next
+  request when it has the answer to the last;
+- `lock` and `handoff` use one connection, and so does `watch`, where an operation is an event that one of `clients`
+  watchers sees;
+- `failover` puts while somebody else kills the leader, prints `ready` once it is under way, and tells the longest time
+  between two acknowledged writes.
 """
 
 from __future__ import annotations
@@ -17,12 +22,15 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
 from typing import Any
 
 import trio
 from attrs import define, field
 
 import coord
+from coord import op
+from coord.client.verbs import RangeOptions
 from coord.errors import CoordError
 
 LOCK_TTL_S = 30
@@ -30,6 +38,8 @@ WATCH_PREFIX = "bench/watch/"
 WATCH_PUTTERS = 10
 WATCH_GIVE_UP_S = 60
 READY_AFTER = 100
+RANGE_KEYS = 10_000
+TXN_PUTS = 100
 
 
 @define(eq=False)
@@ -53,11 +63,11 @@ class Cycles:
 
     def report(self) -> dict[str, Any]:
         ordered = sorted(self.took_s) or [0.0]
-        count = self.operations or len(self.took_s)
+        done = self.operations or len(self.took_s)
         return {
-            "operations": count,
+            "operations": done,
             "seconds": self.elapsed_s,
-            "ops_per_s": count / self.elapsed_s if self.elapsed_s else 0.0,
+            "ops_per_s": done / self.elapsed_s if self.elapsed_s else 0.0,
             "p50_ms": ordered[len(ordered) // 2] * 1e3,
             "p99_ms": ordered[len(ordered) * 99 // 100] * 1e3,
             "max_ms": ordered[-1] * 1e3,
@@ -78,9 +88,9 @@ async def connected(options: argparse.Namespace, conns: int) -> AsyncIterator[li
         ]
 
 
-async def callers(clients: list[coord.Client], count: int, run: Callable[[coord.Client], Awaitable[None]]) -> None:
+async def callers(clients: list[coord.Client], wanted: int, run: Callable[[coord.Client], Awaitable[None]]) -> None:
     async with trio.open_nursery() as nursery:
-        for number in range(count):
+        for number in range(wanted):
             nursery.start_soon(run, clients[number % len(clients)])
 
 
@@ -127,6 +137,35 @@ async def puts(options: argparse.Namespace) -> Cycles:
 
 async def gets(options: argparse.Namespace) -> Cycles:
     return await closed_loop(options, lambda client, key: client.get(key))
+
+
+async def local_gets(options: argparse.Namespace) -> Cycles:
+    return await closed_loop(options, lambda client, key: client.get(key, serializable=True))
+
+
+async def ranges(options: argparse.Namespace) -> Cycles:
+    read: RangeOptions = {"range_end": b"\0", "limit": RANGE_KEYS}
+    return await closed_loop(options, lambda client, _: client.range_response(key(0), **read))
+
+
+async def txns(options: argparse.Namespace) -> Cycles:
+    value = bytes(options.value_bytes)
+
+    def put_many(client: coord.Client, first: bytes) -> Awaitable[object]:
+        return client.txn(then=[op.put(first[:-2] + b"%02d" % number, value) for number in range(TXN_PUTS)])
+
+    cycles = await closed_loop(options, put_many)
+    cycles.operations = len(cycles.took_s) * TXN_PUTS
+    return cycles
+
+
+async def mixed(options: argparse.Namespace) -> Cycles:
+    value, turns = bytes(options.value_bytes), count()
+
+    def get_or_put(client: coord.Client, key: bytes) -> Awaitable[object]:
+        return client.txn(then=[op.put(key, value) if next(turns) % 2 else op.get(key)])
+
+    return await closed_loop(options, get_or_put)
 
 
 async def lock(options: argparse.Namespace) -> Cycles:
@@ -249,6 +288,10 @@ MODES = {
     "fill": fill,
     "put": puts,
     "get": gets,
+    "sget": local_gets,
+    "range": ranges,
+    "txn": txns,
+    "mixed": mixed,
     "lock": lock,
     "handoff": handoff,
     "watch": watch,

@@ -14,7 +14,7 @@ class Row:
     conns: int
     clients: int
     must: float | None
-    """A ratio; None where the row has a bar of its own."""
+    """A ratio; None where the row has no bar, or one of its own."""
     goal: float | None
     limit_ms: tuple[float, float] | None = None
     """For the longest gap between two acknowledged writes: what its p95 must not exceed, and the goal."""
@@ -46,3 +46,12 @@ ROWS = (
     Row("watch", "watch", 1, 100, 1.0, 1.5),
     Row("failover", "failover", 10, 100, None, None, (300.0, 150.0)),
 )
+
+BEYOND = (
+    Row("sget-10-1000", "sget", 10, 1000, None, None),
+    Row("range-10k", "range", 2, 4, None, None),
+    Row("txn-100", "txn", 10, 100, None, None),
+    Row("txn-mixed", "mixed", 10, 1000, None, None),
+)
+"""Rows without a bar, which are measured only when they are named: gets of what a node has, ranges of 10 000 keys,
+transactions of 100 puts (keys a second), and of a get or a put in turn."""

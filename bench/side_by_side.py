@@ -35,7 +35,7 @@ from attrs import asdict, define, field
 import context
 import sides
 from context import Redis
-from rows import ROWS, Row
+from rows import BEYOND, ROWS, Row
 from sides import ClusterSide, Usage
 
 SPARE_S = 120.0
@@ -154,9 +154,11 @@ class Result:
         if self.row.limit_ms is not None:
             p95_ms = percentile((sample.value for sample in self.ours), 0.95)
             must, goal = (p95_ms <= limit for limit in self.row.limit_ms)
-        else:
+        elif self.row.must is not None and self.row.goal is not None:
             ratio = statistics.median(self.ratios)
-            must, goal = (bar is None or ratio >= bar for bar in (self.row.must, self.row.goal))
+            must, goal = ratio >= self.row.must, ratio >= self.row.goal
+        else:
+            return ""
         return "goal" if goal else "must" if must else "BELOW"
 
     def summary(self) -> dict[str, Any]:
@@ -231,7 +233,7 @@ def speed_line(result: Result) -> str:
     if row.limit_ms is not None:
         must, goal = (f"{limit:.0f} ms" for limit in row.limit_ms)
     else:
-        must, goal = (f"{bar:g}" for bar in (row.must, row.goal))
+        must, goal = ("" if bar is None else f"{bar:g}" for bar in (row.must, row.goal))
     return (
         f"{row.name:14} {shown(theirs):>26} {shown(ours):>26} {row.unit:2} {shown(spread(result.ratios), 2):>19} "
         f"{must:>7} {goal:>7} {result.verdict}"
@@ -304,8 +306,9 @@ def both(directory: Path, with_redis: bool) -> Iterator[tuple[ClusterSide, Clust
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [row.name for row in ROWS]
-    parser.add_argument("--rows", default=",".join(names), help=f"comma-separated, of {', '.join(names)}")
+    names = [row.name for row in (*ROWS, *BEYOND)]
+    default = ",".join(row.name for row in ROWS)
+    parser.add_argument("--rows", default=default, help=f"comma-separated, of {', '.join(names)}; default: {default}")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load; those with a kill take 6 at least")
     parser.add_argument("--keys", type=int, default=100_000, help="size of the key space, which is filled first")
@@ -320,7 +323,7 @@ def parse_arguments() -> argparse.Namespace:
         parser.error(f"no such row: {', '.join(sorted(unknown))}")
     if min(options.pairs, options.seconds, options.keys, options.value_bytes) <= 0:
         parser.error("--pairs, --seconds, --keys and --value-bytes are above 0")
-    options.rows = [row for row in ROWS if row.name in chosen]
+    options.rows = [row for row in (*ROWS, *BEYOND) if row.name in chosen]
     return options
 
 

@@ -16,7 +16,11 @@ import (
 // only after seconds, and who waits for that would blame etcd for all of them.
 const giveUp = 300 * time.Millisecond
 
-const readyAfter = 100
+const (
+	readyAfter = 100
+	rangeKeys  = 10000
+	txnPuts    = 100
+)
 
 func key(number int) string { return fmt.Sprintf("k%07d", number) }
 
@@ -48,6 +52,53 @@ func puts(length time.Duration) report {
 func gets(length time.Duration) report {
 	return closedLoop(length, func(client *clientv3.Client, key string) error {
 		_, err := client.Get(context.Background(), key)
+		return err
+	})
+}
+
+// localGets may be answered by a node from what it has.
+func localGets(length time.Duration) report {
+	return closedLoop(length, func(client *clientv3.Client, key string) error {
+		_, err := client.Get(context.Background(), key, clientv3.WithSerializable())
+		return err
+	})
+}
+
+// ranges reads many keys at a time.
+func ranges(length time.Duration) report {
+	options := []clientv3.OpOption{clientv3.WithFromKey(), clientv3.WithLimit(rangeKeys)}
+	return closedLoop(length, func(client *clientv3.Client, _ string) error {
+		_, err := client.Get(context.Background(), key(0), options...)
+		return err
+	})
+}
+
+// txns put many keys at a time; a key is an operation.
+func txns(length time.Duration) report {
+	content := value()
+	result := closedLoop(length, func(client *clientv3.Client, first string) error {
+		puts := make([]clientv3.Op, txnPuts)
+		for i := range puts {
+			puts[i] = clientv3.OpPut(first[:len(first)-2]+fmt.Sprintf("%02d", i), content)
+		}
+		_, err := client.Txn(context.Background()).Then(puts...).Commit()
+		return err
+	})
+	result.Operations *= txnPuts
+	result.OpsPerS *= txnPuts
+	return result
+}
+
+// mixed are transactions of one operation, a get or a put in turn, as etcd's benchmark tool mixes them.
+func mixed(length time.Duration) report {
+	content := value()
+	turn := uint64(0)
+	return closedLoop(length, func(client *clientv3.Client, key string) error {
+		operation := clientv3.OpGet(key)
+		if atomic.AddUint64(&turn, 1)%2 == 0 {
+			operation = clientv3.OpPut(key, content)
+		}
+		_, err := client.Txn(context.Background()).Then(operation).Commit()
 		return err
 	})
 }

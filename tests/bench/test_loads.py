@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+MODES = ["fill", "put", "get", "sget", "range", "txn", "mixed", "lock", "handoff", "watch", "failover"]
 BENCH = Path(__file__).parents[2] / "bench"
 
 
@@ -33,7 +34,7 @@ def endpoint() -> Iterator[str]:
             yield cluster.endpoints
 
 
-@pytest.mark.parametrize("mode", ["fill", "put", "get", "lock", "handoff", "watch", "failover"])
+@pytest.mark.parametrize("mode", MODES)
 def test_every_load_runs_and_ends(endpoint: str, mode: str) -> None:
     sizes = ["--conns=2", "--clients=10", "--seconds=0.2", "--keys=200", "--total=100"]
     command = [sys.executable, str(BENCH / "coordload.py"), f"--endpoints={endpoint}", f"--mode={mode}", *sizes]
