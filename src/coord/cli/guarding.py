@@ -70,30 +70,33 @@ class Guarded:
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str], lock: BlockingLock, tenure: Tenure) -> None:
         self._command = command
+        self._environ = environ
         self._lock = lock
         self._tenure = tenure
-        control_read, self._control = os.pipe()
-        self._report, report_write = os.pipe()
-        grace_s = margin_s(tenure.ttl_s) * _KILL_SHARE
+        self._control_read, self._control = os.pipe()
+        self._report, self._report_write = os.pipe()
         self._told = tenure.deadline
-        arguments = [control_read, report_write, self._told, grace_s]
-        self._guardian = subprocess.Popen(
-            [sys.executable, "-I", "-S", guardian.__file__, *map(str, arguments), *command],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            pass_fds=(control_read, report_write),
-            # Neither in the group of the command, nor in that which a terminal interrupts.
-            process_group=0,
-        )
-        os.close(control_read)
-        os.close(report_write)
         self._group = 0
         self._ended: Ended | None = None
         self._is_over = False
         self._telling = threading.RLock()  # a signal may come while its own thread tells something
 
     def __enter__(self) -> Self:
+        """Start the command; inside of `passing_on_signals`, since who is interrupted here would leave it running."""
+        # The pipe holds what is told before the guardian is there.
         threading.Thread(target=self._feed, daemon=True).start()
+        grace_s = margin_s(self._tenure.ttl_s) * _KILL_SHARE
+        arguments = [self._control_read, self._report_write, self._told, grace_s]
+        self._guardian = subprocess.Popen(
+            [sys.executable, "-I", "-S", guardian.__file__, *map(str, arguments), *self._command],
+            env=self._environ,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(self._control_read, self._report_write),
+            # Neither in the group of the command, nor in that which a terminal interrupts.
+            process_group=0,
+        )
+        os.close(self._control_read)
+        os.close(self._report_write)
         return self
 
     def __exit__(

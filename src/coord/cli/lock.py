@@ -54,7 +54,8 @@ def _hold(client: BlockingClient, lock: BlockingLock, printer: Printer) -> None:
 
 def _run(command: Sequence[str], session: BlockingSession, lock: BlockingLock) -> None:
     environ = {**os.environ, "COORD_LOCK_KEY": os.fsdecode(lock.key), "COORD_LOCK_REV": str(lock.fence)}
-    with Guarded(command, environ, lock, session.tenure) as guarded, guarded.passing_on_signals():
+    guarded = Guarded(command, environ, lock, session.tenure)
+    with guarded.passing_on_signals(), guarded:
         ended = guarded.wait()
     if ended.was_terminated:
         with failing(ended.status or 1):
