@@ -218,6 +218,10 @@ def test_losing_the_session_while_waiting_to_enter_is_told() -> None:
             with trio.fail_after(30):
                 await enter(how)
             network.down.clear()
+        async with client.session() as session:
+            network.stop(ONE)
+            with pytest.raises(SessionLost, match="no renewal"):
+                await session.double_barrier(NAME, 2).__aenter__()
         with pytest.raises(ValueError, match="1 to 10000 parties, not 0"):
             client.session().double_barrier(NAME, 0)
 
