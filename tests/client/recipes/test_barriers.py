@@ -194,7 +194,7 @@ def test_losing_the_session_while_waiting_to_enter_is_told() -> None:
             async with client.session() as session, trio.open_nursery() as nursery:
 
                 async def wait() -> None:
-                    async with session.double_barrier(NAME, 2):
+                    async with session.double_barrier(how, 2):
                         raise AssertionError("it is alone")
 
                 async def wait_in_vain() -> None:
@@ -210,14 +210,17 @@ def test_losing_the_session_while_waiting_to_enter_is_told() -> None:
                 elif how == "cut off":
                     network.cut(ONE)
                 elif how == "deleted":
-                    await client.delete(b"step-1/party/%x" % session.lease)
+                    await client.delete(b"deleted/party/%x" % session.lease)
                 elif how == "closed":
                     await session.close()
+                elif how == "silence":
+                    network.stop(ONE)
 
-        for how in ("expired", "deleted", "closed", "cut off"):
-            with trio.fail_after(30):
+        for how in ("expired", "deleted", "closed", "cut off", "silence"):
+            with trio.fail_after(15):
                 await enter(how)
             network.down.clear()
+        network.resume(ONE)
         async with client.session() as session:
             network.stop(ONE)
             with pytest.raises(SessionLost, match="no renewal"):
