@@ -95,7 +95,7 @@ class BlockingClient:
         """Close the connection; later calls raise `ClientClosed`, and sessions are lost."""
         if "_keeper" in self.__dict__:
             self._keeper.close()
-            self._watching.close()
+            self._watching.abort()
         self._calls.close()
 
     @property

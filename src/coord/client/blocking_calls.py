@@ -109,6 +109,14 @@ class BlockingCalls:
         with self._lock:
             self._drop()
 
+    def abort(self) -> None:
+        """Close, and end the call under way: nobody waits for its answer."""
+        self._is_closed = True
+        self._be_of_this_process()
+        if (connection := self._connection) is not None:
+            connection.hang_up()
+        self.close()
+
     def sibling(self) -> BlockingCalls:
         """Return calls that neither wait for these nor hold them up; their writes are not numbered."""
         random = Random(self._random.random())
@@ -286,6 +294,8 @@ class BlockingCalls:
             reach_until = min(deadline, time.monotonic() + reach_s)
 
         def until() -> float:
+            if self._is_closed:
+                return 0.0
             # A node that turns clients away was reached, and may have its cluster in a moment.
             return deadline if rotation.why_turned_away else reach_until
 

@@ -63,6 +63,10 @@ class NodeConnection:
         """Close the connection."""
         self._link.close()
 
+    def hang_up(self) -> None:
+        """Break the connection, so that a thread that waits for an answer goes on."""
+        self._link.hang_up()
+
     def abandon(self) -> None:
         """Let go of a connection that another process uses (S21)."""
         self._link.abandon()

@@ -8,6 +8,7 @@ import selectors
 import socket
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -244,6 +245,11 @@ class BlockingLink:
     def abandon(self) -> None:
         """Free the socket and say nothing: another process goes on using it."""
         self._socket.close()
+
+    def hang_up(self) -> None:
+        """Break the link, so that a thread that waits for it goes on; it still has to close it."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Say goodbye, without waiting for an answer, and free the socket."""

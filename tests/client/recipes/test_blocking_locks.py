@@ -261,6 +261,24 @@ def test_a_closed_client_ends_its_sessions() -> None:
         session.close()
 
 
+def test_a_renewal_that_is_not_answered_does_not_hold_up_the_end_of_its_client() -> None:
+    clock = HandClock()
+    with served() as (node, listener):
+        client = a_client(listener, clock=clock)
+        client.session(ttl=60).__enter__()
+        wait_until(lambda: client._keeper._thread is not None)
+        node.is_silent = True
+        clock.advance(client, 21)
+        wait_until(lambda: len(node.renewals) == 1)
+        thread = client._keeper._thread
+        assert thread is not None
+        began = time.monotonic()
+        client.close()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert time.monotonic() - began < 5
+
+
 def test_a_client_that_is_not_exactly_once_has_no_sessions() -> None:
     with pytest.raises(ValueError, match="exactly_once"):
         coord.connect_sync(exactly_once=False).session()

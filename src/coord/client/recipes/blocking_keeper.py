@@ -53,7 +53,8 @@ class BlockingKeeper:
         for kept in abandoned:
             kept.tenure.lose("its client was closed")
             kept.end()
-        self._calls.close()
+        # A renewal that is not answered must not keep its program from ending for as long as a lease lives.
+        self._calls.abort()
 
     def _be_of_this_process(self) -> None:
         """Begin anew in a process that was forked off: thread, lock and sessions are its parent's (S21)."""
