@@ -48,6 +48,16 @@ def test_every_load_runs_and_ends(endpoint: str, mode: str) -> None:
     assert ("ready" in run.stdout) is (mode == "failover")
 
 
+def test_a_crowd_of_waiters_is_no_herd() -> None:
+    """Whoever leaves a lock wakes one waiter, which asks the cluster once; and no session misses a renewal."""
+    command = [sys.executable, str(BENCH / "recipes.py"), "waiters", "--waiters=40", "--json", "--check"]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    figures = {figure["what"].partition(": ")[2]: figure["value"] for figure in json.loads(run.stdout)}
+    assert 0.9 < figures["watch events a hand-off"] < 1.5
+    assert 0.9 < figures["transactions and ranges a hand-off"] < 1.5
+    assert figures["hand-offs a second"] > 0
+
+
 def samples(module: ModuleType, *values: float) -> list[object]:
     return [module.Sample(value, 1000, 1.0, 2.0, 0, 0.5, 0.1, 100.0) for value in values]
 
