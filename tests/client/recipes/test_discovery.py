@@ -256,6 +256,7 @@ def test_what_the_body_raises_leaves_it_as_it_is() -> None:
             assert scope.cancelled_caught
             await settle()
             assert watching(network) == 0
+            assert api.is_stale, "nobody tells it of changes any more"
             with pytest.raises(ClientClosed):
                 await api.changed()
 

@@ -288,6 +288,20 @@ def test_the_first_check_decides_at_once_and_checks_go_on_after_the_session_is_l
     told(story)
 
 
+def test_those_who_wait_are_told_when_the_block_ends() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async def wait(registration: Registration) -> None:
+            with pytest.raises(ClientClosed, match="has ended"):
+                await registration.wait_registered()
+
+        async with opened[0].session() as session, trio.open_nursery() as nursery:
+            async with session.register("api", ADDRESS, check=lambda: False) as registration:
+                nursery.start_soon(wait, registration)
+                await settle()
+
+    told(story)
+
+
 def test_what_the_body_raises_leaves_it_as_it_is() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         async with opened[0].session() as session:
