@@ -10,6 +10,7 @@ from tests.client.trio_fakes import Network, settle
 
 from coord.client.client import Client
 from coord.client.recipes.registrar import RETRY_S, Registrar
+from coord.client.recipes.registration import Registration
 from coord.errors import ClientClosed, FailedPrecondition, SessionLost, Unavailable
 from coord.protocol.ops import Op
 
@@ -294,10 +295,13 @@ def test_those_who_wait_are_told_when_the_block_ends() -> None:
             with pytest.raises(ClientClosed, match="has ended"):
                 await registration.wait_registered()
 
-        async with opened[0].session() as session, trio.open_nursery() as nursery:
-            async with session.register("api", ADDRESS, check=lambda: False) as registration:
-                nursery.start_soon(wait, registration)
-                await settle()
+        async with (
+            opened[0].session() as session,
+            trio.open_nursery() as nursery,
+            session.register("api", ADDRESS, check=lambda: False) as registration,
+        ):
+            nursery.start_soon(wait, registration)
+            await settle()
 
     told(story)
 
