@@ -28,9 +28,9 @@ def applied(cluster: Cluster, name: str) -> int:
 def test_what_is_written_through_one_is_read_through_another() -> None:
     async def scene(cluster: Cluster) -> None:
         for name in cluster.names:
-            await cluster.connect(name).put(b"k", name.encode())
+            await cluster.connection(name).put(b"k", name.encode())
             for reader in cluster.names:
-                assert await cluster.connect(reader).get(b"k") == name.encode()
+                assert await cluster.connection(reader).get(b"k") == name.encode()
 
     play(scene)
 
@@ -41,16 +41,16 @@ def test_a_killed_leader_is_replaced_at_once_and_nothing_is_lost(seed: int) -> N
 
     async def scene(cluster: Cluster) -> None:
         leader, one, _ = await others(cluster)
-        await cluster.connect(leader).put(b"k", b"acknowledged")
+        await cluster.connection(leader).put(b"k", b"acknowledged")
         await cluster.advance(1.0)
         killed_at = trio.current_time()
         await cluster.kill(leader)
-        client = cluster.connect(one)
+        client = cluster.connection(one)
         assert await client.get(b"k") == b"acknowledged"
         await client.put(b"k", b"new")
         assert trio.current_time() - killed_at < 0.3
         await cluster.start(leader)
-        assert await cluster.connect(leader).get(b"k") == b"new"
+        assert await cluster.connection(leader).get(b"k") == b"new"
         assert await cluster.leader() != leader
 
     play(scene, seed)
@@ -61,14 +61,14 @@ def test_a_leader_that_was_paused_answers_nothing_old() -> None:
 
     async def scene(cluster: Cluster) -> None:
         leader, one, _ = await others(cluster)
-        await cluster.connect(leader).put(b"k", b"old")
+        await cluster.connection(leader).put(b"k", b"old")
         cluster.pause(leader)
         await until(lambda: cluster.leader_now() not in (None, leader))
-        await cluster.connect(one).put(b"k", b"new")
+        await cluster.connection(one).put(b"k", b"new")
         seen: list[bytes | None] = []
 
         async def read() -> None:
-            seen.append(await cluster.connect(leader).get(b"k", timeout_s=30.0))
+            seen.append(await cluster.connection(leader).get(b"k", timeout_s=30.0))
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
@@ -101,15 +101,15 @@ def test_a_leader_that_is_cut_off_acknowledges_nothing_and_the_others_go_on() ->
         leader, one, other = await others(cluster)
         cluster.partition([leader], [one, other])
         with pytest.raises((OutcomeUnknown, ConnectionLost)):
-            await cluster.connect(leader).put(b"k", b"lost", timeout_s=2.0)
+            await cluster.connection(leader).put(b"k", b"lost", timeout_s=2.0)
         assert await cluster.leader() != leader
-        await cluster.connect(one).put(b"k", b"kept")
+        await cluster.connection(one).put(b"k", b"kept")
         with pytest.raises(ApiError):
-            await cluster.connect(leader).get(b"k", timeout_s=1.0)
+            await cluster.connection(leader).get(b"k", timeout_s=1.0)
         cluster.heal()
         await until(lambda: applied(cluster, leader) == applied(cluster, one))
         for name in cluster.names:
-            assert await cluster.connect(name).get(b"k") == b"kept"
+            assert await cluster.connection(name).get(b"k") == b"kept"
 
     play(scene)
 
@@ -124,7 +124,7 @@ def test_one_of_three_alone_keeps_trying_and_its_term_stands() -> None:
         await cluster.advance(60.0)
         assert cluster.node(alone).raft.term == term
         with pytest.raises(ApiError, match="no leader"):
-            await cluster.connect(alone).get(b"k", timeout_s=1.0)
+            await cluster.connection(alone).get(b"k", timeout_s=1.0)
         await cluster.start(one)
         assert await cluster.leader(within_s=1.0)
 
@@ -134,13 +134,13 @@ def test_one_of_three_alone_keeps_trying_and_its_term_stands() -> None:
 def test_power_that_fails_everywhere_loses_nothing_acknowledged() -> None:
     async def scene(cluster: Cluster) -> None:
         for place in range(5):
-            await cluster.connect(cluster.names[place % 3]).put(b"k", b"%d" % place)
+            await cluster.connection(cluster.names[place % 3]).put(b"k", b"%d" % place)
             async with trio.open_nursery() as nursery:
                 for name in cluster.names:
                     nursery.start_soon(cluster.kill, name)
             for name in cluster.names:
                 await cluster.start(name)
-            assert await cluster.connect(cluster.names[0]).get(b"k") == b"%d" % place
+            assert await cluster.connection(cluster.names[0]).get(b"k") == b"%d" % place
 
     play(scene)
 
@@ -149,7 +149,7 @@ def test_a_member_that_was_away_for_long_is_brought_a_snapshot() -> None:
     async def scene(cluster: Cluster) -> None:
         leader, one, other = await others(cluster)
         await cluster.kill(one)
-        client = cluster.connect(leader)
+        client = cluster.connection(leader)
         for place in range(200):
             await client.put(b"%d" % (place % 7), b"%d" % place)
         await cluster.start(one)

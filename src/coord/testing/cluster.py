@@ -325,8 +325,8 @@ class Cluster:
             raise CoordError(f"{name} is {self.members[name].state.value}")
         return node
 
-    def connect(self, name: str) -> Connection:
-        """Return a client's connection to a member; it ends with the member's process."""
+    def connection(self, name: str) -> Connection:
+        """Return a bare connection to a member, which retries nothing; it ends with the member's process."""
         return Connection(self.members[name], fork(self.chance))
 
     # -- clients --------------------------------------------------------------------------------------------------

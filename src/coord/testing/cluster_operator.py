@@ -39,7 +39,7 @@ class Operator:
         up = self.cluster.in_state(State.UP)
         if not up:
             return None
-        connection = self.cluster.connect(self.chance.choice(up))
+        connection = self.cluster.connection(self.chance.choice(up))
         try:
             with trio.move_on_after(ASK_S):
                 _, result = await connection.request(method, list(arguments), ASK_S)

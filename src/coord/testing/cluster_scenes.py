@@ -52,7 +52,7 @@ async def a_wiped_member_votes(cluster: Cluster) -> None:
     leader, wiped, behind = await others(cluster)
     await cluster.advance(1.0)
     cluster.partition([leader, wiped], [behind])
-    await cluster.connect(leader).put(b"k", b"acknowledged")
+    await cluster.connection(leader).put(b"k", b"acknowledged")
     await cluster.wipe(wiped)
     cluster.partition([leader], [wiped], [behind])
 
@@ -70,7 +70,7 @@ async def a_wiped_member_votes(cluster: Cluster) -> None:
         await cluster.advance(20.0)
         assert cluster.leader_now() in (None, leader), "a member that lost its disk helped another to lead"
         cluster.heal()
-        found = await cluster.connect(behind).get(b"k", timeout_s=20.0)
+        found = await cluster.connection(behind).get(b"k", timeout_s=20.0)
         assert found == b"acknowledged", f"what was acknowledged is {found!r} now"
         nursery.cancel_scope.cancel()
 
@@ -78,7 +78,7 @@ async def a_wiped_member_votes(cluster: Cluster) -> None:
 async def a_member_speaks_for_another(cluster: Cluster) -> None:
     """S2: one link says in the name of a dead member that it has what the leader waits for."""
     leader, liar, dead = await others(cluster)
-    await cluster.connect(leader).put(b"k", b"v")
+    await cluster.connection(leader).put(b"k", b"v")
     await cluster.advance(1.0)
     node = cluster.node(leader)
     hello = cluster.node(liar).peer_side.hello(node.member_id, Purpose.MESSAGES)
@@ -89,7 +89,7 @@ async def a_member_speaks_for_another(cluster: Cluster) -> None:
 
     async def write() -> None:
         try:
-            await cluster.connect(leader).put(b"k", b"not agreed on", timeout_s=3.0)
+            await cluster.connection(leader).put(b"k", b"not agreed on", timeout_s=3.0)
         except (ApiError, ConnectionLost) as error:
             answers.append(str(error))
         else:
@@ -109,9 +109,9 @@ async def a_member_speaks_for_another(cluster: Cluster) -> None:
 async def an_expiry_of_another_term_comes(cluster: Cluster) -> None:
     """S22: what a deposed leader meant to expire may have been renewed since."""
     leader, *_ = await others(cluster)
-    await cluster.connect(leader).write(0, 0, [0, int(Op.LEASE_GRANT), None, [60, _LEASE]], 5.0)
+    await cluster.connection(leader).write(0, 0, [0, int(Op.LEASE_GRANT), None, [60, _LEASE]], 5.0)
     term = cluster.node(leader).raft.term
-    await cluster.connect(leader).request(Method.MOVE_LEADER, [0], 5.0)
+    await cluster.connection(leader).request(Method.MOVE_LEADER, [0], 5.0)
     node = cluster.node(await cluster.leader())
     assert node.raft.term > term
     stale = encode([term, node.machine.applied_index, [_LEASE]])
@@ -125,7 +125,7 @@ async def a_checkpoint_of_another_term_comes(cluster: Cluster) -> None:
     leader, *_ = await others(cluster)
     await _grant(cluster, leader)
     term = cluster.node(leader).raft.term
-    await cluster.connect(leader).request(Method.MOVE_LEADER, [0], 5.0)
+    await cluster.connection(leader).request(Method.MOVE_LEADER, [0], 5.0)
     node = cluster.node(await cluster.leader())
     stale = encode([term, node.machine.applied_index, [[_LEASE, 1]]])
     assert node.consensus.propose_internal(encode_entry(EntryKind.CHECKPOINT, None, stale))
@@ -178,14 +178,14 @@ async def leaders_change_after_a_holder_died(cluster: Cluster) -> None:
 
 
 async def _grant(cluster: Cluster, name: str) -> None:
-    await cluster.connect(name).write(0, 0, [0, int(Op.LEASE_GRANT), None, [_TTL_S, _LEASE]], 5.0)
+    await cluster.connection(name).write(0, 0, [0, int(Op.LEASE_GRANT), None, [_TTL_S, _LEASE]], 5.0)
 
 
 async def _renew(cluster: Cluster) -> None:
     """Renew the lease; return when that is acknowledged."""
     while True:
         try:
-            answer = await cluster.connect(await cluster.leader()).request(Method.LEASE_KEEP_ALIVE, [[_LEASE]], 5.0)
+            answer = await cluster.connection(await cluster.leader()).request(Method.LEASE_KEEP_ALIVE, [[_LEASE]], 5.0)
         except (ApiError, ConnectionLost):
             await cluster.advance(0.1)
             continue
