@@ -167,6 +167,17 @@ def test_importing_the_client_loads_nothing_of_the_server() -> None:
 def test_the_blocking_client_loads_no_trio() -> None:
     assert not loaded_by("import coord.client.blocking") & {"trio", "lmdb", "structlog", "asyncio"}
     assert not loaded_by("import coord; coord.connect_sync") & {"trio", "lmdb", "structlog", "asyncio"}
+    # Nor does what is made on top of it, nor the commands that use that.
+    recipes = [module.name for module in MODULES if module.name.startswith("client.recipes.blocking_")]
+    assert len(recipes) >= 10
+    commands = ["cli.lock", "cli.elect", "cli.registry"]
+    statement = "; ".join(f"import coord.{name}" for name in [*recipes, *commands])
+    assert not loaded_by(statement) & {"trio", "lmdb", "structlog", "asyncio"}
+
+
+def test_a_script_that_only_puts_and_gets_loads_no_recipes() -> None:
+    loaded = loaded_by("import coord; coord.connect_sync().close()")
+    assert not [name for name in loaded if name.startswith("coord.client.recipes.")]
 
 
 def test_only_the_plugin_knows_pytest() -> None:

@@ -268,6 +268,10 @@ PROGRAM = """
 import sys, coord
 with coord.connect_sync(sys.argv[1]) as client:
     assert client.get("k").value == b"v"
+    with client.session() as session, client.observe("e") as owners, client.discover("api") as api:
+        with session.lead("e", b"me") as leadership:
+            leadership.check()
+        client.queue("jobs"), client.barrier("b"), session.register, session.double_barrier
 loaded = {name.partition(".")[0] for name in sys.modules} | {name for name in sys.modules if name.startswith("coord.")}
 print(sorted(loaded & {"trio", "asyncio", "lmdb", "structlog", "click", "h11", "trio_websocket", "coord.node",
     "coord.server", "coord.store", "coord.mvcc", "coord.raft", "coord.wal", "coord.client.client"}))
