@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 import coord
 from coord.client.blocking import BlockingClient
 from coord.client.recipes.blocking_session import BlockingSession
+from coord.client.recipes.contending import lock_of
 from coord.errors import FenceLost, LockLost, LockTimeout, SessionLost
 
 from .blocking_rig import HandClock, a_client, ended, in_thread, served, wait_until
@@ -229,6 +231,22 @@ def test_after_fork_inherited_sessions_and_locks_are_lost_and_the_parents_live()
             lock.check()
             assert node.leases_left == [session.lease]
             assert node.keys_below(b"a/") == [lock.key]
+
+
+def test_a_fork_leaves_the_child_no_lock_of_a_thread_that_it_does_not_have() -> None:
+    """S21: a thread that waits for an item, or claims a name, is not forked with what it holds."""
+    with served() as (node, listener), a_client(listener) as client:
+        jobs = client.queue("jobs")
+        jobs.put(b"1")
+        with client.session() as session, session.lock("a"):
+            with session._claiming, jobs._turn:
+                child = os.fork()
+                if not child:
+                    signal.alarm(5)
+                    session.leave(lock_of(session.tenure, "a"))
+                    os._exit(jobs.get() != b"1")
+            assert os.waitpid(child, 0)[1] == 0
+            assert len(node.keys_below(b"a/")) == 1
 
 
 def child_story(session: BlockingSession, lock: coord.BlockingLock, client: BlockingClient) -> str:

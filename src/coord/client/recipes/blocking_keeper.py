@@ -40,6 +40,7 @@ class BlockingKeeper:
 
     def discard(self, kept: Kept) -> None:
         """Keep a lease no longer."""
+        self._be_of_this_process()
         with self._changed:
             self._renewals.discard(kept)
             self._changed.notify()

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 
+from coord.client import forks
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.recipes import queues
 from coord.client.recipes.blocking_running import Runner, TimeIsUp
@@ -27,6 +28,7 @@ class BlockingQueue:
         self._calls = calls
         self._prefix = key_bytes(name) + b"/"
         self._turn = threading.Lock()
+        self._forks = forks.count()
 
     def put(self, value: bytes) -> None:
         """Put an item behind all others. Raises `OutcomeUnknown` if it may have been put."""
@@ -42,6 +44,9 @@ class BlockingQueue:
         comes while it takes one.
         """
         until = math.inf if timeout is None else time.monotonic() + timeout
+        if self._forks != forks.count():
+            # S21: the thread whose turn it was may not have been forked.
+            self._forks, self._turn = forks.count(), threading.Lock()
         if not self._turn.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
             raise TimeoutError(f"no item within {timeout:g} s: other threads wait for one")
         runner = Runner(self._calls)

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
-from coord.client import verbs
+from coord.client import forks, verbs
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.clock import Clock
 from coord.client.recipes.barriers import party_of
@@ -63,6 +63,7 @@ class BlockingSession:
         self._claims: dict[bytes, threading.Event | None] = {}
         """Keys of contenders: None while one holds or waits, an event while one that left is still to be removed."""
         self._claiming = threading.Lock()
+        self._forks = forks.count()
 
     def __enter__(self) -> Self:
         if self._was_entered:
@@ -289,6 +290,9 @@ class BlockingSession:
 
     def leave(self, contender: Claimant) -> bool:
         """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
+        if self._forks != forks.count():
+            # S21: the key is the parent's; and a thread that was not forked may hold the lock here.
+            return True
         is_removed = self.is_lost  # the key has gone with the lease, or will
         try:
             if not is_removed:
