@@ -131,7 +131,8 @@ class ClientCore:
         frames = [protocol.requests_frame(requests)] if requests else []
         if connection is not self.active or connection.is_leaving:
             return frames
-        room = REQUESTS_OPEN_PER_CONNECTION - len(connection.pending)
+        # Requests for progress go to their watch's connection however much is open there.
+        room = max(REQUESTS_OPEN_PER_CONNECTION - len(connection.pending), 0)
         calls, self.outbox = self.outbox[:room], self.outbox[room:]
         calls += self.once.take(room - len(calls))
         reads: list[Call] = []

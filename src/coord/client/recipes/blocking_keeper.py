@@ -48,14 +48,17 @@ class BlockingKeeper:
     def close(self) -> None:
         """Keep no lease any longer: all sessions are lost."""
         self._be_of_this_process()
+        self._abandon("its client was closed")
+        # A renewal that is not answered must not keep its program from ending for as long as a lease lives.
+        self._calls.abort()
+
+    def _abandon(self, why: str) -> None:
         with self._changed:
             abandoned = self._renewals.take_all()
             self._changed.notify()
         for kept in abandoned:
-            kept.tenure.lose("its client was closed")
+            kept.tenure.lose(why)
             kept.end()
-        # A renewal that is not answered must not keep its program from ending for as long as a lease lives.
-        self._calls.abort()
 
     def _be_of_this_process(self) -> None:
         """Begin anew in a process that was forked off: thread, lock and sessions are its parent's (S21)."""
@@ -66,6 +69,14 @@ class BlockingKeeper:
             self._thread = None
 
     def _run(self) -> None:
+        try:
+            self._keep()
+        except BaseException as error:
+            # Nobody renews any more: whoever waits for a loss must hear of it.
+            self._abandon(f"its keep-alive failed: {error!r}")
+            raise
+
+    def _keep(self) -> None:
         while True:
             with self._changed:
                 lost = self._renewals.take_lost()

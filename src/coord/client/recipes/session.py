@@ -71,7 +71,7 @@ class Session:
         grant = verbs.lease_grant(self._wanted_ttl_s, lease)
         try:
             reply = await run(self.driver, ask(grant))
-        except (trio.Cancelled, OutcomeUnknown):
+        except (trio.Cancelled, KeyboardInterrupt, OutcomeUnknown):
             await self._revoke(lease)
             raise
         tenure.acknowledged(sent_at, reply.answer.ttl_s)
