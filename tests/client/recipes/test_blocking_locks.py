@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -297,19 +298,26 @@ def test_a_renewal_that_is_not_answered_does_not_hold_up_the_end_of_its_client()
         assert time.monotonic() - began < 5
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_keeper_that_ends_by_a_mistake_loses_its_sessions_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = HandClock()
     with served() as (_, listener), a_client(listener, clock=clock) as client, client.session(ttl=9) as session:
 
-        def fail(*_: object) -> None:
-            raise MemoryError("no room")
+        class NoRoom:
+            def call(self, *_: object) -> None:
+                raise MemoryError("no room")
 
-        monkeypatch.setattr(client._keeper._calls, "call", fail)
+        monkeypatch.setattr(client._keeper, "_calls", NoRoom())
+        told: list[object] = []
+        monkeypatch.setattr(threading, "excepthook", lambda hook: told.append(hook.exc_value))
+        thread = client._keeper._thread
+        assert thread is not None
         clock.advance(client, 3)
         assert session.lost.wait(5)
         with pytest.raises(SessionLost, match="no room"):
             session.check()
+        thread.join(5)
+        assert isinstance(told[0], MemoryError)
+        monkeypatch.undo()
 
 
 def test_a_client_that_is_not_exactly_once_has_no_sessions() -> None:
