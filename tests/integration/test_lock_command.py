@@ -175,11 +175,13 @@ def test_the_command_ends_before_the_lease_when_coord_lock_is_stopped(
 
 
 def test_the_command_ends_when_the_lock_is_lost(node: NodeProcess, client: BlockingClient) -> None:
-    with Running(node, *lock_line("lost"), *command(POLITE)) as running:
+    with Running(node, "lost", "--ttl=60", *command(POLITE)) as running:
         process = running.begun()
         (key,) = contenders(client, "lost")
         client.delete(key)
+        began = time.monotonic()
         assert running.line() == "ended"
+        assert time.monotonic() - began < WAIT_S, "it is told at once, not when the lease would have ended"
         status, said = running.ended()
         assert status == 3
         assert said.endswith("Error: lock 'lost' is lost: its key was deleted\n")
@@ -200,7 +202,9 @@ def test_the_command_is_killed_with_its_guardian(node: NodeProcess) -> None:
     with Running(node, *lock_line("orphan"), *command(STUBBORN)) as running:
         process = running.begun()
         found = subprocess.run(["ps", "-o", "ppid=", "-p", str(process)], capture_output=True, text=True, check=True)
-        os.kill(int(found.stdout), signal.SIGKILL)
+        guardian = int(found.stdout)
+        assert os.getpgid(guardian) not in (os.getpgid(running.process.pid), process)
+        os.kill(guardian, signal.SIGKILL)
         status, said = running.ended()
         assert status == 1
         assert said.endswith('Error: the guardian of "sh" has gone, and so it was killed\n')

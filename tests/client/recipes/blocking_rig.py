@@ -12,6 +12,7 @@ from tests.client.threaded_fakes import Listener, listening
 
 import coord
 from coord.client.blocking import BlockingClient
+from coord.client.clock import Clock
 
 from .machine_node import MachineNode
 
@@ -32,9 +33,7 @@ class HandClock:
             client._keeper._changed.notify()
 
 
-def a_client(
-    *listeners: Listener, seed: int = 1, timeout: float = 5.0, clock: HandClock | None = None
-) -> BlockingClient:
+def a_client(*listeners: Listener, seed: int = 1, timeout: float = 5.0, clock: Clock | None = None) -> BlockingClient:
     endpoints = [listener.endpoint for listener in listeners]
     return coord.connect_sync(endpoints, timeout=timeout, random=Random(seed), clock=clock or HandClock())
 

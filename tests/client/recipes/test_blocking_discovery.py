@@ -83,6 +83,7 @@ def test_threads_that_use_instances_are_counted_right() -> None:
             used: list[str] = []
 
             def work() -> None:
+                begun.wait(5)
                 with api.use() as instance:
                     used.append(str(instance))
                     begun.wait(5)

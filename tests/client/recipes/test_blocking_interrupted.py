@@ -7,7 +7,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 
 import coord
 from coord.client.blocking import BlockingClient
+from coord.client.recipes.blocking_session import BlockingSession
 from coord.errors import LockTimeout
 
 from .blocking_rig import a_client, served
@@ -118,3 +119,30 @@ def test_a_wait_for_a_lock() -> None:
 
 def test_a_registration() -> None:
     interrupted_everywhere(a_registration)
+
+
+Use = Callable[[BlockingSession], AbstractContextManager[object]]
+USES: dict[str, Use] = {
+    "lock": lambda session: session.lock("a"),
+    "register": lambda session: session.register("a", "10.0.0.5:80"),
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_what_belongs_to_a_session_that_lives_on(use: Use) -> None:
+    """The session's end removes nothing here: the end of the block itself does."""
+    with served() as (node, listener), a_client(listener) as client:
+        for at in range(1, 100_000):
+            with client.session() as session:
+                interrupter = Interrupter(at)
+                with suppress(KeyboardInterrupt), interrupter, use(session):
+                    pass
+                if not interrupter.where:
+                    break
+                # Before the first step of the end of the block nothing of ours has run.
+                if ".__exit__ in" not in interrupter.where or not interrupter.where.startswith("call"):
+                    give_up = time.monotonic() + GONE_S
+                    while node.keys_below(b"a/"):
+                        assert time.monotonic() < give_up, interrupter.where
+                        time.sleep(0.002)
+        assert at > 50

@@ -13,6 +13,7 @@ import pytest
 
 import coord
 from coord.client.blocking import BlockingClient
+from coord.client.clock import boot_time
 from coord.client.recipes.blocking_session import BlockingSession
 from coord.client.recipes.contending import lock_of
 from coord.errors import FenceLost, LockLost, LockTimeout, SessionLost
@@ -86,6 +87,30 @@ def test_a_session_that_is_not_renewed_in_time_is_lost() -> None:
             with pytest.raises(SessionLost), session.lock("b"):
                 raise AssertionError
             assert node.keys_below(b"k") == node.keys_below(b"b/") == []
+
+
+def test_a_write_that_waited_for_its_turn_is_not_sent_once_the_lock_is_lost() -> None:
+    """S24: there is nothing to wait for between the check and the sending."""
+    clock = HandClock()
+    with served() as (node, listener), a_client(listener, clock=clock) as client, client.session(ttl=9) as session:
+        with pytest.raises(LockLost), session.lock("a") as lock:
+            frames = len(node.frames)
+            with client._calls._lock:
+                writing, raised = in_thread(lambda: client.put("k", b"v", fence=lock))
+                time.sleep(0.05)  # it has passed its first check, and waits
+                clock.now += 9
+            ended(writing)
+            assert [type(error) for error in raised] == [LockLost]
+            assert [kind for kind, _ in node.frames[frames:] if kind == "writes"] == []
+
+
+def test_the_loss_of_one_session_is_told_in_time_though_a_renewal_is_not_answered() -> None:
+    with served() as (node, listener):
+        with a_client(listener, clock=boot_time) as client, client.session(ttl=60), client.session(ttl=1) as short:
+            told = short.lost
+            node.is_silent = True
+            assert told.wait(3)
+            node.is_silent = False
 
 
 def test_threads_that_wait_are_told_of_the_loss() -> None:

@@ -81,7 +81,12 @@ class BlockingDoubleBarrier(AbstractContextManager["BlockingDoubleBarrier"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.leave(self._party)
+        try:
+            self._session.leave(self._party)
+        except BaseException:
+            # S26: what Ctrl-C has left undone is done in the background.
+            self._session.left(self._party, False)
+            raise
         if kind is None:
             # Whoever fails goes, and holds up nobody; nor has it time for the others.
             Runner(self._session.calls).run(self._party.await_others())

@@ -164,11 +164,11 @@ class Owning(AbstractContextManager[Owned], Generic[Owned]):
                 self._owned.begin()
                 session.dependents.add(self._owned)
                 return self._owned
+            is_removed = self._owned.leave("it was not acquired")
         except BaseException:
             # S26: also what Ctrl-C raises leaves no key behind.
             self._owned.leave("it was given up")
             raise
-        is_removed = self._owned.leave("it was not acquired")
         session.check()
         raise LockTimeout(_explain(session, contender, wait, is_removed))
 
@@ -178,10 +178,15 @@ class Owning(AbstractContextManager[Owned], Generic[Owned]):
         owned, contender = self._owned, self._owned._contender
         if owned._has_left:
             return
-        if contender.is_refused(error):
-            owned.end("the cluster refused a write of it")
-        why_lost = owned._why_over if owned.is_lost else ""
-        owned.leave("it was released")
+        try:
+            if contender.is_refused(error):
+                owned.end("the cluster refused a write of it")
+            why_lost = owned._why_over if owned.is_lost else ""
+            owned.leave("it was released")
+        except BaseException:
+            # S26: what Ctrl-C has left undone is done in the background.
+            owned._session.left(contender, False)
+            raise
         # What a pause or a partition does to a call in the block, or the cluster's refusal, is how the loss shows: who
         # uses a lock need not tell apart by what it learns of it.
         if why_lost and (error is None or (isinstance(error, CoordError) and not isinstance(error, OwnershipLost))):

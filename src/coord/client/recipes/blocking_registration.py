@@ -78,14 +78,19 @@ class BlockingRegistration(AbstractContextManager["BlockingRegistration"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._forks != forks.count():
-            return  # S21: it is the parent's
-        with self._news:
+        try:
+            if self._forks != forks.count():
+                return  # S21: it is the parent's
             self._is_over = True
-            self._news.notify_all()
-        # What it still asks goes before what removes the key; and what it has not asked yet, it will not.
-        self._keeping.join(GOODBYE_S)
-        self._session.leave(self._place)
+            self._tell()
+            # What it still asks goes before what removes the key; and what it has not asked yet, it will not.
+            self._keeping.join(GOODBYE_S)
+            self._session.leave(self._place)
+        except BaseException:
+            # S26: what Ctrl-C has left undone is done in the background.
+            self._is_over = True
+            self._session.left(self._place, False)
+            raise
 
     @property
     def instance(self) -> Instance:

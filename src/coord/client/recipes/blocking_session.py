@@ -60,8 +60,8 @@ class BlockingSession:
         self._was_entered = False
         self._is_closed = False
         self._loss = Loss()
-        self._claims: dict[bytes, threading.Event | None] = {}
-        """Keys of contenders: None while one holds or waits, an event while one that left is still to be removed."""
+        self._claims: dict[bytes, Claimant | threading.Event] = {}
+        """By their keys those who hold or wait, or an event while the key of one that left is still to be removed."""
         self._claiming = threading.Lock()
         self._forks = forks.count()
 
@@ -274,15 +274,14 @@ class BlockingSession:
         """
         while True:
             with self._claiming:
-                debt = self._claims.get(contender.key)
-                if debt is None:
-                    # S25: two threads would share one key, and both be taken for its owner.
-                    if contender.key in self._claims:
-                        raise ValueError(
-                            f"a thread of this session has or awaits {contender.name}: use a session for each thread"
-                        )
-                    self._claims[contender.key] = None
+                debt = self._claims.setdefault(contender.key, contender)
+                if debt is contender:
                     return
+            if not isinstance(debt, threading.Event):
+                # S25: two threads would share one key, and both be taken for its owner.
+                raise ValueError(
+                    f"a thread of this session has or awaits {contender.name}: use a session for each thread"
+                )
             debt.wait(max(min(deadline - time.monotonic(), LOOK_S), 0.0))
             self.check()
             if not debt.is_set() and time.monotonic() >= deadline:
@@ -293,34 +292,43 @@ class BlockingSession:
         if self._forks != forks.count():
             # S21: the key is the parent's; and a thread that was not forked may hold the lock here.
             return True
-        is_removed = self.is_lost  # the key has gone with the lease, or will
+        if self._claims.get(contender.key) is not contender:
+            return True
+        is_removed = False
         try:
+            is_removed = self.is_lost  # the key has gone with the lease, or will
             if not is_removed:
                 with suppress(CoordError, TimeIsUp):
                     Runner(self.calls).run(contender.leave(), time.monotonic() + GOODBYE_S)
                     is_removed = True
         finally:
-            # Also when Ctrl-C came in between.
-            with self._claiming:
-                if is_removed:
-                    self._claims.pop(contender.key, None)
-                else:
-                    self._claims[contender.key] = debt = threading.Event()
-                    settling = threading.Thread(target=self._settle, args=(contender, debt), daemon=True)
-                    settling.start()
+            self.left(contender, is_removed)
         return is_removed
+
+    def left(self, contender: Claimant, is_removed: bool) -> None:
+        """Give a name back; a key that is not removed is a debt of the session. Does nothing the second time."""
+        if self._forks != forks.count():
+            return
+        with self._claiming:
+            if self._claims.get(contender.key) is not contender:
+                return
+            if is_removed:
+                del self._claims[contender.key]
+                return
+            self._claims[contender.key] = debt = threading.Event()
+            threading.Thread(target=self._settle, args=(contender, debt), daemon=True).start()
 
     def _settle(self, contender: Claimant, debt: threading.Event) -> None:
         """Remove what could not be removed in time; until then the session does not queue there again."""
         # By the same client as the put: what is still under way of that comes before this, or not at all (S18).
-        while not self.lost.wait(RETRY_S):
+        while not self.is_lost:
             try:
                 Runner(self.calls).run(contender.leave())
+                break
             except ClientClosed:
                 return
             except CoordError:
-                continue
-            break
+                self.lost.wait(RETRY_S)
         with self._claiming:
             self._claims.pop(contender.key, None)
         debt.set()
