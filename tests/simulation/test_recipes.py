@@ -15,10 +15,10 @@ from coord.errors import LockTimeout
 from coord.testing import Cluster
 from coord.testing.cluster_scenes import play
 from coord.testing.recipe_scenes import SCENES
-from coord.testing.recipe_sim import KINDS, MUST_HAPPEN, Plan, Report, main, run
+from coord.testing.recipe_sim import KINDS, MUST_HAPPEN, ONE_BY_ONE, Plan, Report, main, run
 
 SEEDS = range(len(KINDS))
-RARE = {"ownerships lost", "resigned"}
+RARE = {"ownerships lost", "sessions lost", "resigned"}
 """Not to be expected of so few seeds; the command asks for them over many."""
 
 
@@ -30,7 +30,7 @@ def test_a_rule_holds(name: str) -> None:
 @cache
 def played(seed: int) -> Report:
     plan = Plan.of(seed)
-    plan.seconds, plan.kinds, plan.programs = 20.0, KINDS[seed], 3
+    plan.seconds, plan.kinds, plan.programs, plan.tracks = 20.0, KINDS[seed], 3, 2
     plan.faults = (
         "pause program",
         "cut off",
@@ -47,6 +47,14 @@ def played(seed: int) -> Report:
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda seed: "-".join(KINDS[seed]))
 def test_no_two_own_what_one_may_and_nothing_is_left(seed: int) -> None:
     assert played(seed).found == []
+
+
+def test_one_fault_at_a_time_costs_no_session() -> None:
+    """S30: be it the silence of the node that a program talks to, or of the leader."""
+    plan = Plan.of(1)
+    plan.seconds, plan.kinds, plan.programs, plan.tracks, plan.faults = 40.0, KINDS[0], 3, 0, ONE_BY_ONE
+    plan.options["client_records_max"] = 10_000
+    assert run(1, plan=plan).found == []
 
 
 def test_much_has_happened() -> None:

@@ -45,10 +45,14 @@ class Nemesis:
             await trio.sleep(chance.uniform(0.05, 1.5))
             if trio.current_time() >= self.ends_at:
                 return
-            kind = chance.choice(tuple(self.faults))
-            self.cluster.trace("fault", kind=kind)
-            self.counts[kind] += 1
-            await self.faults[kind](self)
+            await self.strike(chance)
+
+    async def strike(self, chance: random.Random) -> None:
+        """Let one fault strike, and wait until it is taken back."""
+        kind = chance.choice(tuple(self.faults))
+        self.cluster.trace("fault", kind=kind)
+        self.counts[kind] += 1
+        await self.faults[kind](self)
 
     # -- how faults choose ----------------------------------------------------------------------------------------
 

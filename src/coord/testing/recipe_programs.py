@@ -15,7 +15,7 @@ from coord.client import op
 from coord.client.client import Client
 from coord.client.recipes.leadership import Leadership
 from coord.client.recipes.session import Session
-from coord.errors import CoordError, LockTimeout, OutcomeUnknown, OwnershipLost
+from coord.errors import CoordError, LockTimeout, OutcomeUnknown, OwnershipLost, SessionLost
 from coord.testing.beliefs import Belief, Observer
 from coord.testing.cluster import Cluster
 
@@ -64,8 +64,9 @@ class Life:
             while not self.observer.is_over:
                 with suppress(CoordError):
                     async with client.session(ttl=TTL_S) as session:
-                        while not self.observer.is_over:
+                        while not (session.is_lost or self.observer.is_over):
                             await self._contend(client, session)
+                        self.observer.happened["sessions lost"] += session.is_lost
                 await trio.sleep(0.2)
 
     # -- owning
@@ -85,6 +86,8 @@ class Life:
                 self._assert_left(session, contender_key(kind, name, session))
             except OwnershipLost:
                 self.observer.happened["ownerships lost"] += 1
+            except SessionLost:
+                pass
         await trio.sleep(self.chance.choice((0.0, 0.1, 0.6)))
 
     async def _work(self, client: Client, owned: Any, name: str, kind: str) -> None:

@@ -45,6 +45,8 @@ STRIKES: Final[dict[str, Fault]] = {
     **{name: CHANGES[name] for name in ("move", "stop", "silence")},
     **LINK_FAULTS,
 }
+ONE_BY_ONE: Final = ("kill", "crash", "pause", "stop", "move", "reset", "isolate")
+"""What costs nobody a session, if one strikes at a time (S30)."""
 KINDS: Final = (("lock",), ("read", "write"), ("semaphore",), ("lead",), ("lock", "lead", "semaphore", "read", "write"))
 MUST_HAPPEN: Final = (
     "lock owned",
@@ -55,6 +57,7 @@ MUST_HAPPEN: Final = (
     "resigned",
     "waits that timed out",
     "ownerships lost",
+    "sessions lost",
     "effects",
     "items taken",
     "owners told of",
@@ -76,19 +79,22 @@ class Plan:
     kinds: tuple[str, ...]
     faults: tuple[str, ...]
     tracks: int
+    """0: one fault after the other, and a TTL between them."""
     options: dict[str, Any]
 
     @staticmethod
     def of(seed: int) -> Plan:
         """Draw a plan: each seed has another subset of the faults."""
         chance = random.Random(seed)
+        tracks = chance.choice((0, 1, 2, 2))
+        drawn = tuple(name for name in STRIKES if chance.random() < 0.5)
         return Plan(
             seed=seed,
             seconds=chance.choice((10.0, 20.0, 30.0)),
             programs=chance.randint(3, 5),
             kinds=chance.choice(KINDS),
-            faults=tuple(name for name in STRIKES if chance.random() < 0.5),
-            tracks=chance.choice((1, 2, 2)),
+            faults=drawn if tracks else ONE_BY_ONE,
+            tracks=tracks,
             options={
                 "snapshot_count": chance.choice((30, 10_000)),
                 "catch_up_entries": chance.choice((20, 5000)),
@@ -139,7 +145,7 @@ async def _play(report: Report, trace: Trace) -> None:
         async with trio.open_nursery() as nursery:
             for place in range(plan.programs):
                 nursery.start_soon(_supervise, cluster, observer, fork(chance), f"p{place}", plan.kinds)
-            await nemesis.run(plan.tracks)
+            await (nemesis.run(plan.tracks) if plan.tracks else _strike_one_by_one(nemesis))
             await trio.sleep_until(faults_end_at)
             observer.is_calm = True
             world = World(cluster.processes, History(), fork(chance), trace, faults_end_at)
@@ -148,6 +154,12 @@ async def _play(report: Report, trace: Trace) -> None:
             observer.over.set()
             nursery.cancel_scope.cancel()
         await _see_the_end(report, cluster, observer)
+
+
+async def _strike_one_by_one(nemesis: Nemesis) -> None:
+    while trio.current_time() < nemesis.ends_at:
+        await nemesis.strike(nemesis.chance)
+        await nemesis.last(TTL_S, 1.5 * TTL_S)
 
 
 async def _supervise(
@@ -200,6 +212,10 @@ async def _see_the_end(report: Report, cluster: Cluster, observer: Observer) -> 
         leases = await client.leases()
         await _judge_effects(report, client)
     report.found += observer.wrong
+    if not report.plan.tracks:
+        # S30: who talks to a node that dies or falls silent finds another in time.
+        lost = {name: count for name, count in observer.happened.items() if name.endswith("lost") and count}
+        report.found += [f"one fault at a time, and {count} {name}" for name, count in lost.items()]
     report.found += [f"{links} links are left"] * (links > 0) + [f"{watches} watches are left"] * (watches > 0)
     report.found += [f"leases are left: {leases}"] * bool(leases)
     report.found += [f"{key!r} is left" for key in left if not key.startswith(EFFECT.encode()) and key != b"last"]
