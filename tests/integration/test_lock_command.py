@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
@@ -238,3 +239,22 @@ def test_who_waits_for_nobody_is_told_who_has_it(node: NodeProcess, client: Bloc
             assert status == 1
             assert said.startswith("Error: lock 'taken' was not acquired within 0 s: taken/")
             assert said.rstrip().endswith("has it, b'host 7'")
+
+
+def test_a_signal_that_comes_before_the_command_is_passed_on_too(
+    node: NodeProcess, client: BlockingClient, tmp_path: Path
+) -> None:
+    """Whenever it comes, the lock is not given back before the command has ended, if it ever began."""
+    marks = tmp_path / "marks"
+    marks.touch()
+    script = f"echo $$ >> {marks}; trap 'exit 3' TERM; while :; do sleep 0.02; done"
+    for number in range(12):
+        with Running(node, "early", *command(script)) as running:
+            until(lambda: contenders(client, "early"), WAIT_S, "it has the lock")
+            time.sleep(0.006 * number)
+            running.process.send_signal(signal.SIGTERM)
+            status, _ = running.ended()
+            # 143: before the shell had set its trap; 1: no command had begun.
+            assert status in (3, 143, 1)
+            assert not any(is_there(int(line)) for line in marks.read_text().split())
+    assert contenders(client, "early") == []

@@ -73,30 +73,28 @@ class Guarded:
         self._environ = environ
         self._lock = lock
         self._tenure = tenure
-        self._control_read, self._control = os.pipe()
-        self._report, self._report_write = os.pipe()
         self._told = tenure.deadline
+        self._guardians_end, self._control = os.pipe()
         self._group = 0
         self._ended: Ended | None = None
         self._is_over = False
         self._telling = threading.RLock()  # a signal may come while its own thread tells something
 
     def __enter__(self) -> Self:
-        """Start the command; inside of `passing_on_signals`, since who is interrupted here would leave it running."""
-        # The pipe holds what is told before the guardian is there.
-        threading.Thread(target=self._feed, daemon=True).start()
+        self._report, report = os.pipe()
         grace_s = margin_s(self._tenure.ttl_s) * _KILL_SHARE
-        arguments = [self._control_read, self._report_write, self._told, grace_s]
+        arguments = [self._guardians_end, report, self._told, grace_s]
         self._guardian = subprocess.Popen(
             [sys.executable, "-I", "-S", guardian.__file__, *map(str, arguments), *self._command],
             env=self._environ,
             stdin=subprocess.DEVNULL,
-            pass_fds=(self._control_read, self._report_write),
+            pass_fds=(self._guardians_end, report),
             # Neither in the group of the command, nor in that which a terminal interrupts.
             process_group=0,
         )
-        os.close(self._control_read)
-        os.close(self._report_write)
+        os.close(self._guardians_end)
+        os.close(report)
+        threading.Thread(target=self._feed, daemon=True).start()
         return self
 
     def __exit__(
@@ -133,7 +131,10 @@ class Guarded:
 
     @contextmanager
     def passing_on_signals(self) -> Iterator[None]:
-        """Pass on what this process is sent, while the block runs; what is ignored stays so."""
+        """Pass on what this process is sent, while the block runs; what is ignored stays so.
+
+        The command begins inside of it: what comes before that waits in the pipe, and raises nothing half-way.
+        """
         before = {number: signal.getsignal(number) for number in _PASSED_ON}
         passed = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
         for number in passed:

@@ -40,7 +40,8 @@ def _lock(line: Parsed, settings: Settings) -> None:
                 else:
                     _hold(client, lock, printer)
         except Interrupted:
-            if not is_held:
+            # Once the command runs nothing interrupts: it is told, and its end is awaited.
+            if command or not is_held:
                 raise interrupted_waiting() from None
 
 
