@@ -14,6 +14,7 @@ from attrs import define, field
 from coord.client import forks
 from coord.client.recipes.blocking_running import GOODBYE_S, Runner, TimeIsUp
 from coord.client.recipes.contending import Contender
+from coord.client.recipes.held import Held
 from coord.errors import ClientClosed, CoordError, LockTimeout, OwnershipLost
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Loss:
         self.told.set()
 
 
-class BlockingOwnership:
+class BlockingOwnership(Held):
     """A contender that became the owner of its name; a lock or a leadership.
 
     A thread cannot be cancelled: when it is lost, or can no longer be proven to be owned, `lost` is set, `check` and
@@ -47,37 +48,19 @@ class BlockingOwnership:
     """
 
     def __init__(self, session: BlockingSession, contender: Contender) -> None:
+        super().__init__(contender)
         self._session = session
-        self._contender = contender
-        self._why_over = "it is not owned yet"
         self._has_left = False
         self._loss = Loss()
         self._loss.tell()
 
-    def __repr__(self) -> str:
-        return f"<{self._contender.name}, fence {self.fence}{', over: ' + self._why_over if self._why_over else ''}>"
-
-    @property
-    def name(self) -> str:
-        """Its kind and name, for people."""
-        return self._contender.name
-
-    @property
-    def key(self) -> bytes:
-        """The owner's key: the name, a slash and the lease's id."""
-        return self._contender.key
-
-    @property
-    def fence(self) -> int:
-        """The fencing token: the create revision of the owner's key, higher for each owner than for those before."""
-        return self._contender.create_revision
-
     @property
     def is_lost(self) -> bool:
         """True once it is not, or not provably, owned any more; also after its block has ended."""
-        if not self._why_over and self._session.is_lost:
-            self.end(self._session.why_lost)
-        return bool(self._why_over)
+        is_lost = super().is_lost
+        if is_lost:
+            self._loss.tell()
+        return is_lost
 
     @property
     def lost(self) -> threading.Event:
@@ -85,14 +68,9 @@ class BlockingOwnership:
         self.is_lost  # noqa: B018  # by the clock it may be lost though nobody has told it yet
         return self._loss.told
 
-    def check(self) -> None:
-        """Raise `LockLost` or `LeadershipLost` if it is lost; without waiting, so that a resource call can follow."""
-        if self.is_lost:
-            raise self._contender.lost(f"{self.name} is lost: {self._why_over}")
-
     def end(self, why: str) -> None:
-        """Count it as lost."""
-        self._why_over = self._why_over or why
+        """Count it as lost, and tell who waits."""
+        super().end(why)
         self._loss.tell()
 
     def begin(self) -> None:

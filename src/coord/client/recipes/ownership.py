@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from coord.client.recipes.contending import Contender
+from coord.client.recipes.held import Held
 from coord.client.recipes.running import run
 from coord.errors import ClientClosed, CoordError, LockTimeout, OwnershipLost
 
@@ -21,7 +22,7 @@ GOODBYE_S: Final = 1.0
 RETRY_S: Final = 0.25
 
 
-class Ownership:
+class Ownership(Held):
     """A contender that became the owner of its name; a lock or a leadership.
 
     While it is owned its block runs. When it is lost, or can no longer be proven to be owned, the block is cancelled,
@@ -29,46 +30,11 @@ class Ownership:
     """
 
     def __init__(self, session: Session, contender: Contender) -> None:
+        super().__init__(contender)
         self._session = session
-        self._contender = contender
         self._scope = trio.CancelScope()
-        self._why_over = "it is not owned yet"
         self._is_given_up = False
         self._left = trio.Event()
-
-    def __repr__(self) -> str:
-        return f"<{self._contender.name}, fence {self.fence}{', over: ' + self._why_over if self._why_over else ''}>"
-
-    @property
-    def name(self) -> str:
-        """Its kind and name, for people."""
-        return self._contender.name
-
-    @property
-    def key(self) -> bytes:
-        """The owner's key: the name, a slash and the lease's id."""
-        return self._contender.key
-
-    @property
-    def fence(self) -> int:
-        """The fencing token: the create revision of the owner's key, higher for each owner than for those before."""
-        return self._contender.create_revision
-
-    @property
-    def is_lost(self) -> bool:
-        """True once it is not, or not provably, owned any more; also after its block has ended."""
-        if not self._why_over and self._session.is_lost:
-            self._why_over = self._session.why_lost
-        return bool(self._why_over)
-
-    def check(self) -> None:
-        """Raise `LockLost` or `LeadershipLost` if it is lost; without waiting, so that a resource call can follow."""
-        if self.is_lost:
-            raise self.loss()
-
-    def loss(self) -> OwnershipLost:
-        """Return the error that tells of its loss."""
-        return self._contender.lost(f"{self.name} is lost: {self._why_over}")
 
     @property
     def has_failed(self) -> bool:
@@ -77,7 +43,7 @@ class Ownership:
 
     def end(self, why: str) -> None:
         """Count it as lost, and cancel its block."""
-        self._why_over = self._why_over or why
+        super().end(why)
         self._scope.cancel()
 
     async def _watch_over(self, started: trio.CancelScope) -> None:
