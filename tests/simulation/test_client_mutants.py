@@ -8,6 +8,7 @@ from coord.testing.client_mutants import MUTANTS
 from coord.testing.mutants import Mutant, check, run_apart
 
 QUICK = (
+    "ask nobody else for a renewal",
     "believe in a lease until somebody says that it has ended",
     "count a lease from when its renewal was answered",
     "count without what the machine has slept",

@@ -196,6 +196,18 @@ MUTANTS: Final = (
         setting="an_instance_outlives_its_session",
         seeds_max=5,
     ),
+    # The node that a program talks to stands still: its renewals wait for it.
+    _mutant(
+        "ask nobody else for a renewal",
+        "S30",
+        (
+            "coord.client.driver",
+            "        call.ask_again_at = now + call.patience_s\n",
+            "        call.ask_again_at = now + call.patience_s if is_write else NEVER\n",
+        ),
+        setting="the_node_that_it_talks_to_stands_still",
+        seeds_max=5,
+    ),
 )
 
 _LOSSES: Final = ("crash", "kill", "reset links", "drop answers", "drop all answers", "delay", "pause")

@@ -122,6 +122,21 @@ async def a_retried_write_is_answered_from_the_record(cluster: Cluster) -> None:
     await program.ended.wait()
 
 
+async def the_node_that_it_talks_to_stands_still(cluster: Cluster) -> None:
+    """S30: a session has no other call by which its client would learn of it."""
+    async with cluster.client() as client, client.session(TTL_S) as session:
+        await cluster.advance(2.0)
+        for _ in cluster.names:
+            active = client._core.active
+            assert active is not None
+            silent = active.endpoint.host
+            cluster.pause(silent)
+            await cluster.advance(2 * TTL_S)
+            session.check()
+            cluster.resume(silent)
+            await cluster.advance(TTL_S)
+
+
 async def a_wait_in_vain_leaves_nothing(cluster: Cluster) -> None:
     """S26: the key is gone when the call returns, and the next one need not wait for it."""
     async with (
@@ -210,6 +225,7 @@ SCENES: Final[dict[str, Scene]] = {
         an_acknowledgement_is_late,
         the_holders_machine_sleeps,
         a_retried_write_is_answered_from_the_record,
+        the_node_that_it_talks_to_stands_still,
         a_wait_in_vain_leaves_nothing,
         a_late_put_is_fenced,
         a_late_transaction_is_fenced,
