@@ -7,6 +7,10 @@ PIP := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check
 SEED ?= 0
 ROUNDS ?= 40
 
+QUICK := not sim and not conformance and not torture
+# Clusters of processes, whose tests look at the clock: one at a time.
+PROCESSES := tests/integration tests/docs/test_walkthrough.py tests/docs/test_members.py
+
 .DEFAULT_GOAL := help
 .PHONY: help cluster test lint bench bench-self bench-failover bench-recipes torture sim mutants conformance docs clean
 
@@ -17,7 +21,8 @@ cluster: $(VENV)/.base ## run three nodes in this terminal, with keys to kill an
 	@exec $(BIN)/coord dev
 
 test: lint ## check everything: ruff, mypy, pytest (some minutes)
-	$(BIN)/python -m pytest -q -m "not sim and not conformance and not torture"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "$(QUICK)" $(PROCESSES:%=--ignore=%)
+	$(BIN)/python -m pytest -q -m "$(QUICK)" $(PROCESSES)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

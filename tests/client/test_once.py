@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 from random import Random
 
@@ -11,6 +12,7 @@ import trio
 
 import coord
 from coord.client import forks
+from coord.client.endpoints import parse_endpoint
 from coord.client.numbering import Numbering
 from coord.codec import decode
 from coord.errors import (
@@ -352,6 +354,24 @@ def test_the_blocking_client_sends_a_write_again_and_it_is_applied_once() -> Non
             state.refusals = [refusal]
             with pytest.raises(InvalidArgument):
                 client.put("k", b"v")
+
+
+def test_the_blocking_client_asks_those_again_that_were_slow_when_the_last_one_is_stopped() -> None:
+    state = FakeNode()
+    with socket.create_server(("127.0.0.1", 0)) as stopped, listening(state, state) as listeners:
+        endpoints = [listener.endpoint for listener in listeners]
+        with coord.connect_sync(endpoints, timeout=8.0, random=Random(1)) as client:
+            client.put("k", b"before")
+            client._calls.rotation.endpoints.append(parse_endpoint(f"127.0.0.1:{stopped.getsockname()[1]}"))
+            state.is_silent = True
+
+            def speak() -> None:
+                state.is_silent = False
+
+            timer = threading.Timer(3.2, speak)  # behind the patience with the one and the other
+            timer.start()
+            assert client.put("k", b"v") == 3
+            timer.join()
 
 
 def test_the_blocking_client_registers_anew_when_it_is_forgotten() -> None:

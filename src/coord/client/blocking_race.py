@@ -89,6 +89,9 @@ class Race:
         self._next_at = now + STAGGER_S
         endpoint = self.rotation.next_endpoint({*self._attempts, *self.avoid})
         if endpoint in self._attempts:
+            # Who was slow is better than nobody.
+            endpoint = self.rotation.next_endpoint(self._attempts)
+        if endpoint in self._attempts:
             return
         self.rotation.begun(endpoint)
         try:
