@@ -129,7 +129,13 @@ def test_the_exit_status_is_the_commands(node: NodeProcess, script: str, status:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 3), (signal.SIGINT, 4), (signal.SIGHUP, 5)])
 def test_signals_are_passed_on(node: NodeProcess, client: BlockingClient, number: int, status: int) -> None:
-    with Running(node, "signals", *command(POLITE)) as running:
+    # What a process was told to ignore, as `nohup` tells it, no trap of its command can take.
+    ours = signal.signal(number, signal.SIG_DFL)
+    try:
+        running = Running(node, "signals", *command(POLITE))
+    finally:
+        signal.signal(number, ours)
+    with running:
         running.begun()
         running.process.send_signal(number)
         assert running.ended()[0] == status
