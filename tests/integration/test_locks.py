@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 
+import pytest
 import trio
 
 import coord
@@ -21,7 +22,7 @@ HOLDER = f"""
 import sys, trio, coord
 
 async def hold(client):
-    async with client.session(ttl={TTL_S}) as session, session.lock("jobs", value=b"holder") as lock:
+    async with client.session(ttl={TTL_S}) as session, eval(sys.argv[2])(session) as lock:
         print("holds", flush=True)
         while True:
             await client.put("by", b"holder", fence=lock)
@@ -38,10 +39,36 @@ trio.run(main)
 """
 
 
+Take = Callable[[coord.Session], AbstractAsyncContextManager[coord.Lock]]
+LOCK = 'lambda session: session.lock("jobs", value=b"holder")'
+
+
+def lock(session: coord.Session) -> AbstractAsyncContextManager[coord.Lock]:
+    return session.lock("jobs", wait=30)
+
+
+KINDS: dict[str, tuple[str, Take]] = {
+    "lock": (LOCK, lock),
+    "reader behind a writer": (
+        'lambda session: session.write_lock("page")',
+        lambda session: session.read_lock("page", wait=30),
+    ),
+    "writer behind a reader": (
+        'lambda session: session.read_lock("page")',
+        lambda session: session.write_lock("page", wait=30),
+    ),
+    "semaphore": (
+        'lambda session: session.semaphore("builds", 1)',
+        lambda session: session.semaphore("builds", 1, wait=30),
+    ),
+}
+"""How a process holds each kind, and how another one takes over."""
+
+
 @contextmanager
-def a_holder(cluster: ProcessCluster) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the lock `jobs`, and writes under it."""
-    command = [sys.executable, "-W", "error", "-c", HOLDER, cluster.endpoints]
+def a_holder(cluster: ProcessCluster, how: str = LOCK) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds a lock, by default `jobs`, and writes under it."""
+    command = [sys.executable, "-W", "error", "-c", HOLDER, cluster.endpoints, how]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:
         try:
             assert process.stdout is not None
@@ -51,25 +78,27 @@ def a_holder(cluster: ProcessCluster) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def takes_over(cluster: ProcessCluster) -> float:
+def takes_over(cluster: ProcessCluster, take: Take = lock) -> float:
     """Wait for the lock and write under it; return how long the wait was."""
 
     async def main() -> float:
         async with coord.connect(cluster.endpoints) as client, client.session(ttl=TTL_S) as session:
             began = time.monotonic()
-            async with session.lock("jobs", wait=30) as lock:
+            async with take(session) as taken:
                 waited_s = time.monotonic() - began
-                await client.put("by", b"next", fence=lock)
+                await client.put("by", b"next", fence=taken)
             return waited_s
 
     return trio.run(main)
 
 
-def test_a_stopped_holder_loses_the_lock_and_finds_that_out(shared: ProcessCluster) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_holder_loses_the_lock_and_finds_that_out(shared: ProcessCluster, kind: str) -> None:
     """It stood still for longer than its TTL, and goes on as if nothing had happened."""
-    with a_holder(shared) as process:
+    how, take = KINDS[kind]
+    with a_holder(shared, how) as process:
         process.send_signal(signal.SIGSTOP)
-        assert takes_over(shared) < TTL_S + 2
+        assert TTL_S / 2 < takes_over(shared, take) < TTL_S + 2
         process.send_signal(signal.SIGCONT)
         said, _ = process.communicate(timeout=20)
         assert said.split() in (["LockLost"], ["FenceLost"])
