@@ -62,6 +62,10 @@ class NodeServer:
             time.sleep(0.02)
         return self
 
+    def has_logged(self, event: str) -> bool:
+        """Tell whether the node's log has an event."""
+        return event in Path(self._log.name).read_text()
+
     def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()

@@ -28,9 +28,16 @@ def test_row(row: Row, shared: NodeDriver) -> None:
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.fresh], ids=lambda row: row.name)
 def test_fresh_row(row: Row, tmp_path: Path) -> None:
-    with NodeServer(tmp_path) as server:
-        driver = NodeDriver(server.port)
-        try:
-            run(row, driver, is_etcd=False)
-        finally:
-            driver.close()
+    tries = 3
+    for number in range(1, tries + 1):
+        with NodeServer(tmp_path / f"try{number}") as server:
+            driver = NodeDriver(server.port)
+            try:
+                run(row, driver, is_etcd=False)
+                return
+            except AssertionError:
+                # S16: it looks once a second whether there is space, and clears an alarm, be it between two steps.
+                if number == tries or not server.has_logged("alarm.state.cleared"):
+                    raise
+            finally:
+                driver.close()
