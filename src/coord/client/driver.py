@@ -47,7 +47,7 @@ class Driver:
         self.changed = trio.lowlevel.ParkingLot()
         """Unparked when connections came or went."""
         self.is_closed = False
-        self._timeout_ms = milliseconds(timeout)
+        self._timeout_ms, self._patience_s = milliseconds(timeout), patience_s(timeout)
         self._forks = forks.count()
         self._lines: dict[Connection, Line] = {}
         self._parked_pump: Task | None = None
@@ -73,15 +73,15 @@ class Driver:
         `ClientClosed`. If it is cancelled, a write may still happen.
         """
         if timeout is None:
-            timeout, timeout_ms = self.timeout, self._timeout_ms
+            timeout, timeout_ms, share_s = self.timeout, self._timeout_ms, self._patience_s
         else:
-            timeout_ms = milliseconds(timeout)
+            timeout_ms, share_s = milliseconds(timeout), patience_s(timeout)
         core = self.core
         task, now = current_task(), trio.current_time()
         call = Call(
             core.next_id(), is_write, code, arguments, timeout_ms, now + timeout, task, timeout=timeout, guard=guard
         )
-        call.patience_s = min(patience, patience_s(timeout))
+        call.patience_s = min(patience, share_s)
         call.ask_again_at = now + call.patience_s
         core.submit(call)
         await self._wait(call)

@@ -33,7 +33,7 @@ from coord.testing.cluster_clients import (
 from coord.testing.cluster_end import check_end, converge
 from coord.testing.cluster_faults import FAULTS, Fault, Nemesis
 from coord.testing.cluster_tally import MUST_HAPPEN, tally
-from coord.testing.deterministic import Trace, fork, run_seeded
+from coord.testing.deterministic import Trace, fork, run_traced
 from coord.testing.history import History, Kind, Outcome
 from coord.testing.history_check import check_history
 from coord.testing.history_ledger import replay
@@ -130,16 +130,8 @@ def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None 
     """Play a seed and judge it. What a node raises comes out."""
     report = Report(plan or Plan.of(seed))
     history = History()
-
-    async def main() -> None:
-        trace = Trace(show)
-        try:
-            with trio.fail_after(LASTS_S_MAX):
-                await _play(report, history, trace)
-        finally:
-            report.digest, report.lines = trace.digest, trace.lines
-
-    run_seeded(seed, main)
+    trace = run_traced(seed, lambda trace: _play(report, history, trace), LASTS_S_MAX, show)
+    report.digest, report.lines = trace.digest, trace.lines
     return report
 
 

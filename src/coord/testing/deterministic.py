@@ -117,6 +117,23 @@ class Trace:
         return self._digest.hexdigest()
 
 
+def run_traced(
+    seed: int,
+    main: Callable[[Trace], Awaitable[None]],
+    lasts_s_max: float,
+    show: Callable[[str], None] | None = None,
+) -> Trace:
+    """Run `main` as `run_seeded` does, for so long at most, and return the trace that it was given to write."""
+
+    async def traced() -> Trace:
+        trace = Trace(show)
+        with trio.fail_after(lasts_s_max):
+            await main(trace)
+        return trace
+
+    return run_seeded(seed, traced)
+
+
 def fork(chance: random.Random) -> random.Random:
     """Return a generator of its own, so that what one part draws does not shift what another does."""
     return random.Random(chance.getrandbits(64))

@@ -27,7 +27,7 @@ from coord.testing.cluster_changes import CHANGES
 from coord.testing.cluster_clients import World
 from coord.testing.cluster_end import check_end, converge
 from coord.testing.cluster_faults import FAULTS, Fault, Nemesis
-from coord.testing.deterministic import Trace, fork, run_seeded
+from coord.testing.deterministic import Trace, fork, run_traced
 from coord.testing.history import History
 from coord.testing.history_ledger import replay
 from coord.testing.link_faults import LINK_FAULTS
@@ -122,16 +122,8 @@ class Report:
 def run(seed: int, show: Callable[[str], None] | None = None, plan: Plan | None = None) -> Report:
     """Play a seed and judge it. What a node or a client raises that it should not comes out."""
     report = Report(plan or Plan.of(seed))
-
-    async def main() -> None:
-        trace = Trace(show)
-        try:
-            with trio.fail_after(LASTS_S_MAX):
-                await _play(report, trace)
-        finally:
-            report.digest, report.lines = trace.digest, trace.lines
-
-    run_seeded(seed, main)
+    trace = run_traced(seed, lambda trace: _play(report, trace), LASTS_S_MAX, show)
+    report.digest, report.lines = trace.digest, trace.lines
     return report
 
 
