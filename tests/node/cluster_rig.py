@@ -71,6 +71,13 @@ class Trial:
                         return name
                 await trio.sleep(0.005)
 
+    async def joined(self, within_s: float = 10.0) -> None:
+        """Wait until all that run know each member's data directory: till then not every acknowledgement counts (S1)."""
+        nodes = self.nodes.values()
+        await until(
+            lambda: all(node.machine.cluster_id and not node.raft.configuration.blank for node in nodes), within_s
+        )
+
     async def agree(self, within_s: float = 30.0) -> None:
         """Wait until all that run have applied the same, and hold the same."""
         await until(lambda: len({node.machine.applied_index for node in self.nodes.values()}) == 1, within_s)
