@@ -72,7 +72,7 @@ class Trial:
                 await trio.sleep(0.005)
 
     async def joined(self, within_s: float = 10.0) -> None:
-        """Wait until all that run know each member's data directory: till then not every acknowledgement counts (S1)."""
+        """Wait until all that run know each member's data directory: till then not all acknowledgements count (S1)."""
         nodes = self.nodes.values()
         await until(
             lambda: all(node.machine.cluster_id and not node.raft.configuration.blank for node in nodes), within_s
