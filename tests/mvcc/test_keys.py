@@ -38,3 +38,15 @@ def test_keys_that_came_all_at_once_are_a_set_like_any_other(count: int, more: l
     assert keys.slice(b"", None, 2**40) == sorted(expected)
     for start in more:
         assert keys.slice(start, None, 3) == [name for name in sorted(expected) if name >= start][:3]
+
+
+@given(
+    st.sets(st.binary(min_size=1, max_size=2), max_size=400),
+    st.lists(st.tuples(st.binary(max_size=2), st.none() | st.binary(max_size=2)), max_size=20),
+)
+def test_a_count_is_that_of_the_keys(names: set[bytes], intervals: list[tuple[bytes, bytes | None]]) -> None:
+    keys = OrderedKeys()
+    for name in names:
+        keys.add(name)
+    for start, end in intervals:
+        assert keys.count(start, end) == sum(start <= name and (end is None or name < end) for name in names)

@@ -10,6 +10,7 @@ from coord.codec import decode
 from coord.errors import Compacted, OutOfRange, ResourceExhausted
 from coord.limits import RANGE_SLICE_KEYS
 from coord.mvcc import ranges
+from coord.mvcc.index import Found, KeyIndex
 from coord.mvcc.ranges import RangeReader, encode_range
 from coord.protocol.ranges import parse_range
 
@@ -54,6 +55,7 @@ def test_a_range_in_slices_stays_at_its_revision() -> None:
 def compaction_fails_the_whole_range(options: list[Any]) -> None:
     rig = fill()
     steps = rig.machine.range(parse_range([*ALL, *options]))
+    rig.put(b"later", b"1")
     next(steps)
     rig.put(b"000000", b"2")
     rig.write(COMPACT, rig.machine.revision)
@@ -71,6 +73,36 @@ def test_planted_reading_on_after_compaction_is_seen(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(RangeReader, "_check_floor", lambda self, revision: None)
     with pytest.raises(pytest.fail.Exception):
         compaction_fails_the_whole_range([])
+
+
+def test_a_page_looks_at_no_key_behind_it(filled: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a large interval holds is counted without a look at each key, as long as nothing has changed since."""
+    looked_at = 0
+    found_at = KeyIndex.found_at
+
+    def counted(index: KeyIndex, keys: list[bytes], revision: int) -> list[Found]:
+        nonlocal looked_at
+        looked_at += len(keys)
+        return found_at(index, keys, revision)
+
+    monkeypatch.setattr(KeyIndex, "found_at", counted)
+    assert filled.range(*ALL, 10)[1:] == [True, MANY]
+    assert looked_at == RANGE_SLICE_KEYS
+    assert filled.range(*ALL, 0, 0, 0, 0, False, False, True) == [[], False, MANY]
+    assert looked_at == RANGE_SLICE_KEYS
+    assert filled.range(b"000010", b"000030", 5)[1:] == [True, 20]
+
+
+def test_a_count_is_of_its_revision() -> None:
+    rig = fill()
+    page, count_only = [*ALL, 10], [*ALL, 0, 0, 0, 0, False, False, True]
+    paging = rig.machine.range(parse_range(page))
+    counting = rig.machine.range(parse_range(count_only))
+    rig.write(DELETE, b"000000")
+    rig.put(b"new", b"1")
+    rig.put(b"newer", b"1")
+    assert [run(steps)[2] for steps in (paging, counting)] == [MANY, MANY]
+    assert rig.range(*page)[2] == rig.range(*count_only)[2] == MANY + 1
 
 
 def test_compaction_at_the_pinned_revision_does_no_harm() -> None:

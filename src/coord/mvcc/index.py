@@ -153,6 +153,10 @@ class KeyIndex:
         dead = self._dead.slice(start, end, count)
         return sorted([*living, *dead])[:count] if dead else living
 
+    def count(self, start: bytes, end: bytes | None, revision: int) -> int | None:
+        """Return how many keys of `[start, end)` lived at `revision`; None if they must be looked at one by one."""
+        return self.keys.count(start, end) if revision >= self._newest else None
+
     def forget(self, keys: Iterable[bytes]) -> None:
         """Take away keys that `prune` said are gone."""
         self._dead.discard(keys)

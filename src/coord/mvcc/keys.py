@@ -61,6 +61,21 @@ class OrderedKeys:
             if number and len(block) < BLOCK_KEYS_MAX // 8:
                 self._join(number)
 
+    def count(self, start: bytes, end: bytes | None) -> int:
+        """Return how many keys `[start, end)` has, without looking at each."""
+        if end is not None and end <= start:
+            return 0
+        below = self._place(start)
+        first, last, above = below[0], len(self._blocks), 0
+        if end is not None:
+            last, above = self._place(end)
+        return sum(map(len, self._blocks[first:last])) - below[1] + above
+
+    def _place(self, key: bytes) -> tuple[int, int]:
+        """Return the block in which `key` lies, or would, and how many keys stand before it there."""
+        number = bisect_right(self._firsts, key) - 1
+        return number, sum([other < key for other in self._blocks[number]])
+
     def slice(self, start: bytes, end: bytes | None, count: int) -> list[bytes]:
         """Return up to `count` keys of `[start, end)` in order; an end of None is the end of the keyspace."""
         found: list[bytes] = []

@@ -92,7 +92,17 @@ class RangeReader:
         self._check_floor(revision)
         return self._index.found_at(keys, revision)
 
+    def _known_count(self, request: RangeRequest, revision: int) -> int | None:
+        """Return the count where it can be had at once: of several keys, as they are now.
+
+        Looked at one by one, those beyond the limit would cost a page of a large interval more than its own keys do.
+        """
+        return self._index.count(*request.interval, revision) if request.range_end else None
+
     def _count(self, request: RangeRequest, revision: int) -> RangeSteps:
+        count = self._known_count(request, revision)
+        if count is not None:
+            return [], False, count
         count = 0
         for number, keys in enumerate(self._slices(request, revision)):
             if number:
@@ -101,6 +111,7 @@ class RangeReader:
         return [], False, count
 
     def _in_key_order(self, request: RangeRequest, revision: int) -> RangeSteps:
+        known_count = self._known_count(request, revision)
         count, size, more = 0, 0, False
         limit = request.limit if request.limit > 0 else None
         records: list[bytes] = []
@@ -118,6 +129,8 @@ class RangeReader:
                 record = self._record(request, position)
                 size = _bounded(size + len(record))
                 records.append(record)
+            if more and known_count is not None:
+                return records, more, known_count
         return records, more, count
 
     def _sorted(self, request: RangeRequest, revision: int) -> RangeSteps:
