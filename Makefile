@@ -12,7 +12,7 @@ QUICK := not sim and not conformance and not torture
 PROCESSES := tests/integration tests/docs/test_walkthrough.py tests/docs/test_members.py
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test lint bench bench-self bench-failover bench-recipes torture sim mutants conformance docs clean
+.PHONY: help cluster test lint bench bench-self bench-failover bench-recipes bench-curves torture sim mutants conformance docs clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -43,6 +43,11 @@ bench-failover: $(VENV)/.dev ## kill the leader of three nodes 30 times under lo
 
 bench-recipes: $(VENV)/.dev ## measure locks, crowds of waiters, leases that expire together, many sessions (some minutes)
 	$(BIN)/python bench/recipes.py
+
+bench-curves: $(VENV)/.dev ## measure coord over clients, keys, members, sizes and log length, and draw it (ten minutes)
+	@mkdir -p build
+	$(BIN)/python bench/curves.py --json build/curves.json $(ARGS)
+	$(BIN)/python bench/curves.py --plot build/curves.json
 
 torture: $(VENV)/.dev ## kill, pause, cut off and fail the disks of real nodes under load; needs strace
 	@command -v strace >/dev/null || { echo 'needs strace, to make syncs fail: apt-get install strace'; exit 1; }

@@ -34,6 +34,8 @@ from coord.client.verbs import RangeOptions
 from coord.errors import CoordError
 
 LOCK_TTL_S = 30
+CALL_TIMEOUT_S = 30.0
+"""A slow disk gives a slow figure, and not an error."""
 WATCH_PREFIX = "bench/watch/"
 WATCH_PUTTERS = 10
 WATCH_GIVE_UP_S = 60
@@ -83,7 +85,7 @@ async def connected(options: argparse.Namespace, conns: int) -> AsyncIterator[li
     nodes = options.endpoints.split(",")
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(coord.connect([*nodes[at:], *nodes[:at]]))
+            await stack.enter_async_context(coord.connect([*nodes[at:], *nodes[:at]], timeout=CALL_TIMEOUT_S))
             for at in (number % len(nodes) for number in range(conns))
         ]
 

@@ -1,0 +1,64 @@
+"""The curves can be measured and drawn: a small point of each, and a plot of each figure."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture
+def plots(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import plots
+
+    return plots
+
+
+def run(*arguments: str | Path) -> str:
+    command = [sys.executable, str(BENCH / "curves.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
+
+
+def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
+    kept = tmp_path / "curves.json"
+    run("keys", "log", "--quick", "--seconds=0.2", "--json", kept)
+    curves = json.loads(kept.read_text())["curves"]
+    assert [(point["x"], point["mode"]) for point in curves["keys"]] == [
+        (keys, mode) for keys in (1_000, 10_000) for mode in ("put", "get")
+    ]
+    for point in curves["keys"]:
+        assert point["errors"] == 0
+        assert point["mb_per_s"] == pytest.approx(point["ops_per_s"] * 256 / 1e6)
+        assert 0 < point["p50_ms"] <= point["p99_ms"] <= point["max_ms"]
+        assert point["server_cpu_us"] > 0
+    assert [point["x"] for point in curves["log"]] == [1_000, 10_000]
+    assert all(point["recovery_s"] > 0 and point["entries"] > 0 for point in curves["log"])
+    drawn = run("--plot", kept, "--out", tmp_path / "plots").split()
+    assert [Path(path).name for path in drawn] == ["keys-ops-per-s.svg", "keys-p99-ms.svg", "log-recovery-s.svg"]
+    for path in drawn:
+        texts = {text.text for text in ElementTree.parse(path).iter(f"{SVG}text")}
+        assert {"1\N{NO-BREAK SPACE}000", "10\N{NO-BREAK SPACE}000"} <= texts
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([150.0, 8_000.0], [100, 200, 500, 1_000, 2_000, 5_000, 10_000]),
+        ([0.3], [0.2, 0.5]),
+        ([1.6, 1.7], [1, 2]),
+        ([7.0, 10.0], [5, 10]),
+    ],
+)
+def test_labels_go_from_below_the_values_to_above_them(
+    plots: ModuleType, values: list[float], labels: list[float]
+) -> None:
+    assert plots.ticks(values) == pytest.approx(labels)
