@@ -241,6 +241,25 @@ def test_former_leader_that_keeps_silent_does_not_hold_up_the_next() -> None:
     assert desk.take_sent() == [(OTHER, [2])]
 
 
+@pytest.mark.parametrize("leads", [False, True])
+def test_former_leader_that_keeps_silent_leaves_nobody_waiting_if_nothing_follows(leads: bool) -> None:
+    """Callers that wait for their answers send nothing more; the link of a leader that stands still lasts seconds."""
+    desk = Desk()
+    desk.submit(1)
+    desk.raft.leader_id = 0
+    desk.later(1.0)
+    assert not desk.answers
+    if leads:
+        lead(desk)
+    else:
+        desk.raft.leader_id = OTHER
+    desk.later(0.02)
+    assert not desk.answers
+    desk.later(0.2)
+    assert desk.answers[1].startswith("OutcomeUnknown")
+    assert desk.forwarder.is_idle
+
+
 def test_own_lead_proposes_what_waited() -> None:
     desk = Desk(FakeRaft(leader_id=0))
     desk.submit(1, 2)

@@ -85,15 +85,16 @@ class Forwarder:
     def turn(self) -> None:
         """Propose what waits, or send it to the leader."""
         self._propose_held()
-        if not self._queue:
-            return
         raft = self.raft
         if self.waiters.sent and (self._target != raft.leader_id or self._target in self._heard):
-            # What follows must not overtake what the former leader may yet refuse.
+            # What follows must not overtake what the former leader may yet refuse. Even if nothing follows, as all
+            # callers wait for their answers: they would till the link of a leader that stands still is given up.
             if not raft.leader_id or self._is_patient():
                 return
             self.waiters.lose_sent(_UNANSWERED)
         self._waits_since = None
+        if not self._queue:
+            return
         if raft.role is Role.LEADER:
             while self._queue and (place := raft.propose(self._queue[0].data)) is not None:
                 self.waiters.place(self._pop(), *place)
