@@ -123,6 +123,39 @@ def test_message_must_be_completed_in_time(start: bytes) -> None:
     run(main, clock)
 
 
+def test_message_that_follows_a_whole_one_must_be_completed_in_time_too() -> None:
+    clock = MockClock()
+
+    async def main() -> None:
+        link, raw = server_and_raw()
+        async with trio.open_nursery() as nursery:
+            ends: list[LinkClosed] = []
+
+            async def read() -> None:
+                try:
+                    while True:
+                        await link.recv_many()
+                except LinkClosed as end:
+                    ends.append(end)
+
+            nursery.start_soon(read)
+            raw.send(frame(BINARY, b"whole") + frame(BINARY, b"half")[:-2])
+            await wait_all_tasks_blocked()
+            for _ in range(3):
+                # The other side is there, and even completes messages: each has its own time.
+                await pass_time(clock, MESSAGE_COMPLETE_TIMEOUT_S - 1)
+                raw.send(frame(BINARY, b"half")[-2:] + frame(BINARY, b"half")[:-2])
+                await wait_all_tasks_blocked()
+            assert not ends
+            await pass_time(clock, MESSAGE_COMPLETE_TIMEOUT_S + 1)
+            await wait_all_tasks_blocked()
+            assert "was not completed" in ends[0].reason
+        link.abort()
+        raw.close()
+
+    run(main, clock)
+
+
 def test_side_that_takes_nothing_is_given_up() -> None:
     clock = MockClock()
 

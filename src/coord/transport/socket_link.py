@@ -1,9 +1,9 @@
 """A link over a connected socket: RFC 6455 messages, driven straight from the non-blocking socket.
 
-The opening handshake is over when a `SocketLink` is made. From then on a sans-I/O machine (the one of
-`websockets`: measured, it takes a third of wsproto's time for small frames and an eighth for large masked
-ones) turns bytes into frames. There is no reader task, queue or lock between the socket and the one task
-that receives, because those, not the framing, are what a message costs.
+The opening handshake is over when a `SocketLink` is made. From then on whole binary messages are framed here, at half
+of what they cost a general machine; pings, closes, fragments and whatever breaks the rules go through such a sans-I/O
+machine, the one of `websockets`. There is no reader task, queue or lock between the socket and the one task that
+receives: these would cost more than all framing.
 """
 
 from __future__ import annotations
@@ -28,6 +28,15 @@ from coord.limits import (
     SEND_BUFFER_HARD_BYTES,
     WRITE_STALL_TIMEOUT_S,
 )
+from coord.transport.frames import (
+    BINARY,
+    MASK_BYTES,
+    MASKED,
+    binary_frame,
+    frame_size,
+    masked_binary_frame,
+    unmask,
+)
 from coord.transport.keeper import TICK_S, current_keeper, ticks
 from coord.transport.link import (
     CLIENT_PATIENCE,
@@ -43,9 +52,6 @@ from coord.transport.link import (
 )
 
 RECEIVE_BYTES: Final = 64 * 1024
-FEED_BYTES: Final = 16 * 1024
-"""Tiny frames cost the machine 6 µs each, so that one read of nothing else would hold the loop for 60 ms;
-between slices of this size it is seen that they are too many."""
 
 _WRITE_STALL: Final = ticks(WRITE_STALL_TIMEOUT_S)
 _MESSAGE_COMPLETE: Final = ticks(MESSAGE_COMPLETE_TIMEOUT_S)
@@ -96,10 +102,14 @@ class SocketLink(Link):
         "_keeper",
         "_linger_until",
         "_machine",
+        "_mask_bit",
+        "_max_message_bytes",
+        "_needed",
         "_out",
         "_partial_since",
         "_patience",
         "_progress_at",
+        "_rest",
         "_sock",
         "closed",
         "peer",
@@ -125,7 +135,13 @@ class SocketLink(Link):
         self._patience = patience
         side = Side.CLIENT if is_client else Side.SERVER
         self._machine = Machine(side, max_size=max_message_bytes, logger=_SILENT_LOGGER)
+        self._max_message_bytes = max_message_bytes
+        self._mask_bit = 0 if is_client else MASKED
+        """Of what is received: a client masks what it sends, a server does not."""
         self._inbox: list[bytes] = []
+        self._rest = bytearray()
+        """The beginning of a frame; it is looked at again when there are `_needed` bytes."""
+        self._needed = 0
         self._fragments: list[bytes] | None = None
         self._out = bytearray()
         self._drained = trio.lowlevel.ParkingLot()
@@ -167,13 +183,14 @@ class SocketLink(Link):
     def send(self, message: bytes) -> None:
         """Send one message without waiting; see `Link.send`."""
         if self.closed is None:
-            self._machine.send_binary(message)
-            self._push(self._machine.data_to_send())
+            self._push(binary_frame(message) if self._mask_bit else masked_binary_frame(message))
 
-    def _push(self, frames: list[bytes]) -> None:
+    def _push_machine(self) -> None:
+        self._push(b"".join(self._machine.data_to_send()))
+
+    def _push(self, data: bytes) -> None:
         # Only whole frames enter the buffer and only this link writes to the socket, so that no cancelled
         # call can leave half a frame behind, in which all later ones would vanish.
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
         if not data or not self._is_open:
             return
         if self._out:
@@ -272,23 +289,48 @@ class SocketLink(Link):
         self._feed(data)
 
     def _feed(self, data: bytes) -> None:
-        if len(data) <= FEED_BYTES:
-            self._feed_slice(data)
-            return
-        view = memoryview(data)
-        for start in range(0, len(data), FEED_BYTES):
-            if self.closed is None:
-                self._feed_slice(view[start : start + FEED_BYTES])
+        """Take the messages out of what came: whole ones here, a frame of any other kind by the machine.
 
-    def _feed_slice(self, data: bytes | memoryview) -> None:
+        The machine is given whole frames only, so that it is never inside one.
+        """
+        rest = self._rest
+        if rest:
+            rest += data
+            if len(rest) < self._needed:
+                return
+            data = bytes(rest)
+            rest.clear()
+        start, end, has_frames = 0, len(data), False
+        mask_bit, mask_bytes = self._mask_bit, MASK_BYTES if self._mask_bit else 0
+        while start < end:
+            head, length = frame_size(data, start)
+            if head and (data[start + 1] & MASKED != mask_bit or length > self._max_message_bytes):
+                # It says why it takes no such frame; what follows will not be read.
+                self._feed_machine(data[start:])
+                return
+            body = start + head + mask_bytes
+            after = body + length
+            if not head or after > end:
+                rest += memoryview(data)[start:]
+                self._needed = after - start if head else 0
+                break
+            has_frames = True
+            if data[start] == BINARY and self._fragments is None:
+                message = data[body:after]
+                self._inbox.append(unmask(message, data[body - mask_bytes : body]) if mask_bit else message)
+            else:
+                self._feed_machine(data[start:after])
+                if self.closed is not None:
+                    return
+            start = after
+        self._note_partial(has_frames)
+
+    def _feed_machine(self, data: bytes) -> None:
         machine = self._machine
-        machine.receive_data(data)  # type: ignore[arg-type]  # it is only appended to a bytearray
-        frames = machine.events_received()
-        for frame in frames:
+        machine.receive_data(data)
+        for frame in machine.events_received():
             opcode = frame.opcode  # type: ignore[union-attr]  # no handshake events after the handshake
-            if opcode is _BINARY and frame.fin:  # type: ignore[union-attr]
-                self._inbox.append(bytes(frame.data))  # type: ignore[union-attr]
-            elif opcode is _BINARY or opcode is _CONTINUATION:
+            if opcode is _BINARY or opcode is _CONTINUATION:
                 self._take_fragment(bytes(frame.data), frame.fin)  # type: ignore[union-attr]
             elif opcode is _TEXT:
                 self._fail(CLOSE_UNSUPPORTED, "text messages are not part of the protocol, send binary ones")
@@ -300,10 +342,9 @@ class SocketLink(Link):
             self._fail(CLOSE_POLICY, "too many control frames")
             return
         if machine.writes:
-            self._push(machine.data_to_send())
+            self._push_machine()
         if machine.state is not MachineState.OPEN and self.closed is None:
             self._note_end_by_machine()
-        self._note_partial(bool(frames))
 
     def _take_fragment(self, data: bytes, is_last: bool) -> None:
         if self._fragments is None:
@@ -316,11 +357,9 @@ class SocketLink(Link):
             self._fragments = None
 
     def _note_partial(self, has_frames: bool) -> None:
-        # A read that completes no frame is inside one. (A frame that was cut in the read that completed
-        # another is noticed at its next bytes; if there are none, no pong can come either, and the link is
-        # given up as silent.)
+        """Note since when a message is incomplete; called after a read that completed some frames, or none."""
         if self._fragments is None and has_frames:
-            self._partial_since = None
+            self._partial_since = self._keeper.tick if self._rest else None
         elif self._partial_since is None:
             self._partial_since = self._keeper.tick
 
@@ -328,7 +367,7 @@ class SocketLink(Link):
 
     def _fail(self, code: int, reason: str) -> None:
         self._machine.fail(code, reason)
-        self._push(self._machine.data_to_send())
+        self._push_machine()
         self._finish(code, reason, LinkEnd.MISUSED)
 
     def _note_end_by_machine(self) -> None:
@@ -365,7 +404,7 @@ class SocketLink(Link):
         """Say goodbye behind what was sent, without waiting."""
         if self.closed is None:
             self._machine.send_close(code, reason)
-            self._push(self._machine.data_to_send())
+            self._push_machine()
             self._finish(code, reason, LinkEnd.LOCAL)
 
     def abort(self) -> None:
@@ -431,4 +470,4 @@ class SocketLink(Link):
             # S30: an idle connection is pinged, so that a dead one is noticed in time.
             self._is_pinged = True
             self._machine.send_ping(b"")
-            self._push(self._machine.data_to_send())
+            self._push_machine()
