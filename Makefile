@@ -38,8 +38,8 @@ bench-self: $(VENV)/.dev ## measure throughput, latency, memory and stalls of co
 	$(BIN)/python bench/load.py --conns 10 --clients 1000
 	$(BIN)/python bench/size.py
 
-bench-failover: $(VENV)/.dev ## kill the leader of three nodes 30 times under load (some minutes)
-	$(BIN)/python bench/failover.py --kills 30
+bench-failover: $(VENV)/.dev ## kill and pause the leader of three nodes 30 times under load, and restart all in turn (ten minutes)
+	$(BIN)/python bench/failover.py --kills 30 --pauses 30 --rolling 3 $(ARGS)
 
 bench-recipes: $(VENV)/.dev ## measure locks, crowds of waiters, leases that expire together, many sessions (some minutes)
 	$(BIN)/python bench/recipes.py
