@@ -7,7 +7,7 @@ Every response has a `header`: who answered, and at which revision of the store.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
@@ -222,9 +222,14 @@ class Batch:
     events: Sequence[Event]
 
 
+_make_pair = KeyValue._make
+_PAIR_ITEMS: Final = len(KeyValue._fields)
+"""A newer node may send more."""
+
+
 def key_value(wire: Sequence[Any]) -> KeyValue:
     """Return the pair that coord.cddl's `key-value` tells of."""
-    return KeyValue(wire[0], wire[1], wire[2], wire[3], wire[4], wire[5])
+    return _make_pair(wire[:_PAIR_ITEMS])
 
 
 def event(wire: Sequence[Any]) -> Event:
@@ -235,7 +240,7 @@ def event(wire: Sequence[Any]) -> Event:
 
 def key_values(wire: Sequence[Sequence[Any]]) -> list[KeyValue]:
     """Return the pairs of a list."""
-    return [key_value(item) for item in wire]
+    return [_make_pair(item[:_PAIR_ITEMS]) for item in wire]
 
 
 def describe_alarms(found: Sequence[Alarm]) -> str:
