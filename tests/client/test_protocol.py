@@ -7,13 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import coord
+from coord.client.responses import event, key_values
 from coord.client.txn import Compare, txn_arguments
 from coord.client.verbs import range_arguments
 from coord.codec import decode, encode
 from coord.errors import InvalidArgument, ProtocolViolation
 from coord.protocol import client_protocol as protocol
 from coord.protocol.ops import ServerMessage
-from coord.types import CompareResult, CompareTarget
+from coord.types import CompareResult, CompareTarget, Event, EventType, KeyValue, LeaseId, Revision
 
 
 def test_writes_travel_as_one_byte_string() -> None:
@@ -49,6 +50,9 @@ def test_items_of_later_releases_are_ignored() -> None:
     assert frame == protocol.Frame(ServerMessage.REPLIES, 2, 3, 4, 5, [[1, 2, None]])
     assert protocol.decode_message(encode([3, "bye", "new"])) == protocol.Goodbye("bye")
     assert protocol.decode_message(encode([99, "new"])) is None
+    pair = KeyValue(b"k", Revision(2), Revision(3), 2, LeaseId(0), b"v")
+    assert key_values([[b"k", 2, 3, 2, 0, b"v", "new"]]) == [pair]
+    assert event([0, [b"k", 2, 3, 2, 0, b"v", "new"], None, "new"]) == Event(EventType.PUT, pair)
 
 
 def test_a_large_reply_is_not_refused_for_its_items() -> None:

@@ -245,7 +245,7 @@ def test_a_slow_watcher_is_bounded_and_loses_nothing(monkeypatch: pytest.MonkeyP
     run(test)
 
 
-def test_watches_of_one_connection_wake_once_a_frame() -> None:
+def test_watches_of_one_connection_wake_once_a_frame_and_share_its_batches() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, ONE)
         node = network.nodes[ONE]
@@ -254,6 +254,7 @@ def test_watches_of_one_connection_wake_once_a_frame() -> None:
             ids = list(session.watches)
             events = [[0, [b"k", 2, 2, 1, 0, b"v"], None]]
             wakes = 0
+            taken: list[list[Batch]] = []
 
             async def consume(watch: Watch) -> None:
                 wait = watch._wait
@@ -264,7 +265,7 @@ def test_watches_of_one_connection_wake_once_a_frame() -> None:
                     await wait()
 
                 watch._wait = counting  # type: ignore[method-assign]
-                assert revisions(await take(watch, 2)) == [2, 3]
+                taken.append(await take(watch, 2))
 
             async with trio.open_nursery() as consumers:
                 consumers.start_soon(consume, first)
@@ -272,6 +273,10 @@ def test_watches_of_one_connection_wake_once_a_frame() -> None:
                 await settle()
                 session.send_notifications([[0, ids, 2, events], [0, ids, 3, events]])
             assert wakes == 2
+            # What they are given is made once for both.
+            (one, another) = taken
+            assert revisions(one) == [2, 3]
+            assert all(mine is other for mine, other in zip(one, another, strict=True))
 
     run(test)
 

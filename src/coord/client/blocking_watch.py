@@ -178,8 +178,7 @@ class BlockingWatch:
                 return
             batch = None
             if kind == Notification.EVENTS:
-                events = [r.event(item) for item in notification[3]]
-                batch = self._state.take(notification[2], events, len(notification) > 4 and notification[4])
+                batch = self._state.take(*r.batch(notification))
             elif kind == Notification.PROGRESS:
                 batch = self._state.progress(notification[2])
             if batch is not None:

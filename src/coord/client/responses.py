@@ -238,6 +238,11 @@ def event(wire: Sequence[Any]) -> Event:
     return Event(EventType(wire[0]), key_value(wire[1]), None if prev is None else key_value(prev))
 
 
+def batch(wire: Sequence[Any]) -> tuple[Batch, bool]:
+    """Return the events that coord.cddl's `events` notification tells of, and whether more of their revision follow."""
+    return Batch(wire[2], [event(item) for item in wire[3]]), len(wire) > 4 and wire[4]
+
+
 def key_values(wire: Sequence[Sequence[Any]]) -> list[KeyValue]:
     """Return the pairs of a list."""
     return [_make_pair(item[:_PAIR_ITEMS]) for item in wire]

@@ -15,7 +15,6 @@ from coord.client.watching import RESUME_REASONS
 from coord.errors import ApiError, Code, compacted
 from coord.limits import MIB, REQUEST_TIMEOUT_MS_DEFAULT
 from coord.protocol.ops import Method, Notification
-from coord.types import Event
 
 BUFFER_BYTES_MAX: Final = 16 * MIB
 """What a watch keeps for a consumer that does not take it; above it the node forgets the watch until it does."""
@@ -97,7 +96,7 @@ class Watches:
 
     def progressed(self, subscription: Subscription, revision: int) -> None:
         """Take the answer to a request for progress: it stands behind the events that it vouches for."""
-        self._deliver(subscription, subscription.state.progress(revision), 0)
+        self._deliver(subscription, subscription.state.progress(revision))
 
     def take(self, connection: Connection, notifications: Iterable[Any], now: float) -> int:
         """Take notifications; return the highest revision in them."""
@@ -110,26 +109,25 @@ class Watches:
             highest = max(highest, revision)
             if kind == Notification.PROGRESS:
                 for subscription in self._carried(connection, ids):
-                    self._deliver(subscription, subscription.state.progress(revision), 0)
+                    self._deliver(subscription, subscription.state.progress(revision))
             elif kind == Notification.EVENTS:
-                # Decoded once for all watches that the revision concerns.
-                events = [r.event(item) for item in notification[3]]
-                self._take_events(connection, ids, revision, events, len(notification) > 4 and notification[4])
+                # Made once for all watches that the revision concerns, which is most of what a crowd of them costs.
+                self._take_events(connection, ids, *r.batch(notification))
         return highest
 
-    def _take_events(
-        self, connection: Connection, ids: list[int], revision: int, events: list[Event], is_fragment: bool
-    ) -> None:
-        size = sum([EVENT_BYTES + len(event.kv.key) + len(event.kv.value) for event in events])
+    def _take_events(self, connection: Connection, ids: list[int], batch: Batch, is_fragment: bool) -> None:
+        size = sum([EVENT_BYTES + len(event.kv.key) + len(event.kv.value) for event in batch.events])
         for subscription in self._carried(connection, ids):
             subscription.buffered_bytes += size
-            self._deliver(subscription, subscription.state.take(revision, events, is_fragment), size)
+            self._deliver(subscription, subscription.state.take(batch, is_fragment))
 
-    def _deliver(self, subscription: Subscription, batch: Batch | None, size: int) -> None:
+    def _deliver(self, subscription: Subscription, batch: Batch | None) -> None:
         if batch is None:
             return
         subscription.batches.append(batch)
-        self._wake(subscription)
+        if subscription.waiter is not None:
+            self.desk.wakes.append(subscription.waiter)
+            subscription.waiter = None
         if subscription.buffered_bytes > BUFFER_BYTES_MAX:
             self.unsubscribe(subscription)
             subscription.is_paused = True

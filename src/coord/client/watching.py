@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field
@@ -54,18 +53,19 @@ class WatchState:
         if not self.next_revision:
             self.next_revision = start_revision
 
-    def take(self, revision: int, events: Sequence[Event], is_fragment: bool) -> Batch | None:
-        """Take events; return the whole revision once it is complete, None for a part or a repetition."""
+    def take(self, batch: Batch, is_fragment: bool) -> Batch | None:
+        """Take events of one revision; return the whole of it once it is complete, None for a part or a repetition."""
+        revision = batch.revision
         if revision < self.next_revision:
             return None
         if is_fragment:
-            self._parts.extend(events)
+            self._parts.extend(batch.events)
             return None
         if self._parts:
-            events = [*self._parts, *events]
+            batch = Batch(revision, [*self._parts, *batch.events])
             self._parts.clear()
         self.next_revision = revision + 1
-        return Batch(Revision(revision), events)
+        return batch
 
     def progress(self, revision: int) -> Batch | None:
         """Take word that every later event has a higher revision."""
