@@ -9,9 +9,11 @@ from coord.testing.node_mutants import MUTANTS
 
 QUICK = (
     "accept a changed incarnation",
+    "acknowledge entries before the sync",
     "acknowledge a renewal without clearing its checkpoint",
     "expire what an earlier leader meant to",
     "ignore what the client has seen",
+    "let a leader count itself before its own sync",
     "look only at checkpoints that are applied",
     "skip what a snapshot brought",
     "take a message of another sender",

@@ -35,10 +35,12 @@ from coord.testing.cluster_host import ClusterHost, TracingLog
 from coord.testing.cluster_programs import Program, Programs
 from coord.testing.deterministic import Freezer, fork, process
 from coord.testing.history_ledger import Ledger
-from coord.testing.sim_disk import SyncFailure
+from coord.testing.sim_disk import SimDisk, SyncFailure
 from coord.testing.sim_network import SimNetwork
 from coord.testing.sim_node import SimSettings, client_url
+from coord.testing.witness import Witness
 from coord.transport.link import Patience
+from coord.transport.memory import MemoryLink
 from coord.types import Role
 
 PATIENCE: Final = Patience(PEER_PING_IDLE_S, PEER_PING_GIVE_UP_S)
@@ -79,6 +81,16 @@ class Member:
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     ended: trio.Event = field(factory=trio.Event)
 
+    @property
+    def disk(self) -> SimDisk:
+        """See `Machine`."""
+        return self.host.disk
+
+    @property
+    def member_id(self) -> int:
+        """See `Machine`."""
+        return self.host.directory.identity.member if self.starts else 0
+
 
 class Cluster:
     """See the module's docstring; made by `open_cluster`."""
@@ -95,7 +107,8 @@ class Cluster:
         self.trace = trace
         self.ledger = Ledger()
         self.freezer = Freezer()
-        self.network = SimNetwork(fork(self.chance), PATIENCE)
+        self.witness = Witness()
+        self.network = SimNetwork(fork(self.chance), PATIENCE, self._sent)
         self.programs = Programs(self.network, self.freezer, random.Random(seed))
         self._nursery = nursery
         self._options = options
@@ -405,10 +418,19 @@ class Cluster:
         def commit(entries: Sequence[Entry]) -> None:
             now = trio.current_time()
             for index, term, data in entries:
+                if index not in self.ledger.entries:
+                    machines = self.members.values()
+                    self.witness.committed(machines, node.raft.configuration, index, term)
                 self.ledger.commit(name, index, term, data, now)
             to_applier(entries)
 
         outlets.to_applier = commit
+
+    def _sent(self, link: MemoryLink, message: bytes) -> None:
+        member = self.members.get(link.name)
+        # What is said in a dead member's name is not its own.
+        if member is not None and member.state is not State.DOWN:
+            self.witness.sent(member, link, message)
 
 
 def innermost(error: BaseException) -> BaseException:

@@ -34,6 +34,30 @@ MUTANTS: Final = (
         setting="a_member_speaks_for_another",
         seeds_max=5,
     ),
+    # A crash in that moment forgets what others have counted on; the witness at the disks waits for none.
+    _mutant(
+        "acknowledge entries before the sync",
+        "I7",
+        (
+            "coord.node.log_writer",
+            "        write.messages.extend(messages)\n\n    def hold",
+            "        self.send(messages)\n\n    def hold",
+        ),
+        seeds_max=5,
+    ),
+    _mutant(
+        "let a leader count itself before its own sync",
+        "I7",
+        (
+            "coord.node.consensus",
+            "            outlets.to_log(ready.entries, self.raft.state_to_save(), ready.durable_messages)\n",
+            "            outlets.to_log(ready.entries, self.raft.state_to_save(), ready.durable_messages)\n"
+            "            if ready.entries and self.raft.role is Role.LEADER:\n"
+            "                index, term, _ = ready.entries[-1]\n"
+            "                self.raft.persisted(term, index, self.raft.state_to_save())\n",
+        ),
+        seeds_max=5,
+    ),
     # A store that is ahead of its own log: after a power loss they do not belong together.
     _mutant(
         "flush above the own durable log",

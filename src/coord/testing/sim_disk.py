@@ -309,6 +309,12 @@ class SimDisk:
         disk._directories = self._left(choose or self._random.randrange)
         return disk
 
+    def worst_image(self) -> SimDisk:
+        """Return a disk that holds only what no power failure can take."""
+        disk = SimDisk()
+        disk._directories = self._left(lambda states: 0)
+        return disk
+
     def corrupt(self, path: Path, offset: int, data: bytes) -> None:
         """Overwrite stored bytes behind everyone's back."""
         inode = self._inode("corrupt", path)

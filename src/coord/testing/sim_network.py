@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -37,12 +38,28 @@ class Port:
         return self.backlog.popleft()
 
 
+class _SimLink(MemoryLink):
+    """One end of a link, which tells its network of what is sent."""
+
+    def __init__(self, network: SimNetwork, name: str, peer: str, subprotocol: str, patience: Patience | None) -> None:
+        super().__init__(name, peer, subprotocol, patience)
+        self._network = network
+
+    def send(self, message: bytes) -> None:
+        """See `Link.send`."""
+        if self.closed is None:
+            self._network.on_send(self, message)
+        super().send(message)
+
+
 @define(eq=False)
 class SimNetwork:
     """All links of a simulation. Processes are known by name, ports by URL."""
 
     chance: random.Random
     patience: Patience | None = None
+    on_send: Callable[[MemoryLink, bytes], None] = lambda link, message: None
+    """Gets each message when it leaves its process."""
     ports: dict[str, Port] = field(factory=dict)
     dialled: int = 0
     _links: dict[MemoryLink, str] = field(factory=dict)
@@ -145,8 +162,8 @@ class SimNetwork:
         if port is None:
             raise LinkFailed(f"{url}: connection refused", is_refused=True)
         self.dialled += 1
-        near = MemoryLink(name, port.owner, subprotocol, patience or self.patience)
-        far = MemoryLink(port.owner, name, subprotocol, patience or self.patience)
+        near = _SimLink(self, name, port.owner, subprotocol, patience or self.patience)
+        far = _SimLink(self, port.owner, name, subprotocol, patience or self.patience)
         near.other, far.other = far, near
         self._links = {link: port for link, port in self._links.items() if link.closed is None or link.buffered_bytes}
         for link in (near, far):
