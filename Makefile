@@ -12,7 +12,7 @@ QUICK := not sim and not conformance and not torture
 PROCESSES := tests/integration tests/docs/test_walkthrough.py tests/docs/test_members.py
 
 .DEFAULT_GOAL := help
-.PHONY: help cluster test lint bench bench-self bench-failover bench-recipes bench-curves torture sim mutants conformance docs clean
+.PHONY: help cluster test lint bench bench-self bench-failover bench-recipes bench-curves bench-steady torture sim mutants conformance docs clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|'
@@ -48,6 +48,9 @@ bench-curves: $(VENV)/.dev ## measure coord over clients, keys, members, sizes a
 	@mkdir -p build
 	$(BIN)/python bench/curves.py --json build/curves.json $(ARGS)
 	$(BIN)/python bench/curves.py --plot build/curves.json
+
+bench-steady: $(VENV)/.dev ## see that coord stays as it is under load, beside a compaction and a snapshot (eleven minutes)
+	$(BIN)/python bench/steady.py --check $(ARGS)
 
 torture: $(VENV)/.dev ## kill, pause, cut off and fail the disks of real nodes under load; needs strace
 	@command -v strace >/dev/null || { echo 'needs strace, to make syncs fail: apt-get install strace'; exit 1; }

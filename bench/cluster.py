@@ -11,7 +11,8 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from attrs import define, field
 
@@ -34,6 +35,8 @@ class Node:
     name: str
     directory: str
     flags: tuple[str, ...] = ()
+    log: Path | None = None
+    """Where its log goes; None has errors alone go to the terminal."""
     client_port: int = field(factory=free_port)
     peer_port: int = field(factory=free_port)
     process: subprocess.Popen[bytes] | None = None
@@ -55,12 +58,15 @@ class Node:
         """Start it as one of `initial_cluster`, or alone."""
         client = f"http://{self.endpoint}"
         others = (f"--name={self.name}", f"--initial-cluster={initial_cluster}") if initial_cluster else ()
-        self.process = subprocess.Popen([
+        level = "error" if self.log is None else "info"
+        command = [
             sys.executable, "-m", "coord", "serve", f"--data-dir={self.directory}/{self.name}",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
             f"--listen-peer-urls={self.peer_url}", f"--initial-advertise-peer-urls={self.peer_url}",
-            "--log-level=error", *others, *self.flags,
-        ])  # fmt: skip
+            f"--log-level={level}", *others, *self.flags,
+        ]  # fmt: skip
+        with nullcontext() if self.log is None else self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -114,10 +120,13 @@ class Cluster:
 
 
 @contextmanager
-def running(count: int, *flags: str) -> Iterator[Cluster]:
-    """Run `count` nodes in a temporary directory; all of them serve."""
+def running(count: int, *flags: str, logs: bool = False) -> Iterator[Cluster]:
+    """Run `count` nodes in a temporary directory, with `logs` also these; all of them serve."""
     with tempfile.TemporaryDirectory(prefix="coord-bench-") as directory:
-        cluster = Cluster([Node(f"n{number + 1}", directory, flags) for number in range(count)])
+        names = [f"n{number + 1}" for number in range(count)]
+        cluster = Cluster(
+            [Node(name, directory, flags, Path(directory, f"{name}.log") if logs else None) for name in names]
+        )
         try:
             cluster.start()
             yield cluster

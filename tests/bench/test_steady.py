@@ -1,0 +1,56 @@
+"""A short run with all its events; and the arithmetic of what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+@pytest.fixture
+def steady(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCH))
+    import steady
+
+    return steady
+
+
+def test_a_short_run_tells_everything(tmp_path: Path) -> None:
+    """How long writes wait is for a quiet machine to say. No log is filled: no snapshot comes."""
+    kept = tmp_path / "steady.json"
+    sizes = ["--minutes=0.2", "--peak-seconds=0.5", "--rate=60", "--conns=3", "--clients=20", "--keys=200"]
+    command = [sys.executable, str(BENCH / "steady.py"), *sizes, "--behind-mib=0.05", "--check", f"--json={kept}"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
+    assert run.stderr == ""
+    assert run.returncode == 1
+    told = json.loads(kept.read_text())
+    figures = {figure["what"]: figure for figure in told["figures"]}
+    assert figures["puts that were acknowledged"]["value"] == pytest.approx(60, rel=0.2)
+    assert figures["writes that failed"]["value"] == 0
+    assert figures["leader changes"]["value"] == 0
+    assert figures["late followers caught up otherwise than by snapshot"]["holds"] is False
+    assert figures["compaction: longest wait of a write"]["value"] > 0
+    assert figures["memory of the nodes at the end, mean"]["value"] > 30
+    assert {len(nodes) for _, nodes in told["memory_mib"]} == {2, 3}
+    assert run.stdout.count("FAIL") == sum(not figure["holds"] for figure in told["figures"])
+
+
+def test_waits_are_counted_from_when_a_write_was_due(steady: ModuleType) -> None:
+    waits = steady.Waits(began=10.0, ended=20.0)
+    waits.buckets.update({10: 989, 100: 10, 2_000: 1})
+    assert waits.a_second == 100
+    percentiles = [waits.percentile_ms(part) for part in (0.5, 0.989, 0.99, 0.999, 1.0)]
+    assert percentiles == [1.0, 1.0, 10.0, 10.0, 200.0]
+    assert waits.longest_ms == 200.0
+
+
+@pytest.mark.parametrize(("last", "holds"), [(109.0, True), (120.0, False), (50.0, True)])
+def test_memory_may_grow_by_a_tenth(steady: ModuleType, last: float, holds: bool) -> None:
+    sums = [(float(second), 100.0 if second < 30 else last) for second in range(60)]
+    assert [promise.holds for promise in steady.of_memory(sums)] == [True, True, holds]
