@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coord.codec import encode
-from coord.mvcc.index import KeyIndex, pack_state
+from coord.mvcc.index import KeyIndex
 from coord.mvcc.machine import StateMachine
 from coord.protocol.entries import WritesHeader, encode_writes
 from coord.protocol.ops import Op
@@ -61,7 +61,7 @@ def index(count: int) -> None:
     for number in range(count):
         key = b"%08x" % chance.getrandbits(32)
         put = time.thread_time()
-        keys.replace(key, keys.packed(key), pack_state(number + 2, 0, number + 2, 1, 0))
+        keys.replace(key, keys.latest(key), (number + 2, 0, number + 2, 1, 0))
         longest = max(longest, time.thread_time() - put)
     spent = time.process_time() - started
     print(f"index, {count} keys: {resident_mib() - before:.0f} MiB, {spent / count * 1e6:.2f} µs a key")

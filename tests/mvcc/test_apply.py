@@ -106,7 +106,7 @@ def test_a_put_that_fails_behind_a_delete_undoes_it() -> None:
     assert snapshot(rig) == before
 
 
-@pytest.mark.parametrize("method", ["replace", "packed"])
+@pytest.mark.parametrize("method", ["replace", "latest"])
 def test_an_index_that_raises_undoes_what_came_before(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rig = filled()
     before = snapshot(rig)

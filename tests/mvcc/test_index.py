@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coord.mvcc.index import KeyIndex, pack_state
+from coord.mvcc.index import KeyIndex
 from coord.mvcc.keys import BLOCK_KEYS_MAX, OrderedKeys
 
 names = st.binary(min_size=1, max_size=2)
@@ -85,7 +85,7 @@ def test_the_collector_sees_nothing_of_a_key() -> None:
     for number in range(3000):
         for mod in range(1 + number % 3):
             key = b"%d" % number
-            index.replace(key, index.packed(key), pack_state(number * 3 + mod, 0, 1, 1, 0))
+            index.replace(key, index.latest(key), (number * 3 + mod, 0, 1, 1, 0))
     index.keys.slice(b"\0", None, 10)
     gc.collect()
     for shard in (*index._states, *index._history, *index.keys._blocks):
@@ -118,7 +118,7 @@ def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: li
         mod, sub = (mod + step, 0) if step else (mod, sub + 1)
         key, model = b"k%d" % which, models[which]
         is_delete = deletes and bool(model.positions) and not model.positions[-1][2]
-        index.replace(key, index.packed(key), pack_state(mod, sub, 0 if is_delete else 1, not is_delete, 0))
+        index.replace(key, index.latest(key), (mod, sub, 0 if is_delete else 1, not is_delete, 0))
         model.positions.append((mod, sub, is_delete))
     floor = 0
     for at in [0, *sorted(prunes)]:
@@ -153,9 +153,9 @@ def test_what_is_dead_is_met_only_by_who_looks_back() -> None:
     """A name that was locked a hundred thousand times must not be slower than one that never was."""
     index = KeyIndex()
     for number in range(1, 1001):
-        made = pack_state(2 * number, 0, 2 * number, 1, 0)
+        made = (2 * number, 0, 2 * number, 1, 0)
         index.replace(b"k%d" % number, None, made)
-        index.replace(b"k%d" % number, made, pack_state(2 * number + 1, 0, 0, 0, 0))
+        index.replace(b"k%d" % number, made, (2 * number + 1, 0, 0, 0, 0))
     assert index.slice(b"", None, 5, 2001) == []
     assert len(index.slice(b"", None, 5000, 2000)) == 1000
     index.order(2001)
@@ -169,7 +169,7 @@ def test_what_is_dead_is_met_only_by_who_looks_back() -> None:
 
 def test_restore_takes_back_a_death_and_a_rebirth() -> None:
     index = KeyIndex()
-    first, dead, again = pack_state(2, 0, 2, 1, 0), pack_state(3, 0, 0, 0, 0), pack_state(4, 0, 4, 1, 0)
+    first, dead, again = (2, 0, 2, 1, 0), (3, 0, 0, 0, 0), (4, 0, 4, 1, 0)
     index.replace(b"k", None, first)
     index.replace(b"k", first, dead)
     index.restore(b"k", first)
@@ -183,15 +183,15 @@ def test_restore_takes_back_a_death_and_a_rebirth() -> None:
 
 def test_restore_takes_back_one_change() -> None:
     index = KeyIndex()
-    first, second, third = (pack_state(mod, 0, 2, 1, 0) for mod in (2, 3, 4))
+    first, second, third = ((mod, 0, 2, 1, 0) for mod in (2, 3, 4))
     index.replace(b"k", None, first)
     index.replace(b"k", first, second)
     index.replace(b"k", second, third)
     index.restore(b"k", second)
-    assert index.packed(b"k") == second
+    assert index.latest(b"k") == second
     assert index.position_at(b"k", 2) == (2, 0)
     index.restore(b"k", first)
     index.restore(b"k", None)
-    assert index.packed(b"k") is None
+    assert index.latest(b"k") is None
     assert len(index.keys) == len(index) == 0
     assert not any(index._history)

@@ -16,10 +16,11 @@ from coord.mvcc.clients import ClientRecord, ClientTable, digest, error_answer, 
 from coord.mvcc.cluster import ID_KEY, ClusterState
 from coord.mvcc.txn import Transactions, has_put
 from coord.mvcc.writes import Writer
-from coord.protocol.check import check_body, check_write
+from coord.protocol.check import check_body, check_write, plain_puts
 from coord.protocol.entries import WritesHeader
 from coord.protocol.ops import Op, Settled
 
+_PUT: Final = int(Op.PUT)
 _TXN: Final = int(Op.TXN)
 _ALARM: Final = int(Op.ALARM)
 _REVOKE: Final = int(Op.LEASE_REVOKE)
@@ -72,8 +73,11 @@ class WriteApplier:
         answers = applied.answers
         client = header.client
         record = self.clients.use(client, header.low, applied.index) if client else None
-        for position, write in enumerate(writes):
+        position = 0
+        while (position := self._apply_puts(frame, writes, position, record)) < len(writes):
+            write = writes[position]
             frame.position = position
+            position += 1
             if record is not None:
                 answers.append(self._apply_once(frame, write, record))
             elif client:
@@ -83,6 +87,32 @@ class WriteApplier:
                 answers.append(error_answer(self.writer.revision, number_without_client()))
             else:
                 answers.append(self._apply_write(frame, write))
+
+    def _apply_puts(self, frame: Frame, writes: list[Any], start: int, record: ClientRecord | None) -> int:
+        """Apply the plain puts from `start` on whose numbers are new, all at once; return the position behind them.
+
+        They need no draft and no digest, and what holds for the frame is judged once. Whatever may be refused, or was
+        answered before, is left to the judgement of each write by itself.
+        """
+        header, cluster = frame.header, self.cluster
+        if header.settled or cluster.no_space or cluster.corrupt:
+            return start
+        end = plain_puts(writes, start)
+        if record is not None:
+            end = record.new_until(writes, start, end)
+        elif header.client or any(write[0] for write in writes[start:end]):
+            return start
+        if start == end:
+            return start
+        puts = writes[start:end]
+        events = self.writer.put_each([write[3] for write in puts])
+        answers = [(revision, True, NULL) for revision, _ in events]
+        if record is not None:
+            record.keep_puts(puts[: len(answers)], answers)
+        frame.applied.answers += answers
+        frame.applied.events += events
+        self.applied_by_op[_PUT] += len(events)
+        return start + len(events)
 
     def expire(self, applied: Applied, seen_index: int, leases: list[int]) -> None:
         """Revoke the leases of an expiry entry, each in its own revision; those that are gone do not matter.
@@ -122,7 +152,7 @@ class WriteApplier:
             return answer
         if isinstance(known, ApiError):
             return error_answer(self.writer.revision, known)
-        return known[1:]
+        return known[1]
 
     def _apply_write(self, frame: Frame, write: list[Any]) -> Answer:
         """Run a write in a draft of its own: all of it stands, or nothing."""

@@ -34,6 +34,9 @@ class Backend(Protocol):
     def append(self, revision: int, sub: int, record: bytes) -> None:
         """Keep `record` at a position above all earlier ones."""
 
+    def extend(self, revision: int, records: Sequence[bytes]) -> None:
+        """Keep each of `records` as the only one of its revision, from `revision` on, as `append` would."""
+
     def read(self, revision: int, sub: int) -> bytes:
         """Return the record at a position that is known to exist; `DamageError` if it is not there."""
 

@@ -24,13 +24,16 @@ from coord.errors import (
 )
 from coord.limits import ANSWER_BYTES_KEPT, CLIENT_RECORDS_MAX, CLIENT_WINDOW
 from coord.mvcc.applied import Answer
+from coord.protocol.ops import Op
 
-Kept = tuple[bytes, int, bool, bytes]
-"""`(digest, revision, ok, payload)`: a recorded answer and what it answers."""
+Kept = tuple[bytes | list[Any], Answer]
+"""`(digest, answer)`: a recorded answer and what it answers. A plain put stands for itself, as its arguments, until the
+record is stored: most are closed before, and so never need a digest."""
 
 _HASHER: Final = blake2b(digest_size=8)
 """Copied for each digest, which costs two thirds of making a new one."""
 _TRUE: Final = 0xF5
+_PUT: Final = int(Op.PUT)
 _PUT_HEAD: Final = b"\x83\x01\xf6\x82"
 """An array of op 1, no guard, and an array of two."""
 
@@ -41,7 +44,7 @@ def digest(op: int, guard: Any, arguments: Any) -> bytes:
     Nothing of it was settled by a node, so that a retry through another node has the same digest (S18).
     """
     hasher = _HASHER.copy()
-    if op == 1 and guard is None and type(op) is int and type(arguments) is list and len(arguments) == 2:
+    if op == _PUT and guard is None and type(op) is int and type(arguments) is list and len(arguments) == 2:
         # A plain put, spliced: the same bytes as below at a third of the time.
         key, value = arguments
         if type(key) is bytes and type(value) is bytes:
@@ -49,6 +52,11 @@ def digest(op: int, guard: Any, arguments: Any) -> bytes:
             return hasher.digest()
     hasher.update(encode([op, guard, arguments]))
     return hasher.digest()
+
+
+def _digest_of(kept: Kept) -> bytes:
+    what, _ = kept
+    return what if type(what) is bytes else digest(_PUT, None, what)
 
 
 def error_answer(revision: int, error: ApiError) -> Answer:
@@ -90,7 +98,7 @@ class ClientRecord:
             return SequenceClosed(f"coord: number {number} is below the client's low, {self.low}")
         kept = self.answers.get(number)
         if kept is not None:
-            if kept[0] != fingerprint:
+            if _digest_of(kept) != fingerprint:
                 return SequenceReused(f"coord: number {number} stands for another write")
             return kept
         if number >= self.low + CLIENT_WINDOW:
@@ -104,19 +112,40 @@ class ClientRecord:
             # The outcome of a transaction is the first item of its result.
             succeeded = ok and (not is_txn or payload[1] == _TRUE)
             gone = AnswerGone("coord: the write was applied; its answer was too large to keep", revision, succeeded)
-            revision, ok, payload = error_answer(revision, gone)
-        self.answers[number] = (fingerprint, revision, ok, payload)
+            answer = error_answer(revision, gone)
+        self.answers[number] = (fingerprint, answer)
+
+    def new_until(self, writes: list[Any], start: int, end: int) -> int:
+        """Return where the writes of `[start, end)` cease to be new for certain: their numbers rise, all unknown."""
+        answers = self.answers
+        last, ahead = max(self.low - 1, 0), self.low + CLIENT_WINDOW
+        for position in range(start, end):
+            number = writes[position][0]
+            if not last < number < ahead or number in answers:
+                return position
+            last = number
+        return end
+
+    def keep_puts(self, writes: list[Any], answers: list[Answer]) -> None:
+        """Record the answers of plain puts."""
+        kept = self.answers
+        for (number, _, _, arguments), answer in zip(writes, answers, strict=True):
+            kept[number] = (arguments, answer)
 
     def to_row(self) -> bytes:
-        """Return the record as it is stored."""
-        kept = [[number, *answer] for number, answer in sorted(self.answers.items())]
-        return encode([self.used, self.low, kept])
+        """Return the record as it is stored. What was put is let go of: from here on the digest stands for it."""
+        answers = self.answers
+        for number, kept in answers.items():
+            if type(kept[0]) is not bytes:
+                answers[number] = (_digest_of(kept), kept[1])
+        rows = [[number, fingerprint, *answer] for number, (fingerprint, answer) in sorted(answers.items())]
+        return encode([self.used, self.low, rows])
 
     @staticmethod
     def from_row(row: bytes) -> ClientRecord:
         """Return the record that `to_row` stored."""
         used, low, kept = decode_trusted(row)
-        return ClientRecord(used, low, {item[0]: tuple(item[1:]) for item in kept})
+        return ClientRecord(used, low, {item[0]: (item[1], tuple(item[2:])) for item in kept})
 
 
 class ClientTable:

@@ -8,7 +8,7 @@ from typing import Final
 from coord.codec import decode_trusted
 from coord.mvcc.applied import RawEvent
 from coord.mvcc.backend import Backend
-from coord.mvcc.index import KeyIndex, pack_state
+from coord.mvcc.index import KeyIndex, State
 from coord.mvcc.leases import LeaseTable
 from coord.mvcc.records import decode_record
 from coord.types import EventType
@@ -40,10 +40,10 @@ def load_records(backend: Backend, index: KeyIndex, leases: LeaseTable, revision
     """Rebuild the index and the attachments of leases from all records, yielding every few thousand."""
     attached: dict[bytes, int] = {}
     for found in slices(backend, 0, revision, LOAD_SLICE_RECORDS):
-        states: list[tuple[bytes, bytes, bool]] = []
+        states: list[tuple[bytes, State]] = []
         for mod, sub, record in found:
             key, create, _, version, lease, _ = decode_trusted(record)
-            states.append((key, pack_state(mod, sub, create, version, lease), not version))
+            states.append((key, (mod, sub, create, version, lease)))
             if lease:
                 attached[key] = lease
             elif attached:

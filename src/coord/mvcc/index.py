@@ -25,9 +25,6 @@ Found = tuple[bytes, Position, int, int]
 """`(key, position, create, version)` of a record; the last two are 0 where only the record itself tells them."""
 
 _STATE: Final = Struct("<QIQQQ")
-_POSITION: Final = Struct("<QI")
-pack_state = _STATE.pack
-unpack_state = _STATE.unpack
 
 _OLD: Final = Struct(">QI")
 """An older position, packed big-endian so that bytes order as positions do; the top bit of `sub` marks a delete."""
@@ -56,9 +53,10 @@ class KeyIndex:
     def __len__(self) -> int:
         return sum(map(len, self._states))
 
-    def packed(self, key: bytes) -> bytes | None:
-        """Return the packed state of a key, deleted or not, or None; `unpack_state` opens it."""
-        return self._states[hash(key) & _MASK].get(key)
+    def latest(self, key: bytes) -> State | None:
+        """Return the state of a key, deleted or not, or None if it is not known."""
+        packed = self._states[hash(key) & _MASK].get(key)
+        return None if packed is None else _STATE.unpack(packed)
 
     def state(self, key: bytes) -> State | None:
         """Return the state of a living key, or None."""
@@ -73,25 +71,26 @@ class KeyIndex:
         state = self.state(key)
         return None if state is None else (state[0], state[1])
 
-    def replace(self, key: bytes, old: bytes | None, state: bytes) -> None:
-        """Set the packed state of a key; `old` is what `packed` returned, and becomes history."""
+    def replace(self, key: bytes, old: State | None, state: State) -> None:
+        """Set the state of a key; `old` is what `latest` returned, and becomes history."""
         shard = hash(key) & _MASK
-        self._newest, _, _, version, _ = _STATE.unpack(state)
+        self._newest, _, _, version, _ = state
         if old is None:
             self.keys.add(key)
-        elif self._remember(shard, key, old) != (not version):
-            self._move(key, is_dead=not version)
-        self._states[shard][key] = state
+        else:
+            self._remember(shard, key, old)
+            if (not old[3]) != (not version):
+                self._move(key, is_dead=not version)
+        self._states[shard][key] = _STATE.pack(*state)
 
-    def _remember(self, shard: int, key: bytes, old: bytes) -> bool:
-        """Make a state history, and tell whether it is a delete."""
-        mod, sub, _, version, _ = _STATE.unpack(old)
+    def _remember(self, shard: int, key: bytes, old: State) -> None:
+        """Make a state history."""
+        mod, sub, _, version, _ = old
         history = self._history[shard]
         past = history.get(key)
         if past is None:
             history[key] = past = bytearray()
         past += _OLD.pack(mod, sub if version else sub | _DELETED)
-        return not version
 
     def _move(self, key: bytes, *, is_dead: bool) -> None:
         """Let a key that died or was made anew be found where it belongs."""
@@ -99,37 +98,35 @@ class KeyIndex:
         before.discard((key,))
         after.add(key)
 
-    def restore(self, key: bytes, old: bytes | None) -> None:
+    def restore(self, key: bytes, old: State | None) -> None:
         """Undo the last `replace` of this key."""
         shard = hash(key) & _MASK
         if old is None:
             del self._states[shard][key]
             self.keys.discard((key,))
             return
-        version = _STATE.unpack(old)[3]
+        version = old[3]
         if (not version) != (not _STATE.unpack(self._states[shard][key])[3]):
             self._move(key, is_dead=not version)
         past = self._history[shard][key]
         del past[-_OLD_BYTES:]
         if not past and version:
             del self._history[shard][key]
-        self._states[shard][key] = old
+        self._states[shard][key] = _STATE.pack(*old)
 
-    def load(self, records: Iterable[tuple[bytes, bytes, bool]]) -> None:
-        """Take `(key, packed state, is deleted)` of records in revision order, when the node starts.
+    def load(self, records: Iterable[tuple[bytes, State]]) -> None:
+        """Take `(key, state)` of records in revision order, when the node starts.
 
         The keys have no order before `order` was called.
         """
-        for key, state, is_deleted in records:
+        for key, state in records:
             shard = hash(key) & _MASK
             states = self._states[shard]
             old = states.get(key)
-            if old is None:
-                states[key] = state
-            else:
-                self._remember(shard, key, old)
-                states[key] = state
-            if is_deleted:
+            if old is not None:
+                self._remember(shard, key, _STATE.unpack(old))
+            states[key] = _STATE.pack(*state)
+            if not state[3]:
                 self._history[shard].setdefault(key, bytearray())
 
     def order(self, newest: int) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+from coord.errors import NodeError
 from coord.mvcc.applied import RawEvent
 from coord.mvcc.backend import Backend, Position
-from coord.mvcc.index import KeyIndex, pack_state, unpack_state
+from coord.mvcc.index import KeyIndex, State
 from coord.mvcc.leases import LeaseTable
 from coord.mvcc.records import encode_record, encode_tombstone
 from coord.protocol.intervals import interval
@@ -30,7 +33,7 @@ class Writer:
         self.revision = 1
         self.changes: list[RawEvent] = []
         """The events of the open draft; an event's place is its `sub`."""
-        self._undo: list[tuple[bytes, bytes | None, int, int]] = []
+        self._undo: list[tuple[bytes, State | None, int, int]] = []
 
     @property
     def revision_seen(self) -> int:
@@ -52,11 +55,11 @@ class Writer:
         """Set a key. The lease must exist or be 0."""
         changes, index = self.changes, self.index
         mod, sub = self.revision + 1, len(changes)
-        old = index.packed(key)
+        old = index.latest(key)
         previous: Position | None = None
         create, version, old_lease = mod, 1, 0
         if old is not None:
-            old_mod, old_sub, old_create, old_version, old_lease = unpack_state(old)
+            old_mod, old_sub, old_create, old_version, old_lease = old
             if old_version:
                 create, version = old_create, old_version + 1
                 # The pair before the revision, not before the change: what etcd's `prev_kv` shows.
@@ -64,7 +67,7 @@ class Writer:
         record = encode_record(key, create, mod, version, lease, value)
         self._undo.append((key, old, old_lease, lease))
         changes.append((key, _PUT, record, previous))
-        index.replace(key, old, pack_state(mod, sub, create, version, lease))
+        index.replace(key, old, (mod, sub, create, version, lease))
         if old_lease != lease:
             self.leases.move(key, old_lease, lease)
 
@@ -72,17 +75,17 @@ class Writer:
         """Delete a key; return whether it was there."""
         changes, index = self.changes, self.index
         mod, sub = self.revision + 1, len(changes)
-        old = index.packed(key)
+        old = index.latest(key)
         if old is None:
             return False
-        old_mod, old_sub, _, old_version, old_lease = unpack_state(old)
+        old_mod, old_sub, _, old_version, old_lease = old
         if not old_version:
             return False
         record = encode_tombstone(key, mod)
         self._undo.append((key, old, old_lease, 0))
         previous = (old_mod, old_sub) if old_mod != mod else changes[old_sub][3]
         changes.append((key, _DELETE, record, previous))
-        index.replace(key, old, pack_state(mod, sub, 0, 0, 0))
+        index.replace(key, old, (mod, sub, 0, 0, 0))
         if old_lease:
             self.leases.move(key, old_lease, 0)
         return True
@@ -102,6 +105,43 @@ class Writer:
             keys = self.index.keys.slice(keys[-1] + b"\0", end, DELETE_SLICE_KEYS) if range_end else []
         return deleted, records
 
+    def put_each(self, pairs: Iterable[Sequence[bytes]]) -> list[tuple[int, list[RawEvent]]]:
+        """Put keys without a lease, each in a revision of its own: what `put` and `commit` would do, at half the cost.
+
+        Returns `(revision, events)` of those that were put. They are fewer than the pairs only if pure code raised:
+        the one at fault has changed nothing, and none behind it was tried (S15).
+        """
+        index, leases = self.index, self.leases
+        first = self.revision + 1
+        key, old, old_lease, mod = b"", None, 0, first
+        records: list[bytes] = []
+        events: list[tuple[int, list[RawEvent]]] = []
+        try:
+            for mod, (key, value) in enumerate(pairs, first):
+                old_lease = 0
+                old = index.latest(key)
+                if old is None or not old[3]:
+                    create, version, previous = mod, 1, None
+                else:
+                    old_mod, old_sub, create, version, old_lease = old
+                    version += 1
+                    previous = (old_mod, old_sub)
+                record = encode_record(key, create, mod, version, 0, value)
+                index.replace(key, old, (mod, 0, create, version, 0))
+                if old_lease:
+                    leases.move(key, old_lease, 0)
+                records.append(record)
+                events.append((mod, [(key, _PUT, record, previous)]))
+        except (NodeError, MemoryError):
+            raise
+        except Exception:
+            self.revision += len(records)
+            self._undo.append((key, old, old_lease, 0))
+            self.rollback()
+        self._backend.extend(first, records)
+        self.revision = first + len(records) - 1
+        return events
+
     def commit(self) -> list[RawEvent]:
         """Keep the draft: its records go to the backend, the revision moves if anything changed. Return its events."""
         changes = self.changes
@@ -118,8 +158,8 @@ class Writer:
         changes, undo = self.changes, self._undo
         self.changes, self._undo = [], []
         for key, old, old_lease, lease in reversed(undo):
-            packed = self.index.packed(key)
-            if packed is not None and packed is not old and unpack_state(packed)[0] > self.revision:
+            state = self.index.latest(key)
+            if state is not None and state != old and state[0] > self.revision:
                 self.index.restore(key, old)
             self.leases.move(key, lease, old_lease)
         changes.clear()

@@ -33,6 +33,7 @@ _ALARM: Final = (Field("action", UINT), Field("member", UINT), Field("alarm", UI
 _GUARD: Final = (Field("key", BYTES), Field("create_revision", UINT))
 
 _CODE_PUT: Final = int(Op.PUT)
+_CODE_REGISTER: Final = int(Op.REGISTER)
 _TARGET_VALUE: Final = int(CompareTarget.VALUE)
 
 
@@ -50,7 +51,7 @@ def check_body(body: Any) -> None:
         number = write[0]
         if type(number) is not int or not 0 <= number < 1 << 64:
             raise InvalidArgument(f"coord: the number of a write must be an unsigned integer, not {name_of(number)}")
-        if write[1] == Op.REGISTER and len(body) > 1:
+        if write[1] == _CODE_REGISTER and len(body) > 1:
             raise InvalidArgument("coord: register must be alone in its body")
 
 
@@ -60,6 +61,24 @@ def _refuse_shape(write: Any) -> None:
     raise InvalidArgument("coord: a write must be an array [number, op, guard, arguments]")
 
 
+def plain_puts(body: list[Any], start: int) -> int:
+    """Return where the plain puts end that follow each other from `start` on; `start` if there is none.
+
+    A plain put has a key, a value and nothing else. `check_write` lets it pass, and so does every state that takes
+    writes: nothing of it can fail.
+    """
+    for position in range(start, len(body)):
+        _, op, guard, arguments = body[position]
+        if op != _CODE_PUT or type(op) is not int or guard is not None:
+            return position
+        if type(arguments) is not list or len(arguments) != 2:
+            return position
+        key, value = arguments
+        if type(key) is not bytes or type(value) is not bytes or not key:
+            return position
+    return len(body)
+
+
 def check_write(write: list[Any], max_txn_ops: int) -> ApiError | None:
     """Return why this write is refused whatever the state is, or None.
 
@@ -67,10 +86,6 @@ def check_write(write: list[Any], max_txn_ops: int) -> ApiError | None:
     many operations in each branch, its nested ones included in the way etcd counts them.
     """
     _, op, guard, arguments = write
-    if op == _CODE_PUT and guard is None and type(op) is int and type(arguments) is list and len(arguments) == 2:
-        key, value = arguments
-        if type(key) is bytes and type(value) is bytes and key:
-            return None
     try:
         _judge(op, guard, arguments, max_txn_ops)
     except ApiError as error:

@@ -72,6 +72,18 @@ class Overlay:
         segment.records[key] = record
         segment.size_bytes += len(record) + RECORD_OVERHEAD_BYTES
 
+    def extend(self, revision: int, records: Sequence[bytes]) -> None:
+        """Keep records of one revision each, as many revisions from `revision` on."""
+        if not records:
+            return
+        first, end = revision << 32, revision + len(records) << 32
+        if first <= self._last_key:
+            raise ValueError(f"record {revision}.0 does not come after the last one")
+        self._last_key = end - (1 << 32)
+        segment = self.open
+        segment.records.update(zip(range(first, end, 1 << 32), records, strict=True))
+        segment.size_bytes += sum(map(len, records)) + RECORD_OVERHEAD_BYTES * len(records)
+
     def put_row(self, table: Table, key: bytes, value: bytes | None) -> None:
         """Set a row, or delete it with None."""
         if not 0 < len(key) <= ROW_KEY_BYTES_MAX:

@@ -147,6 +147,10 @@ class Store:
         """See `Backend`."""
         self._overlay.append(revision, sub, record)
 
+    def extend(self, revision: int, records: Sequence[bytes]) -> None:
+        """See `Backend`."""
+        self._overlay.extend(revision, records)
+
     def read(self, revision: int, sub: int) -> bytes:
         """See `Backend`."""
         key = revision << 32 | sub

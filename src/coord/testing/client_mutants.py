@@ -51,6 +51,11 @@ MUTANTS: Final = (
             '            return SequenceClosed("coord: a later number was seen")\n'
             "        if kept is not None:\n",
         ),
+        (
+            "coord.mvcc.clients",
+            "        last, ahead = max(self.low - 1, 0), self.low + CLIENT_WINDOW\n",
+            "        last, ahead = max(self.low - 1, 0, *answers), self.low + CLIENT_WINDOW\n",
+        ),
     ),
     _mutant(
         "number a write anew at each sending",

@@ -24,6 +24,11 @@ class MemoryBackend:
         self.records[position] = record
         self._order.append(position)
 
+    def extend(self, revision: int, records: Sequence[bytes]) -> None:
+        """Keep records of one revision each."""
+        for place, record in enumerate(records):
+            self.append(revision + place, 0, record)
+
     def read(self, revision: int, sub: int) -> bytes:
         """Return a record; `DamageError` if it is not there."""
         try:

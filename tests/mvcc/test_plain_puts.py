@@ -1,0 +1,155 @@
+"""Plain puts are applied many at once; nothing but the time it takes may tell (S15, S18)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from coord.codec import encode
+from coord.mvcc.apply import WriteApplier
+from coord.mvcc.index import KeyIndex
+from coord.mvcc.leases import LeaseTable
+from coord.protocol.check import check_write, plain_puts
+from coord.protocol.entries import WritesHeader, encode_writes
+from coord.testing import operations as ops
+
+from .rig import ALARM, GRANT, PUT, Rig
+
+PLAIN = st.tuples(ops.keys, ops.values).map(lambda pair: [0, PUT, None, list(pair)])
+CLIENT = 3  # the entry that registers it
+
+
+def one_by_one(rig: Rig) -> Rig:
+    """Have each write of a member judged by itself."""
+
+    class OneByOne(WriteApplier):
+        __slots__ = ()
+
+        def _apply_puts(self, frame: Any, writes: Any, start: int, record: Any) -> int:
+            return start
+
+    old = rig.machine._writes
+    rig.machine._writes = OneByOne(old.backend, old.writer, old.transactions, old.clients, old.cluster)
+    return rig
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> bytes:
+    """An entry of mostly plain puts: with numbers or without, some of them closed, known, ahead or twice there."""
+    writes = draw(st.lists(st.one_of(PLAIN, PLAIN, PLAIN, ops.writes()), min_size=1, max_size=6))
+    client = draw(st.sampled_from((0, CLIENT, CLIENT, 99)))
+    number = draw(st.integers(0, 12))
+    for write in writes:
+        number += draw(st.sampled_from((1, 1, 1, 1, 0, -1, 1100)))
+        write[0] = max(number, 0) if client or not draw(st.integers(0, 9)) else 0
+    settled = draw(st.sampled_from(({}, {}, {}, {1: (1, 55, 10)})))
+    low = draw(st.integers(0, 8)) if client else 0
+    return encode_writes(WritesHeader(7, 1, client, low, "", 128, settled), encode(writes))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(st.one_of(entries(), entries(), entries(), st.sampled_from(("flush", "alarm"))), max_size=8))
+def test_many_at_once_is_the_same_as_one_by_one(script: list[Any]) -> None:
+    rig, other = Rig(), one_by_one(Rig())
+    for each in (rig, other):
+        each.write(GRANT, 60, 1)
+        assert each.register() == CLIENT
+    for step in script:
+        if step == "flush":
+            assert rig.rows() == other.rows()
+        elif step == "alarm":
+            is_on = bool(rig.machine.alarms)
+            assert rig.write(ALARM, int(is_on), 7, 1) == other.write(ALARM, int(is_on), 7, 1)
+        else:
+            assert rig.apply(step) == other.apply(step)
+    assert rig.backend.records == other.backend.records
+    assert rig.machine.applied_by_op == other.machine.applied_by_op
+    assert rig.hash() == other.hash()
+    assert rig.rows() == other.rows()
+    rig.reload()
+    assert rig.hash() == other.hash()
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.lists(st.one_of(PLAIN, ops.writes()), max_size=5), st.integers(0, 5))
+def test_a_plain_put_passes_the_check(writes: list[Any], start: int) -> None:
+    end = plain_puts(writes, start)
+    assert all(check_write(write, 128) is None and len(write[3]) == 2 for write in writes[start:end])
+    if end < len(writes):
+        _, op, guard, arguments = writes[end]
+        assert op != PUT or guard is not None or len(arguments) > 2 or not arguments[0]
+
+
+@pytest.mark.parametrize("put", [[b"", b""], ["k", b""], [b"k", 1], [b"k"], {}, None, [b"k", b"", 0]])
+def test_what_is_no_plain_put(put: Any) -> None:
+    assert plain_puts([[0, PUT, None, [b"k", b""]], [0, PUT, None, put]], 0) == 1
+    assert plain_puts([[0, PUT, [b"k", 1], [b"k", b""]]], 0) == 0
+    assert plain_puts([[0, float(PUT), None, [b"k", b""]]], 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "raising", "is_late"),
+    [
+        # The call between those two undoes.
+        (KeyIndex, "latest", (1, 3), False),
+        (KeyIndex, "replace", (1, 2), False),
+        (KeyIndex, "replace", (1, 2), True),
+        (LeaseTable, "move", (1, 3), False),
+        (LeaseTable, "move", (1, 3), True),
+    ],
+)
+def test_a_put_that_raises_changes_nothing_and_the_others_stand(
+    owner: type, method: str, raising: tuple[int, int], is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig, other = Rig(), Rig()
+    for each in (rig, other):
+        each.write(GRANT, 60, 1)
+        assert each.register() == CLIENT
+        each.put(b"k2", b"old", 1)
+    honest = getattr(owner, method)
+    calls = 0
+
+    def planted(self: Any, key: bytes, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += key == b"k2"
+        # Among the others, and then in a draft of its own.
+        does_raise = key == b"k2" and calls in raising
+        result = honest(self, key, *arguments) if is_late or not does_raise else None
+        if does_raise:
+            raise RuntimeError("planted")
+        return result
+
+    puts = [[number, PUT, None, [b"k%d" % number, b"new"]] for number in range(1, 5)]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, method, planted)
+        answers = rig.entry(*puts, client=CLIENT, low=1)
+    assert [answer.ok for answer in answers] == [True, False, True, True]
+    assert answers[1].result == ("Internal", "coord: applying this write raised RuntimeError; nothing was changed")
+    assert [note[1]["position"] for note in rig.last.notes] == [1]
+    others = other.entry(puts[0], puts[2], puts[3], client=CLIENT, low=1)
+    assert [answers[0], *answers[2:]] == others
+    assert rig.hash() == other.hash()
+    assert rig.machine.lease_keys(1) == [b"k2"]
+    assert rig.entry(puts[1], client=CLIENT, low=1) == [answers[1]]
+
+
+def test_a_put_is_known_by_itself_until_it_is_stored_and_by_its_digest_from_then_on() -> None:
+    """S18: the record answers alike before and after; what was put does not stay in memory with it."""
+    rig = Rig()
+    assert rig.register() == CLIENT - 1
+    client = CLIENT - 1
+    put, another = [1, PUT, None, [b"k", b"v" * 1000]], [1, PUT, None, [b"k", b"w" * 1000]]
+    first = rig.entry(put, client=client, low=1)
+    for _ in range(2):
+        assert rig.entry(put, client=client, low=1) == first
+        (answer,) = rig.entry(another, client=client, low=1)
+        assert answer.result == ("InvalidArgument", "coord: number 1 stands for another write")
+        rig.machine.flush_rows()
+    record = rig.machine._clients.use(client, 1, rig.machine.applied_index)
+    assert record is not None
+    assert [type(what) for what, _ in record.answers.values()] == [bytes]
+    rig.reload()
+    assert rig.entry(put, client=client, low=1) == first
