@@ -59,6 +59,19 @@ def test_removing_what_is_not_there(place: tuple[bytes, bytes]) -> None:
         index.remove(*place, 3)
 
 
+@pytest.mark.parametrize("place", [(b"a", b""), (b"a", b"b"), (b"a", b"z")])
+def test_watchers_of_an_interval_are_found_by_name(place: tuple[bytes, bytes]) -> None:
+    index: WatchIndex[tuple[str, int]] = WatchIndex(lambda watcher: watcher[0])
+    assert index.find(*place, "x") is None
+    index.add(*place, ("x", 1))
+    assert [index.find(*place, name) for name in ("x", "y")] == [("x", 1), None]
+    index.add(*place, ("y", 2))
+    assert [index.find(*place, name) for name in ("x", "y", "z")] == [("x", 1), ("y", 2), None]
+    assert index.find(b"a", b"c", "x") is None
+    index.remove(*place, ("x", 1))
+    assert [index.find(*place, name) for name in ("x", "y")] == [None, ("y", 2)]
+
+
 def depth(node: _Node | None) -> int:
     return 0 if node is None else 1 + max(depth(node.left), depth(node.right))
 

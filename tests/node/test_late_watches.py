@@ -117,7 +117,7 @@ def test_a_connection_with_many_watches_leaves_in_slices() -> None:
         assert revisions(stays, one) == [2, 4]
         assert goes.notifications == []
         assert node.watches.late_count == 0
-        assert list(node.watches._index.match(b"k7")) == []
+        assert list(node.watches.current._index.match(b"k7")) == []
 
     play(scenario)
 

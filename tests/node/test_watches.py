@@ -59,6 +59,53 @@ def test_one_notification_serves_all_watches_with_the_same_events() -> None:
     play(scenario)
 
 
+def test_watches_that_ask_for_the_same_are_one_for_what_gives_out_events() -> None:
+    """An event must cost what its connections cost: with 100 000 watches on one prefix the loop would stand."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        clients = [SimClient(node) for _ in range(2)]
+        ids: dict[SimClient, list[int]] = {client: [] for client in clients}
+        for number in range(20):
+            for client in clients:
+                ids[client].append((await watch(client, b"a", b"b"))[0])
+            await clients[0].put(b"a", b"%d" % number)
+        deletes, _ = await watch(clients[0], b"a", b"b", 0, 0, True)
+        receivers = node.watches.current.wanted([(b"a", 0, b"", None)])
+        assert [len(receivers[client]) for client in clients] == [2, 1]
+        before = [len(client.notifications) for client in clients]
+        await clients[0].put(b"a", b"x")
+        last = node.machine.revision
+        for client, given in zip(clients, before, strict=True):
+            (notification,) = client.notifications[given:]
+            assert sorted(notification[1]) == ids[client]
+        for client in clients:
+            for place, one in enumerate(ids[client]):
+                assert [revision for revision, *_ in events(client, one)] == list(range(2 + place, last + 1))
+        # Each leaves alone, and the last one takes all with it.
+        for one in ids[clients[1]]:
+            await clients[1].request(Method.WATCH_CANCEL, [one])
+            await clients[0].put(b"a", b"y")
+            assert events(clients[1], one)[-1][0] == node.machine.revision - 1
+        assert list(node.watches.current.wanted([(b"a", 0, b"", None)])) == [clients[0]]
+        await clients[0].write(Op.DELETE_RANGE, [b"a"])
+        assert [(kind, key) for _, kind, key, _ in events(clients[0], deletes)] == [(1, b"a")]
+
+    play(scenario)
+
+
+def test_a_watch_from_the_future_is_given_nothing_of_its_neighbours() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        starts = [4, 0, 5, 0, 6]
+        ids = [(await watch(client, b"a", b"", start))[0] for start in starts]
+        for _ in range(6):
+            await client.put(b"a", b"x")
+        seen = [[revision for revision, *_ in events(client, one)] for one in ids]
+        assert seen == [list(range(start or 2, 8)) for start in starts]
+
+    play(scenario)
+
+
 def test_a_revision_comes_whole() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

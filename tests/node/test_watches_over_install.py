@@ -7,7 +7,7 @@ from typing import Any
 import trio
 
 from coord.node.node import Node
-from coord.node.watch_delivery import Watch
+from coord.node.watch_delivery import Life, Watch
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost
 
@@ -123,7 +123,7 @@ def test_watches_that_were_ended_give_nothing_to_their_successors_of_the_same_id
         node.watches.cancel_all("etcdserver: no leader")
         assert node.watches.watch_count == 0
         # All of it in one pass: the index has not let go of them.
-        node.watches.create(Watch(client, 1, b"other", b"", 0))
+        node.watches.create(Watch(Life(client), b"other", b"", id=1))
         node.watches.on_events([(3, changes)])
         node.watches._broadcast(3, changes)
         await trio.sleep(0.1)

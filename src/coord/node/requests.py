@@ -26,7 +26,7 @@ from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.reads import Read, Reader
 from coord.node.replies import reply_error, reply_value
-from coord.node.watch_delivery import Watch
+from coord.node.watch_delivery import Life, Watch
 from coord.node.watches import Broadcaster
 from coord.protocol.ops import MEMBER_CHANGES, Method
 from coord.protocol.ranges import RangeRequest, parse_range
@@ -253,11 +253,11 @@ def _parse_watch(sink: Sink, arguments: list[Any]) -> Watch:
         _boolean(arguments, 4 + place, name) for place, name in enumerate(names)
     )
     return Watch(
-        sink,
-        watch_id,
+        Life(sink),
         key or b"\0",
         range_end,
-        start,
+        id=watch_id,
+        next_revision=start,
         no_put=no_put,
         no_delete=no_delete,
         prev_kv=prev_kv,

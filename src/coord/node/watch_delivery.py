@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
 
-from attrs import define
+from attrs import define, field
 
 from coord.codec import NULL, array_head, encode, uint
 from coord.limits import WATCH_FRAGMENT_BYTES
@@ -22,22 +23,92 @@ _FALSE = b"\xf4"
 
 
 @define(eq=False)
-class Watch:
-    """One watch. It has been given every event below `next_revision`, and wants those from it on."""
+class Life:
+    """The watches of a connection, from the first one to the moment when all of them end."""
 
     sink: Sink
-    id: int
+    watches: dict[int, Watch] = field(factory=dict)
+    is_over: bool = False
+    """They are no longer told anything, though some may still stand in the index."""
+
+
+@define(eq=False)
+class Receiver:
+    """What is given events: a watch, or several of one connection that ask for the same."""
+
+    life: Life
     key: bytes
     range_end: bytes
-    next_revision: int
     no_put: bool = False
     no_delete: bool = False
     prev_kv: bool = False
     progress_notify: bool = False
     fragment: bool = False
-    is_late: bool = False
     spoke_at: float = 0.0
-    encoded_id: bytes = b""
+
+    @property
+    def sink(self) -> Sink:
+        """Where notifications go."""
+        return self.life.sink
+
+    @property
+    def wish(self) -> tuple[Life, bool, bool, bool, bool, bool]:
+        """Equal for watches of one connection and one interval that are given the same."""
+        return self.life, self.no_put, self.no_delete, self.prev_kv, self.progress_notify, self.fragment
+
+
+@define(eq=False)
+class Watch(Receiver):
+    """One watch. It has been given every event below `next_revision`, and wants those from it on."""
+
+    id: int = 0
+    next_revision: int = 0
+    is_late: bool = False
+    encoded_ids: bytes = b""
+    audience: Audience | None = None
+
+    @property
+    def watches(self) -> Collection[Watch]:
+        """Itself."""
+        return (self,)
+
+
+@define(eq=False)
+class Audience(Receiver):
+    """Several watches, so that an event of theirs costs the same as if they were one."""
+
+    watches: dict[Watch, None] = field(factory=dict)
+    _encoded_ids: bytes = b""
+
+    @classmethod
+    def of(cls, watch: Watch, other: Watch) -> Audience:
+        """Return the audience of two that ask for the same."""
+        audience = cls(watch.life, watch.key, watch.range_end, *watch.wish[1:], spoke_at=watch.spoke_at)
+        audience.join(watch)
+        audience.join(other)
+        return audience
+
+    def join(self, watch: Watch) -> None:
+        """Add a watch."""
+        self.watches[watch] = None
+        self._encoded_ids = b""
+        watch.audience = self
+
+    def leave(self, watch: Watch) -> None:
+        """Take a watch out."""
+        del self.watches[watch]
+        self._encoded_ids = b""
+        watch.audience = None
+
+    @property
+    def encoded_ids(self) -> bytes:
+        """Their ids, one behind the other."""
+        if not self._encoded_ids:
+            self._encoded_ids = b"".join([watch.encoded_ids for watch in self.watches])
+        return self._encoded_ids
+
+
+R = TypeVar("R", Watch, Audience, Watch | Audience)
 
 
 @define
@@ -49,31 +120,29 @@ class Delivery:
     clock: Callable[[], float]
     events_sent: int = 0
 
-    def deliver(self, sink: Sink, revision: int, wanted: dict[Watch, list[RawEvent]]) -> None:
-        """Send one revision to the watches of a connection; those with equal events share one notification."""
-        groups: dict[tuple[bool, bool, tuple[int, ...]], tuple[list[Watch], list[RawEvent]]] = {}
-        for watch, changes in wanted.items():
-            if watch.next_revision > revision:
-                continue
-            if watch.no_put or watch.no_delete:
+    def deliver(self, sink: Sink, revision: int, wanted: Mapping[R, list[RawEvent]]) -> None:
+        """Send one revision to receivers of a connection; those with equal events share one notification."""
+        groups: dict[tuple[bool, bool, tuple[int, ...]], tuple[list[R], list[RawEvent]]] = {}
+        for receiver, changes in wanted.items():
+            if receiver.no_put or receiver.no_delete:
                 changes = [
                     change
                     for change in changes
-                    if not (watch.no_put if change[1] == EventType.PUT else watch.no_delete)
+                    if not (receiver.no_put if change[1] == EventType.PUT else receiver.no_delete)
                 ]
                 if not changes:
                     continue
-            group = (watch.prev_kv, watch.fragment, tuple(map(id, changes)))
-            groups.setdefault(group, ([], changes))[0].append(watch)
+            group = (receiver.prev_kv, receiver.fragment, tuple(map(id, changes)))
+            groups.setdefault(group, ([], changes))[0].append(receiver)
         now = self.clock()
-        for (prev_kv, fragment, _), (watches, changes) in groups.items():
+        for (prev_kv, fragment, _), (receivers, changes) in groups.items():
             # What stood at the revision before can be read, however old, unless that revision itself is compacted.
             is_readable = revision > self.machine.compact_revision
             encoded = [self._event(change, prev_kv and is_readable) for change in changes]
-            self.events_sent += len(encoded) * len(watches)
-            for watch in watches:
-                watch.spoke_at = now
-            for notification in _notifications(_ids(watches), revision, encoded, fragment):
+            self.events_sent += len(encoded) * sum([len(receiver.watches) for receiver in receivers])
+            for receiver in receivers:
+                receiver.spoke_at = now
+            for notification in _notifications(_ids(receivers), revision, encoded, fragment):
                 self.notify(sink, notification)
 
     def _event(self, change: RawEvent, with_previous: bool) -> bytes:
@@ -97,8 +166,9 @@ class Delivery:
         self.notify(sink, b"\x84\x02" + _ids(watches) + encode(compact_revision) + encode(reason))
 
 
-def _ids(watches: Sequence[Watch]) -> bytes:
-    return b"".join((array_head(len(watches)), *[watch.encoded_id for watch in watches]))
+def _ids(receivers: Sequence[Watch | Audience]) -> bytes:
+    count = sum([len(receiver.watches) for receiver in receivers])
+    return b"".join((array_head(count), *[receiver.encoded_ids for receiver in receivers]))
 
 
 def _notifications(ids: bytes, revision: int, events: Sequence[bytes], fragment: bool) -> list[bytes]:

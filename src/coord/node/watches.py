@@ -18,12 +18,12 @@ from coord.codec import uint
 from coord.limits import TURN_BUDGET_S, WATCHES_PER_CONNECTION
 from coord.mvcc.applied import RawEvent
 from coord.mvcc.machine import StateMachine
-from coord.mvcc.watchers import WatchIndex
 from coord.node.consensus import Log
+from coord.node.current_watches import CurrentWatches
 from coord.node.late_watches import LateWatches
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
-from coord.node.watch_delivery import Delivery, Watch
+from coord.node.watch_delivery import Delivery, Life, Watch
 
 _DETACHED_PER_LOOK = 256
 
@@ -54,9 +54,8 @@ class Broadcaster:
     """The state is being replaced by a snapshot: nothing may look at it."""
     delivery: Delivery = field(init=False)
     late: LateWatches = field(init=False)
-    _index: WatchIndex[Watch] = field(factory=WatchIndex)
-    """The current watches."""
-    _by_sink: dict[Sink, dict[int, Watch]] = field(factory=dict)
+    current: CurrentWatches = field(factory=CurrentWatches)
+    _lives: dict[Sink, Life] = field(factory=dict)
     _next_ids: dict[Sink, int] = field(factory=dict)
     _leaving: list[dict[int, Watch]] = field(factory=list)
     """Watches of connections that have gone, still in the index."""
@@ -91,7 +90,9 @@ class Broadcaster:
         One that starts below the compacted revision is made and then ended, as in etcd: the notification says why.
         `watch.next_revision` is the start revision asked for, 0 for the next; `watch.id` 0 lets the node choose.
         """
-        watches = self._by_sink.setdefault(watch.sink, {})
+        # Its own is only the first one of a connection.
+        watch.life = self._lives.setdefault(watch.sink, watch.life)
+        watches = watch.life.watches
         if watch.range_end and watch.range_end != b"\0" and watch.range_end <= watch.key:
             raise errors.InvalidArgument("mvcc: watcher range is empty")
         if watch.id and watch.id in watches:
@@ -103,7 +104,7 @@ class Broadcaster:
             raise errors.compacted(max(self.machine.compact_revision, 0))
         if not watch.id:
             watch.id = self._choose_id(watch.sink, watches)
-        watch.encoded_id = uint(watch.id)
+        watch.encoded_ids = uint(watch.id)
         # What is queued here is not given out yet, so that a watch from now on starts behind it.
         current = self.machine.revision
         watch.next_revision = start or current + 1
@@ -120,7 +121,8 @@ class Broadcaster:
 
     def cancel(self, sink: Sink, watch_id: int) -> bool:
         """Remove a watch; False if there is none."""
-        watch = self._by_sink.get(sink, {}).get(watch_id)
+        life = self._lives.get(sink)
+        watch = life.watches.get(watch_id) if life is not None else None
         if watch is not None:
             self._remove(watch)
         return watch is not None
@@ -150,10 +152,11 @@ class Broadcaster:
             for revision, changes in events:
                 self._broadcast(revision, changes)
         for watch in self._stillborn:
-            if self._by_sink.get(watch.sink, {}).get(watch.id) is watch:
+            if watch.life.watches.get(watch.id) is watch and not watch.life.is_over:
                 self._end_compacted(watch)
         self._stillborn.clear()
         goes_on = not self.late.is_empty and self.late.feed()
+        self.current.admit(self.machine.revision + 1)
         if self._asked:
             self._answer_asked()
         return goes_on or bool(self._leaving)
@@ -164,16 +167,17 @@ class Broadcaster:
             return
         now = self.clock()
         due: dict[Sink, list[Watch]] = {}
-        for sink, watches in self._by_sink.items():
-            for watch in watches.values():
-                if watch.progress_notify and not watch.is_late and now - watch.spoke_at >= self.progress_interval_s:
+        for sink, life in self._lives.items():
+            for watch in life.watches.values():
+                is_idle = now - (watch.audience or watch).spoke_at >= self.progress_interval_s
+                if watch.progress_notify and not watch.is_late and is_idle:
                     due.setdefault(sink, []).append(watch)
         revision = self.machine.revision
         for sink, idle in due.items():
             # A watch from a future revision has not been promised anything below its start.
             idle = [watch for watch in idle if watch.next_revision <= revision + 1]
             for watch in idle:
-                watch.spoke_at = now
+                (watch.audience or watch).spoke_at = now
             if idle:
                 self.delivery.tell_progress(sink, idle, revision)
 
@@ -182,9 +186,9 @@ class Broadcaster:
         if not self.watch_count:
             return
         self.log("watch.stream.ended", watches=self.watch_count, reason=reason)
-        for sink, watches in list(self._by_sink.items()):
-            if watches:
-                self.delivery.tell_canceled(sink, list(watches.values()), 0, reason)
+        for sink, life in list(self._lives.items()):
+            if life.watches:
+                self.delivery.tell_canceled(sink, list(life.watches.values()), 0, reason)
             self._leave(sink)
         self.wake()
 
@@ -202,43 +206,34 @@ class Broadcaster:
         given = self._inbox[0][0] - 1 if self._inbox else revision_before
         self._inbox.clear()
         revision = self.machine.revision
-        for watches in self._by_sink.values():
-            for watch in watches.values():
+        for life in self._lives.values():
+            for watch in life.watches.values():
                 if watch.is_late:
                     continue
                 watch.next_revision = max(watch.next_revision, given + 1)
                 if watch.next_revision <= revision:
-                    self._index.remove(watch.key, watch.range_end, watch)
+                    self.current.remove(watch)
                     self.late.add(watch)
         self.wake()
 
     def _broadcast(self, revision: int, changes: Sequence[RawEvent]) -> None:
         """Give one revision's events to the current watches, and make late those of slow connections."""
-        by_sink: dict[Sink, dict[Watch, list[RawEvent]]] = {}
-        match = self._index.match
-        for change in changes:
-            for watch in match(change[0]):
-                by_sink.setdefault(watch.sink, {}).setdefault(watch, []).append(change)
-        for sink, wanted in by_sink.items():
-            if self._leaving:
-                # Some in the index are on their way out, and another of their connection may have the same id.
-                here = self._by_sink.get(sink, {})
-                wanted = {watch: events for watch, events in wanted.items() if here.get(watch.id) is watch}
-                if not wanted:
-                    continue
+        self.current.admit(revision)
+        for sink, wanted in self.current.wanted(changes).items():
             if sink.is_slow():
-                self.log("watch.client.lagging", watches=len(wanted), revision=revision)
-                for watch in wanted:
-                    if watch.next_revision <= revision:
-                        watch.next_revision = revision
-                        self.slow_watches += 1
-                        self._index.remove(watch.key, watch.range_end, watch)
-                        self.late.add(watch)
+                lagging = [watch for receiver in wanted for watch in receiver.watches]
+                self.log("watch.client.lagging", watches=len(lagging), revision=revision)
+                self.slow_watches += len(lagging)
+                for watch in lagging:
+                    watch.next_revision = revision
+                    self.current.remove(watch)
+                    self.late.add(watch)
             else:
                 self.delivery.deliver(sink, revision, wanted)
 
     def _make_current(self, watch: Watch) -> None:
-        self._index.add(watch.key, watch.range_end, watch)
+        self.current.add(watch)
+        self.wake()
 
     def _end_compacted(self, watch: Watch) -> None:
         """Tell the client that what a watch wants next is gone, from the start on or by now, and remove it."""
@@ -264,20 +259,21 @@ class Broadcaster:
         self._asked = waiting
 
     def _remove(self, watch: Watch) -> None:
-        self._by_sink.get(watch.sink, {}).pop(watch.id, None)
+        del watch.life.watches[watch.id]
         self.watch_count -= 1
         if watch.is_late:
             self.late.drop(watch)
         else:
-            self._index.remove(watch.key, watch.range_end, watch)
+            self.current.remove(watch)
 
     def _leave(self, sink: Sink) -> None:
         """Take a connection's watches out; many leave the index in slices, so that nothing waits for them."""
-        watches = self._by_sink.pop(sink, {})
         self.late.forget(sink)
-        self.watch_count -= len(watches)
-        if watches:
-            self._leaving.append(watches)
+        life = self._lives.pop(sink, None)
+        if life is not None:
+            life.is_over = True
+            self.watch_count -= len(life.watches)
+            self._leaving.append(life.watches)
             self.wake()
 
     def _detach_leaving(self) -> None:
@@ -287,7 +283,7 @@ class Broadcaster:
             for _ in range(min(len(watches), _DETACHED_PER_LOOK)):
                 _, watch = watches.popitem()
                 if not watch.is_late:
-                    self._index.remove(watch.key, watch.range_end, watch)
+                    self.current.remove(watch)
             if not watches:
                 self._leaving.pop()
             if self.clock() >= ends:

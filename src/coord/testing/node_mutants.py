@@ -300,8 +300,8 @@ MUTANTS: Final = (
         "S30",
         (
             "coord.node.watches",
-            "                        watch.next_revision = revision\n",
-            "                        watch.next_revision = revision + 1\n",
+            "                    watch.next_revision = revision\n",
+            "                    watch.next_revision = revision + 1\n",
         ),
     ),
     _mutant(
@@ -319,14 +319,15 @@ MUTANTS: Final = (
         "S30",
         (
             "coord.node.watches",
-            '                self.log("watch.client.lagging", watches=len(wanted), revision=revision)\n',
+            "                lagging = [watch for receiver in wanted for watch in receiver.watches]\n",
+            "                lagging = [watch for receiver in wanted for watch in receiver.watches]\n"
             "                self.delivery.deliver(sink, revision, {one: told[:1] for one, told in wanted.items()})\n"
-            "                wanted = {one: told for one, told in wanted.items() if len(told) > 1}\n",
+            "                lagging = [one for one in lagging if len(wanted[one.audience or one]) > 1]\n",
         ),
         (
             "coord.node.watches",
-            "                        watch.next_revision = revision\n",
-            "                        watch.next_revision = revision + 1\n",
+            "                    watch.next_revision = revision\n",
+            "                    watch.next_revision = revision + 1\n",
         ),
     ),
     # etcd #15220.
