@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -127,6 +128,55 @@ def test_calls_of_one_pass_share_one_frame() -> None:
                 for number in range(100):
                     callers.start_soon(cycle, number)
             assert node.frames == [("writes", 100), ("requests", 100)] * 3
+
+    run(test)
+
+
+class Steps(trio.abc.Instrument):
+    """Counts the steps of each task, by what it runs."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.of[task.name.rpartition(".")[2]] += 1
+
+
+def test_a_call_that_is_alone_leaves_without_a_step_of_the_pump() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            await client.put("k", b"v")
+            steps = Steps()
+            trio.lowlevel.add_instrument(steps)
+            for _ in range(100):
+                await client.put("k", b"v")
+                await client.get("k")
+            assert steps.of["pump"] == 0
+            # Of those who call at once, all but the first, which could not know of them, share a frame.
+            network.nodes[ONE].frames.clear()
+            for _ in range(10):
+                async with trio.open_nursery() as callers:
+                    for _ in range(5):
+                        callers.start_soon(client.get, "k")
+            assert sum(count for _, count in network.nodes[ONE].frames) == 50
+            assert len(network.nodes[ONE].frames) <= 20
+            trio.lowlevel.remove_instrument(steps)
+
+    run(test)
+
+
+def test_a_call_that_is_alone_and_cannot_be_sent_fails_and_the_next_is_served() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            for _ in range(3):
+                await client.put("k", b"v")
+                with pytest.raises(InvalidArgument, match="too large"):
+                    await client.put("k", bytes(5_000_000))
+            with pytest.raises(InvalidArgument, match="too large"):
+                await client.put("k", bytes(5_000_000))
+            assert await client.get("k") is not None
 
     run(test)
 

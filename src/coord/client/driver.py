@@ -66,6 +66,8 @@ class Driver:
         self._timer = trio.CancelScope()
         self._timer_due = NEVER
         self._leader_id = 0
+        self._is_next_alone = False
+        """The next call has nobody to share its frame with."""
 
     # -- for callers
 
@@ -119,7 +121,10 @@ class Driver:
         if self.core.next_due < self._timer_due:
             self._arm()
         if self._parked_pump is not None:
-            self._wake_pump()
+            if self._is_next_alone:
+                self._send_alone(call)
+            else:
+                self._wake_pump()
 
         def abort(_: object) -> Abort:
             self.core.abandon(call)
@@ -270,6 +275,7 @@ class Driver:
         core = self.core
         if core.wakes:
             wakes, core.wakes = core.wakes, []
+            self._is_next_alone = len(wakes) == 1 and core.active is not None and not core.active.pending
             for task in wakes:
                 reschedule(task, _NOTHING)  # type: ignore[arg-type]  # Trio only unwraps it
         if core.next_due < self._timer_due:
@@ -308,6 +314,28 @@ class Driver:
     def _arm(self) -> None:
         self._timer_due = min(self.core.next_due, self._timer_due)
         self._timer.deadline = self._timer_due
+
+    def _send_alone(self, call: Call) -> None:
+        """Send what waits now, and not once the pump had its turn: nobody else is about to call.
+
+        One caller was just answered and nothing else is open, so that no other call could share the frame. The step of
+        a task that this saves is a tenth of what a lone call costs its client.
+        """
+        self._is_next_alone = False
+        core = self.core
+        line = self._lines.get(core.active) if core.active is not None else None
+        if line is None or line.link.buffered_bytes:
+            self._wake_pump()
+            return
+        # A caller that does not wait yet cannot be woken: should its call be one that cannot be sent, it is told below.
+        task, call.waiter = call.waiter, None
+        for frame in core.take_frames(line.connection):
+            line.link.send(frame)
+        call.waiter = task
+        if core.has_frames:
+            self._wake_pump()
+        if call.error is not None:
+            raise call.error
 
     def _wake_pump(self) -> None:
         task, self._parked_pump = self._parked_pump, None
