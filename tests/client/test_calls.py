@@ -166,6 +166,20 @@ def test_a_call_that_is_alone_leaves_without_a_step_of_the_pump() -> None:
     run(test)
 
 
+def test_a_call_that_is_alone_is_not_sent_by_a_task_that_is_cancelled_already() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            await client.put("k", b"v")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await client.put("k", b"too late")
+            await settle()
+            assert network.nodes[ONE].keys[b"k"][5] == b"v"
+
+    run(test)
+
+
 def test_a_call_that_is_alone_and_cannot_be_sent_fails_and_the_next_is_served() -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, ONE)

@@ -7,6 +7,7 @@ the core names it among its wakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final
 
 import trio
@@ -324,7 +325,8 @@ class Driver:
         self._is_next_alone = False
         core = self.core
         line = self._lines.get(core.active) if core.active is not None else None
-        if line is None or line.link.buffered_bytes:
+        # Who is cancelled already learns it where it waits, before the pump has sent anything: a lost lock's body, say.
+        if line is None or line.link.buffered_bytes or trio.current_effective_deadline() == -inf:
             self._wake_pump()
             return
         # A caller that does not wait yet cannot be woken: should its call be one that cannot be sent, it is told below.
