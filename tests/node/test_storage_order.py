@@ -303,3 +303,19 @@ def test_log_may_grow_while_a_member_is_brought_up_to_date(monkeypatch: pytest.M
     desk.flush()
     desk.work()
     assert desk.raft_log.base_index == 30
+
+
+@pytest.mark.parametrize(("needed", "kept"), [(90, 90), (30, 30), (2, 12)])
+def test_log_of_large_entries_may_grow_while_a_member_is_brought_up_to_date(
+    monkeypatch: pytest.MonkeyPatch, needed: int, kept: int
+) -> None:
+    """Few as they are: what counts is that the member will ask for them. And no further than there is room."""
+    desk = StoreDesk(catch_up_entries=200)
+    desk.needed = needed
+    desk.apply(100, durable=100)
+    log = desk.raft_log
+    monkeypatch.setattr("coord.node.keeper.LOG_BYTES_IN_MEMORY_MAX", log.bytes_above(90))
+    monkeypatch.setattr("coord.node.keeper.LOG_BYTES_CATCHING_UP_MAX", log.bytes_above(12))
+    desk.flush()
+    desk.work()
+    assert log.base_index == kept

@@ -195,12 +195,14 @@ class StoreKeeper:
         flushed = min(self.store.applied_index, log.applied, log.persisted_index)
         # Who is brought up to date by a snapshot, or by the entries behind one, would else need another when it has
         # it, and so on for ever under load. Bounded, since a slow one must not fill the memory of the others.
-        needed = flushed - self.needed_index()
-        keep = min(max(self.catch_up_entries, needed), self.catch_up_entries_max)
-        bytes_max = LOG_BYTES_CATCHING_UP_MAX if needed > self.catch_up_entries else LOG_BYTES_IN_MEMORY_MAX
+        needed = self.needed_index()
+        keep = min(max(self.catch_up_entries, flushed - needed), self.catch_up_entries_max)
         # Of large entries as many stay as there is room for, and no fewer: who lacks the last few must not need a
-        # snapshot.
-        floor = max(flushed - keep, min(log.least_within(bytes_max), flushed))
+        # snapshot. There is more room for what one behind a snapshot will ask for, however few entries that is.
+        least = log.least_within(LOG_BYTES_IN_MEMORY_MAX)
+        if needed < least:
+            least = max(needed, log.least_within(LOG_BYTES_CATCHING_UP_MAX))
+        floor = max(flushed - keep, min(least, flushed))
         if floor > log.base_index:
             log.release(floor)
 
