@@ -21,7 +21,7 @@ import json
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import fmean, linear_regression
@@ -49,7 +49,7 @@ SAMPLE_S = 1.0
 BUCKETS_A_S = 10_000
 """Waits are counted in steps of a tenth of a millisecond."""
 TIMEOUT_S = 120.0
-SNAPSHOT_EVENT = "snapshot.state.installed"
+SNAPSHOT_EVENT = b"snapshot.state.installed"
 
 
 @define(eq=False)
@@ -193,11 +193,14 @@ async def compact_all(client: coord.Client) -> None:
     await client.compact(revision, physical=True, timeout=TIMEOUT_S)
 
 
-async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespace) -> tuple[Waits, bool]:
-    """Stop a follower until its place has left the others' logs; return what its return cost, and if by snapshot."""
+async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespace) -> tuple[Waits, Callable[[], int]]:
+    """Stop a follower until its place has left the others' logs; return what its return cost, and what counts how many
+    snapshots it has got since.
+    """
     leader = await trio.to_thread.run_sync(cluster.leader)
     follower = next(node for node in cluster.nodes if node is not leader)
-    assert follower.log is not None
+    log = follower.log
+    assert log is not None
     await trio.to_thread.run_sync(follower.stop)
     async with load.stretch() as stopped:
         wanted = options.behind_mib * MIB / options.value_bytes
@@ -206,7 +209,7 @@ async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespac
                 await trio.sleep(SAMPLE_S)
                 if stopped.count >= wanted:
                     break
-    seen = follower.log.stat().st_size
+    seen = log.stat().st_size
     async with load.stretch(tail_s=1.0) as waits:
         reached = metrics(leader.endpoint)["coord_server_proposals_applied_total"]
         follower.start(cluster.initial_cluster)
@@ -217,7 +220,7 @@ async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespac
                 if there["coord_server_proposals_applied_total"] >= reached:
                     break
                 await trio.sleep(PACE_S)
-    return waits, SNAPSHOT_EVENT in follower.log.read_text()[seen:]
+    return waits, lambda: log.read_bytes()[seen:].count(SNAPSHOT_EVENT)
 
 
 async def peak(load: Load, options: argparse.Namespace) -> float:
@@ -257,7 +260,7 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> tuple[list[P
                 await compact_all(operator)
             print("compacted", flush=True)
             await trio.sleep_until(began + seconds * STOP_AT)
-            snapshot, is_snapshot = await late_follower(cluster, load, options)
+            snapshot, snapshots = await late_follower(cluster, load, options)
             print("a late follower is back", flush=True)
             calm = max(began + seconds * CALM_AT, trio.current_time())
             await trio.sleep_until(max(began + seconds, calm + seconds * CALM_LEAST))
@@ -272,7 +275,8 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> tuple[list[P
         Promise("writes that failed", load.failed - failed, "", 0),
         Promise("leader changes", changes, "", 0),
         *of_event("compaction", compaction, plain),
-        Promise("late followers caught up otherwise than by snapshot", not is_snapshot, "", 0),
+        Promise("late followers caught up otherwise than by snapshot", not snapshots(), "", 0),
+        Promise("snapshots that the late follower got", snapshots(), "", 1),
         *of_event("snapshot", snapshot, plain),
         *of_memory(memory.sums(calm - began)),
     ]
