@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from coord import codec
 from coord.codec import decode, encode
 from coord.errors import DiskError, NodeError
+from coord.limits import CBOR_SCAN_FROM_BYTES
 from coord.mvcc.apply import WriteApplier
 from coord.mvcc.backend import Table
 from coord.mvcc.index import KeyIndex
@@ -205,6 +207,14 @@ def test_bodies_that_cannot_be_read_change_nothing(body: bytes) -> None:
     assert all(not ok for _, ok, _ in rig.last.answers)
     assert rig.machine.revision == 1
     assert rig.put(b"a").ok
+
+
+def test_apply_does_not_count_the_items_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of the node that took the frame must not decide at apply (S15): the origin applies what it decoded."""
+    monkeypatch.setattr(codec, "CBOR_ITEMS_MAX", 100)
+    writes = [[0, PUT, None, [b"k", b"v" * (CBOR_SCAN_FROM_BYTES // 50)]] for _ in range(60)]
+    rig = Rig()
+    assert [answer.ok for answer in rig.entry(*writes)] == [True] * 60
 
 
 def test_unknown_kinds_and_formats_stop_the_node() -> None:

@@ -309,8 +309,11 @@ class StateMachine:
 
 
 def _decode_body(body: bytes) -> Any:
-    """Decode a client's writes; bytes that cannot be read refuse the whole body, on all members alike (S15)."""
+    """Decode a client's writes; bytes that cannot be read refuse the whole body, on all members alike (S15).
+
+    How many items there may be was judged where the frame came in: in the log they stand, and are applied.
+    """
     try:
-        return decode(body)
+        return decode(body, is_counted=False)
     except DecodeError:
         return None

@@ -105,7 +105,8 @@ class Transactions:
         """
         plan = self._plan(arguments)
         for put in plan.leaves(_PUT):
-            self._check_put(put)
+            if len(put) > 2:
+                self._check_put(put)
         for request in plan.leaves(_RANGE):
             self._check_revision(request)
         parts: list[bytes] = []
@@ -159,7 +160,7 @@ class Transactions:
         # In etcd's order, which is the other way round for a put outside of a transaction.
         if any(arguments[4:6]) and self._writer.index.state(arguments[0]) is None:
             raise errors.key_not_found()
-        lease = arguments[2] if len(arguments) > 2 else 0
+        lease = arguments[2]
         if lease and lease not in self._writer.leases:
             raise errors.lease_not_found()
 
@@ -176,8 +177,13 @@ class Transactions:
     def _run(self, plan: Plan, parts: list[bytes]) -> None:
         # Joined once at the end: joined level by level, what stands deepest would be copied at each.
         parts.append(b"\x82" + (b"\xf5" if plan.succeeded else b"\xf4") + array_head(len(plan.steps)))
+        writer = self._writer
+        put_done = b"".join((b"\x83", uint(_PUT), uint(writer.revision + 1), NULL))
         for op, arguments in plan.steps:
-            if op == _TXN:
+            if op == _PUT and len(arguments) == 2:
+                writer.put(arguments[0], arguments[1])
+                parts.append(put_done)
+            elif op == _TXN:
                 # As in etcd, a nested transaction's header has no revision.
                 parts.append(b"\x83\x03\x00")
                 self._run(arguments, parts)

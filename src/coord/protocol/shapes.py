@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from coord.errors import DecodeError, InvalidArgument, Unimplemented
 
@@ -54,10 +54,15 @@ _WORD: Final = {
 
 @frozen
 class Field:
-    """The name and kind of an item at its place."""
+    """The name and kind of an item at its place; `type` is what its kind decodes to."""
 
     name: str
     kind: Kind
+    type: type[Any] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Looked up here once: the hash of a member of an enumeration is slow.
+        object.__setattr__(self, "type", _TYPE[self.kind])
 
 
 def check_fields(what: str, items: Any, fields: tuple[Field, ...], required: int) -> None:
@@ -72,14 +77,14 @@ def check_fields(what: str, items: Any, fields: tuple[Field, ...], required: int
     if len(items) < required:
         raise InvalidArgument(f"coord: {what} lacks {fields[len(items)].name}")
     item: Any
-    for item, field in zip(items, fields, strict=False):
-        kind = field.kind
-        if type(item) is not _TYPE[kind]:
-            raise InvalidArgument(f"coord: {field.name} of {what} must be {_WORD[kind]}, not {name_of(item)}")
-        if kind is INT and not -_INT64 <= item < _INT64:
-            raise InvalidArgument(f"coord: {field.name} of {what} must fit in 64 bits")
-        if kind is UINT and not 0 <= item < _UINT64:
-            raise InvalidArgument(f"coord: {field.name} of {what} must be 0 … 2^64-1")
+    for item, expected in zip(items, fields, strict=False):
+        if type(item) is not expected.type:
+            word = _WORD[expected.kind]
+            raise InvalidArgument(f"coord: {expected.name} of {what} must be {word}, not {name_of(item)}")
+        if expected.kind is INT and not -_INT64 <= item < _INT64:
+            raise InvalidArgument(f"coord: {expected.name} of {what} must fit in 64 bits")
+        if expected.kind is UINT and not 0 <= item < _UINT64:
+            raise InvalidArgument(f"coord: {expected.name} of {what} must be 0 … 2^64-1")
 
 
 def read_fields(what: str, items: Any, fields: tuple[Field, ...]) -> list[Any]:
@@ -92,12 +97,11 @@ def read_fields(what: str, items: Any, fields: tuple[Field, ...]) -> list[Any]:
     if len(items) < len(fields):
         raise DecodeError(f"{what} lacks {fields[len(items)].name}")
     item: Any
-    for item, field in zip(items, fields, strict=False):
-        kind = field.kind
-        if type(item) is not _TYPE[kind]:
-            raise DecodeError(f"{field.name} of {what} must be {_WORD[kind]}, not {name_of(item)}")
-        if kind is UINT and not 0 <= item < _UINT64:
-            raise DecodeError(f"{field.name} of {what} must be 0 … 2^64-1")
+    for item, expected in zip(items, fields, strict=False):
+        if type(item) is not expected.type:
+            raise DecodeError(f"{expected.name} of {what} must be {_WORD[expected.kind]}, not {name_of(item)}")
+        if expected.kind is UINT and not 0 <= item < _UINT64:
+            raise DecodeError(f"{expected.name} of {what} must be 0 … 2^64-1")
     return items[: len(fields)]
 
 
