@@ -122,6 +122,8 @@ def uint(value: int) -> bytes:
     """Return the encoding of a non-negative integer."""
     if value < 1024:
         return _UINTS[value]
-    if 0x10000 <= value < 0x100000000:
+    if value < 0x10000:
+        return b"\x19" + value.to_bytes(2, "big")
+    if value < 0x100000000:
         return b"\x1a" + value.to_bytes(4, "big")
     return _head(0, value)

@@ -11,6 +11,7 @@ from tests.node.conftest import play
 
 from coord.errors import ApiError, Compacted
 from coord.node.node import Node
+from coord.node.watches import Broadcaster
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
@@ -44,6 +45,31 @@ def test_events_of_a_key_a_prefix_and_a_range() -> None:
         assert events(client, one) == [(2, 0, b"a1", b"x"), (4, 1, b"a1", b"")]
         assert events(client, prefix) == [(2, 0, b"a1", b"x"), (3, 0, b"a3", b"y"), (4, 1, b"a1", b"")]
         assert events(client, span) == [(2, 0, b"a1", b"x"), (4, 1, b"a1", b"")]
+
+    play(scenario)
+
+
+def test_events_cost_nothing_where_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = []
+    honest = Broadcaster._broadcast
+
+    def broadcast(self: Broadcaster, revision: int, changes: Any) -> None:
+        looked.append(revision)
+        honest(self, revision, changes)
+
+    monkeypatch.setattr(Broadcaster, "_broadcast", broadcast)
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client, other = SimClient(node), SimClient(node)
+        await client.put(b"a", b"x")
+        assert not looked
+        watch_id, start = await watch(client, b"a")
+        assert start == 3
+        await other.put(b"a", b"y")
+        assert (looked, events(client, watch_id)) == ([3], [(3, 0, b"a", b"y")])
+        assert await client.request(Method.WATCH_CANCEL, [watch_id])
+        await other.put(b"a", b"z")
+        assert looked == [3]
 
     play(scenario)
 
