@@ -58,6 +58,19 @@ def test_a_crowd_of_waiters_is_no_herd() -> None:
     assert figures["hand-offs a second"] > 0
 
 
+def test_a_crowd_of_watchers_is_given_every_event() -> None:
+    sizes = ["--counts=30,60", "--conns=4", "--events=100", "--json"]
+    run = subprocess.run(
+        [sys.executable, str(BENCH / "watchers.py"), *sizes], capture_output=True, text=True, check=True, timeout=60
+    )
+    figures = {figure["what"]: figure["value"] for figure in json.loads(run.stdout)}
+    for count in (30, 60):
+        name = f"{count} watchers: "
+        assert figures[name + "events a second"] == pytest.approx(count * figures[name + "puts a second"])
+        late_ms = [figures[name + f"an event is late, {which}"] for which in ("p50", "p99", "at most")]
+        assert 0 < late_ms[0] <= late_ms[1] <= late_ms[2]
+
+
 def samples(module: ModuleType, *values: float) -> list[object]:
     return [module.Sample(value, 1000, 1.0, 2.0, 0, 0.5, 0.1, 100.0) for value in values]
 
