@@ -5,9 +5,9 @@
 What `bench/etcdload` does for etcd, with the same options. Modes:
 
 - `fill` puts every key once;
-- `put`, `get`, `sget` (serializable), `range` (10 000 keys), `txn` (100 puts, each of which counts) and `mixed`
-  (transactions of a get or a put in turn) have `clients` callers share `conns` connections, each sending its next
-  request when it has the answer to the last;
+- `put`, `get`, `sget` (serializable), `range` (10 000 keys), `put-many` and `txn` (100 puts in one call or one
+  transaction, each of which counts) and `mixed` (transactions of a get or a put in turn) have `clients` callers share
+  `conns` connections, each sending its next request when it has the answer to the last;
 - `lock` and `handoff` use one connection, and so does `watch`, where an operation is an event that one of `clients`
   watchers sees;
 - `failover` puts while somebody else kills the leader, prints `ready` once it is under way, and tells the longest time
@@ -41,7 +41,7 @@ WATCH_PUTTERS = 10
 WATCH_GIVE_UP_S = 60
 READY_AFTER = 100
 RANGE_KEYS = 10_000
-TXN_PUTS = 100
+BATCH_PUTS = 100
 
 
 @define(eq=False)
@@ -150,14 +150,24 @@ async def ranges(options: argparse.Namespace) -> Cycles:
     return await closed_loop(options, lambda client, _: client.range_response(key(0), **read))
 
 
+def batch(first: bytes) -> list[bytes]:
+    """Keys that are put together."""
+    return [first[:-2] + b"%02d" % number for number in range(BATCH_PUTS)]
+
+
+async def many_puts(options: argparse.Namespace) -> Cycles:
+    value = bytes(options.value_bytes)
+    cycles = await closed_loop(options, lambda client, first: client.put_many(dict.fromkeys(batch(first), value)))
+    cycles.operations = len(cycles.took_s) * BATCH_PUTS
+    return cycles
+
+
 async def txns(options: argparse.Namespace) -> Cycles:
     value = bytes(options.value_bytes)
-
-    def put_many(client: coord.Client, first: bytes) -> Awaitable[object]:
-        return client.txn(then=[op.put(first[:-2] + b"%02d" % number, value) for number in range(TXN_PUTS)])
-
-    cycles = await closed_loop(options, put_many)
-    cycles.operations = len(cycles.took_s) * TXN_PUTS
+    cycles = await closed_loop(
+        options, lambda client, first: client.txn(then=[op.put(key, value) for key in batch(first)])
+    )
+    cycles.operations = len(cycles.took_s) * BATCH_PUTS
     return cycles
 
 
@@ -292,6 +302,7 @@ MODES = {
     "get": gets,
     "sget": local_gets,
     "range": ranges,
+    "put-many": many_puts,
     "txn": txns,
     "mixed": mixed,
     "lock": lock,

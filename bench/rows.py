@@ -50,8 +50,9 @@ ROWS = (
 BEYOND = (
     Row("sget-10-1000", "sget", 10, 1000, None, None),
     Row("range-10k", "range", 2, 4, None, None),
+    Row("put-many", "put-many", 10, 20, None, None),
     Row("txn-100", "txn", 10, 100, None, None),
     Row("txn-mixed", "mixed", 10, 1000, None, None),
 )
 """Rows without a bar, which are measured only when they are named: gets of what a node has, ranges of 10 000 keys,
-transactions of 100 puts (keys a second), and of a get or a put in turn."""
+100 puts in one call and in one transaction (keys a second), and transactions of a get or a put in turn."""

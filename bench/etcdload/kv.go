@@ -19,7 +19,7 @@ const giveUp = 300 * time.Millisecond
 const (
 	readyAfter = 100
 	rangeKeys  = 10000
-	txnPuts    = 100
+	batchPuts  = 100
 )
 
 func key(number int) string { return fmt.Sprintf("k%07d", number) }
@@ -73,19 +73,53 @@ func ranges(length time.Duration) report {
 	})
 }
 
-// txns put many keys at a time; a key is an operation.
+// manyPuts put many keys at the same time, as etcd's client can: by a goroutine each; a key is an operation.
+func manyPuts(length time.Duration) report {
+	content := value()
+	return inBatches(closedLoop(length, func(client *clientv3.Client, first string) error {
+		failed := make(chan error, batchPuts)
+		for _, key := range batch(first) {
+			go func(key string) {
+				_, err := client.Put(context.Background(), key, content)
+				failed <- err
+			}(key)
+		}
+		var last error
+		for i := 0; i < batchPuts; i++ {
+			if err := <-failed; err != nil {
+				last = err
+			}
+		}
+		return last
+	}))
+}
+
+// txns put many keys in a transaction; a key is an operation.
 func txns(length time.Duration) report {
 	content := value()
-	result := closedLoop(length, func(client *clientv3.Client, first string) error {
-		puts := make([]clientv3.Op, txnPuts)
-		for i := range puts {
-			puts[i] = clientv3.OpPut(first[:len(first)-2]+fmt.Sprintf("%02d", i), content)
+	return inBatches(closedLoop(length, func(client *clientv3.Client, first string) error {
+		puts := make([]clientv3.Op, 0, batchPuts)
+		for _, key := range batch(first) {
+			puts = append(puts, clientv3.OpPut(key, content))
 		}
 		_, err := client.Txn(context.Background()).Then(puts...).Commit()
 		return err
-	})
-	result.Operations *= txnPuts
-	result.OpsPerS *= txnPuts
+	}))
+}
+
+// batch returns keys that are put together.
+func batch(first string) []string {
+	keys := make([]string, batchPuts)
+	for i := range keys {
+		keys[i] = first[:len(first)-2] + fmt.Sprintf("%02d", i)
+	}
+	return keys
+}
+
+// inBatches counts the keys of a load that counted batches.
+func inBatches(result report) report {
+	result.Operations *= batchPuts
+	result.OpsPerS *= batchPuts
 	return result
 }
 

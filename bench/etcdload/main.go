@@ -22,7 +22,7 @@ import (
 
 var (
 	endpoints  = flag.String("endpoints", "127.0.0.1:2379", "host:port,...; connections are spread over them")
-	mode       = flag.String("mode", "put", "fill, put, get, sget, range, txn, mixed, lock, handoff, watch or failover")
+	mode       = flag.String("mode", "put", "fill, put, get, sget, range, put-many, txn, mixed, lock, handoff, watch or failover")
 	conns      = flag.Int("conns", 1, "connections")
 	clients    = flag.Int("clients", 1, "callers, contenders or watchers, which share the connections")
 	seconds    = flag.Float64("seconds", 5, "how long to run")
@@ -136,8 +136,8 @@ func cpuSeconds() float64 {
 func main() {
 	flag.Parse()
 	modes := map[string]func(time.Duration) report{
-		"fill": fill, "put": puts, "get": gets, "sget": localGets, "range": ranges, "txn": txns, "mixed": mixed,
-		"lock": lock, "handoff": handoff, "watch": watch, "failover": failover,
+		"fill": fill, "put": puts, "get": gets, "sget": localGets, "range": ranges, "put-many": manyPuts, "txn": txns,
+		"mixed": mixed, "lock": lock, "handoff": handoff, "watch": watch, "failover": failover,
 	}
 	run, known := modes[*mode]
 	if !known {

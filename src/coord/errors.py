@@ -7,8 +7,11 @@ node. Local misuse raises `ValueError` or `TypeError`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
+
+from coord.types import Revision
 
 
 class Code(StrEnum):
@@ -335,6 +338,17 @@ class ConnectionFailed(ClientError):
 
 class ClientClosed(ClientError):
     """The client was closed."""
+
+
+class PutsFailed(ClientError):
+    """Some of the puts of a `put_many` failed; the others stand.
+
+    `outcomes` has for each, in the order given, the revision that it was done at or the error that it ended with.
+    """
+
+    def __init__(self, text: str, outcomes: Sequence[Revision | Exception]) -> None:
+        super().__init__(text)
+        self.outcomes = outcomes
 
 
 class SessionLost(ClientError):

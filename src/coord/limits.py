@@ -142,6 +142,8 @@ WATCH_CATCH_UP_WATCHES: Final = 512
 
 # Exactly once.
 CLIENT_WINDOW: Final = 1_024
+PUTS_AT_ONCE_MAX: Final = 10_000
+"""Of one `put_many`: they wait in the client's memory for the window; more are refused before any is sent."""
 ANSWER_BYTES_KEPT: Final = 1_024
 CLIENT_RECORDS_MAX: Final = 10_000
 

@@ -19,6 +19,7 @@ from coord.client.endpoints import ENDPOINTS_DEFAULT, Rotation, parse_endpoints
 from coord.client.failing import TIMEOUT_DEFAULT_S, unreachable
 from coord.client.fence import Fence, guard_of
 from coord.client.keeping import Dial, Keeping, dial_websocket
+from coord.client.many import Pairs, put_many_arguments, revisions
 from coord.client.pages import Pages
 from coord.client.recipes.barrier import Barrier
 from coord.client.recipes.discovery import Discovery
@@ -152,6 +153,25 @@ class Client:
         call = await self._driver.call(True, _PUT, arguments, timeout, guard_of(fence))
         revision: Revision = call.reply[1]
         return revision
+
+    async def put_many(
+        self,
+        pairs: Pairs,
+        *,
+        lease: int = 0,
+        fence: Fence | None = None,
+        timeout: float | None = None,
+    ) -> list[Revision]:
+        """Put many keys, a mapping or pairs of key and value, and return the revision of each, in their order.
+
+        They share frames, but unlike the puts of a transaction each is a write of its own: they are done in no
+        particular order, others may read or write between them, and each may fail alone. Raises `PutsFailed`, which
+        has the outcome of each, if some did; `ValueError`, before any is sent, for a key that is there twice, or more
+        than 10 000. `lease` and `fence` hold for each as for `put`, `timeout` for all together.
+        """
+        arguments = put_many_arguments(pairs, lease)
+        calls = await self._driver.call_all(_PUT, arguments, timeout, guard_of(fence))
+        return revisions(arguments, [call.error or Revision(call.reply[1]) for call in calls])
 
     async def put_response(
         self,

@@ -49,6 +49,14 @@ class Line:
     link: Link
 
 
+@define(eq=False)
+class Gathering:
+    """A task that waits for several calls; it is woken when the last of them has ended."""
+
+    task: Task
+    left: int
+
+
 class Driver:
     """Carries the calls of one client over its connections."""
 
@@ -99,8 +107,46 @@ class Driver:
         call.patience_s = min(patience, share_s)
         call.ask_again_at = now + call.patience_s
         core.submit(call)
-        await self._wait(call)
+        await self._wait((call,))
+        if call.error is not None:
+            raise call.error
         return call
+
+    async def call_all(
+        self, code: int, arguments: Sequence[Sequence[Any]], timeout: float | None, guard: Guard | None = None
+    ) -> list[Call]:
+        """Return writes of one kind once all have ended, each with its reply or its `error`.
+
+        They share frames, and the task that waits for all of them. Raises `ClientClosed`. If it is cancelled, each may
+        still happen.
+        """
+        timeout = self.timeout if timeout is None else timeout
+        timeout_ms, share_s = milliseconds(timeout), patience_s(timeout)
+        core, now = self.core, trio.current_time()
+        gathering = Gathering(current_task(), len(arguments))
+        calls = [
+            Call(
+                core.next_id(),
+                True,
+                code,
+                one,
+                timeout_ms,
+                now + timeout,
+                gathering,
+                timeout=timeout,
+                guard=guard,
+                patience_s=share_s,
+                ask_again_at=now + share_s,
+            )
+            for one in arguments
+        ]
+        for call in calls:
+            core.submit(call)
+        if calls:
+            await self._wait(calls)
+        else:
+            await trio.lowlevel.checkpoint()
+        return calls
 
     async def call_progress(self, subscription: Subscription, timeout: float | None) -> Call:
         """Ask how far the watches of the connection that carries `subscription` have come."""
@@ -109,32 +155,34 @@ class Driver:
         number, timeout_ms = self.core.next_id(), milliseconds(timeout)
         call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription, timeout=timeout)
         self.core.submit_progress(call, subscription)
-        await self._wait(call)
+        await self._wait((call,))
+        if call.error is not None:
+            raise call.error
         return call
 
-    async def _wait(self, call: Call) -> None:
-        if self.is_closed:
-            call.close()
-            raise ClientClosed("the client is closed")
-        if self._forks != forks.count():
-            call.close()
+    async def _wait(self, calls: Sequence[Call]) -> None:
+        """Have calls that were submitted sent, and wait until they have ended."""
+        if self.is_closed or self._forks != forks.count():
+            for call in calls:
+                call.close()
+            if self.is_closed:
+                raise ClientClosed("the client is closed")
             raise ClientClosed("the client belongs to the process that this one was forked from: connect anew")
         if self.core.next_due < self._timer_due:
             self._arm()
         if self._parked_pump is not None:
-            if self._is_next_alone:
-                self._send_alone(call)
+            if self._is_next_alone and len(calls) == 1:
+                self._send_alone(calls[0])
             else:
                 self._wake_pump()
 
         def abort(_: object) -> Abort:
-            self.core.abandon(call)
+            for call in calls:
+                self.core.abandon(call)
             self._wake_pump()
             return Abort.SUCCEEDED
 
         await wait_task_rescheduled(abort)
-        if call.error is not None:
-            raise call.error
 
     async def subscribe(self, subscription: Subscription, timeout: float | None) -> None:
         """Have a watch created, and wait until a node has confirmed it."""
@@ -277,8 +325,13 @@ class Driver:
         if core.wakes:
             wakes, core.wakes = core.wakes, []
             self._is_next_alone = len(wakes) == 1 and core.active is not None and not core.active.pending
-            for task in wakes:
-                reschedule(task, _NOTHING)  # type: ignore[arg-type]  # Trio only unwraps it
+            for waiter in wakes:
+                if type(waiter) is Gathering:
+                    waiter.left -= 1
+                    if waiter.left:
+                        continue
+                    waiter = waiter.task
+                reschedule(waiter, _NOTHING)  # type: ignore[arg-type]  # Trio only unwraps it
         if core.next_due < self._timer_due:
             self._arm()
         if core.rotation.leader_id != self._leader_id:
