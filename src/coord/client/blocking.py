@@ -18,11 +18,12 @@ from coord.client.clock import Clock, boot_time
 from coord.client.endpoints import ENDPOINTS_DEFAULT, Endpoint, Rotation, parse_endpoints
 from coord.client.failing import TIMEOUT_DEFAULT_S
 from coord.client.fence import Fence, guard_of
+from coord.client.many import Pairs, put_many_arguments, revisions
 from coord.client.txn import Compare, Key, Operation, interval
 from coord.client.verbs import RangeOptions, Verb
 from coord.client.watching import WatchState
 from coord.errors import CoordError
-from coord.protocol.ops import AlarmAction
+from coord.protocol.ops import AlarmAction, Op
 from coord.types import AlarmType, KeyValue, LeaseId, Revision
 
 if TYPE_CHECKING:
@@ -128,6 +129,19 @@ class BlockingClient:
         """
         verb = verbs.put(key, value, lease, False, ignore_value, ignore_lease, guard_of(fence))
         return self._call(verb, timeout, fence).header.revision
+
+    def put_many(
+        self, pairs: Pairs, *, lease: int = 0, fence: Fence | None = None, timeout: float | None = None
+    ) -> list[Revision]:
+        """Put many keys, a mapping or pairs of key and value, and return the revision of each, in their order.
+
+        They share frames, but unlike the puts of a transaction each is a write of its own: others may read or write
+        between them, and each may fail alone. Raises `PutsFailed`, which has the outcome of each, if some did;
+        `ValueError`, before any is sent, for a key that is there twice, or more than 10 000. `lease` and `fence` hold
+        for each as for `put`, `timeout` for all together.
+        """
+        arguments = put_many_arguments(pairs, lease)
+        return revisions(arguments, self._calls.ask_many(Op.PUT, arguments, timeout, fence))
 
     def put_response(
         self,

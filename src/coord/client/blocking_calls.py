@@ -15,7 +15,7 @@ from attrs import define, field
 
 from coord.client import forks
 from coord.client import responses as r
-from coord.client.blocking_link import NodeConnection
+from coord.client.blocking_link import NodeConnection, error_of
 from coord.client.blocking_race import Race
 from coord.client.endpoints import ANOTHER_TRY_S, REFUSALS_BEFORE_MOVING, Endpoint, Rotation, refusal_pause_s
 from coord.client.failing import (
@@ -29,11 +29,22 @@ from coord.client.failing import (
     unanswered,
     unreachable,
 )
+from coord.client.fence import Fence, guard_of
+from coord.client.many import in_frames
 from coord.client.numbering import Numbering
 from coord.client.verbs import Verb
-from coord.errors import ApiError, ClientClosed, ConnectionFailed, OutcomeUnknown, ProtocolViolation
+from coord.errors import (
+    ApiError,
+    ClientClosed,
+    ClientExpired,
+    ConnectionFailed,
+    CoordError,
+    OutcomeUnknown,
+    ProtocolViolation,
+)
 from coord.protocol.ops import Op
 from coord.transport.link import LinkClosed
+from coord.types import Revision
 
 Answer = TypeVar("Answer")
 LONGEST_S: Final = 1e6
@@ -79,6 +90,23 @@ class _Trial(Generic[Answer]):
     def late(self) -> ApiError:
         """Return the outcome at the deadline."""
         return timed_out(self.timeout, self.is_in_doubt, self.refusal, self.doubt)
+
+
+@define(eq=False)
+class _ManyTrial(_Trial[list[Revision | Exception | None]]):
+    """Writes of one kind that share a frame; `arguments` of the verb are those of each."""
+
+    outcomes: list[Revision | Exception | None] = field(factory=list)
+    """Of each the revision or the error that is its answer; None for what is to be sent (again)."""
+    numbers: list[int] = field(factory=list)
+    """Of each; `doubt` is one for all that have no outcome."""
+
+    def close(self) -> None:
+        """Nobody waits for the answers any more, and nothing of it is sent any more."""
+        if self.numbering is not None:
+            for number in filter(None, self.numbers):
+                self.numbering.close(number)
+            self.numbering = None
 
 
 @define(eq=False)
@@ -142,14 +170,48 @@ class BlockingCalls:
         """Return the answer to a verb, and how often it was sent (S20); raises as `call`."""
         timeout = self.seconds(timeout)
         deadline = time.monotonic() + timeout
-        self._be_of_this_process()
         may_repeat = not verb.is_change or (verb.is_write and self.is_numbering)
-        has_another = may_repeat and len(self.rotation.endpoints) > 1
-        patience = min(verb.patience_s, patience_s(timeout) if has_another else math.inf)
-        trial = _Trial(verb, deadline, timeout, patience, may_repeat, check)
+        patience_s = min(verb.patience_s, self._patience_s(timeout, may_repeat))
+        return self._ask_alone(_Trial(verb, deadline, timeout, patience_s, may_repeat, check))
+
+    def ask_many(
+        self, op: int, arguments: list[list[Any]], timeout: float | None, fence: Fence | None = None
+    ) -> list[Revision | Exception]:
+        """Return of each of many writes, all of one kind, the revision that it was done at or its error.
+
+        They leave some at a time, in a frame, and those of the next once all of these are answered. Raises
+        `ClientClosed`.
+        """
+        timeout = self.seconds(timeout)
+        deadline = time.monotonic() + timeout
+        patience_s = self._patience_s(timeout, self.is_numbering)
+        guard, check = guard_of(fence), None if fence is None else fence.check
+        outcomes: list[Revision | Exception] = []
+        for some in in_frames(arguments):
+            verb: Verb[Any] = Verb(True, op, some, lambda _, answers: answers, guard=guard)
+            trial = _ManyTrial(verb, deadline, timeout, patience_s, self.is_numbering, check)
+            trial.outcomes = [None] * len(some)
+            try:
+                if time.monotonic() >= deadline:
+                    raise trial.late()
+                self._ask_alone(trial)
+            except CoordError as error:
+                if isinstance(error, ClientClosed) and not outcomes and not trial.sends:
+                    raise
+                # Whatever ended the exchange is the outcome of those that had none.
+                outcomes += [error if outcome is None else outcome for outcome in trial.outcomes]
+            else:
+                outcomes += [outcome for outcome in trial.outcomes if outcome is not None]
+        return outcomes
+
+    def _patience_s(self, timeout: float, may_repeat: bool) -> float:
+        return patience_s(timeout) if may_repeat and len(self.rotation.endpoints) > 1 else math.inf
+
+    def _ask_alone(self, trial: _Trial[Answer]) -> tuple[Answer, int]:
+        self._be_of_this_process()
         try:
-            if not self._lock.acquire(timeout=max(timeout, 0)):
-                raise timed_out(timeout, False, None)
+            if not self._lock.acquire(timeout=max(trial.deadline - time.monotonic(), 0)):
+                raise timed_out(trial.timeout, False, None)
             return self._ask(trial)
         finally:
             # Ctrl-C may come between any two steps, also right after the lock was acquired or right before it is
@@ -182,6 +244,8 @@ class BlockingCalls:
             listen_until = min(trial.deadline, time.monotonic() + trial.patience_s)
             sends_before = trial.sends
             try:
+                if isinstance(trial, _ManyTrial):
+                    return self._exchange_many(connection, trial, listen_until)
                 request_id = self._send(connection, trial, listen_until)
                 return connection.wait_reply(request_id, listen_until)
             except TimeoutError:
@@ -220,6 +284,42 @@ class BlockingCalls:
             return connection.send_request(verb.code, left_s, verb.arguments)
         client_id = trial.numbering.client_id if trial.numbering is not None else 0
         return connection.send_write(verb.code, left_s, verb.arguments, verb.guard, trial.number, client_id)
+
+    def _exchange_many(
+        self, connection: NodeConnection, trial: _ManyTrial, listen_until: float
+    ) -> tuple[r.Header, Any]:
+        """Send what has no outcome yet, and note the answers. Raises an error after which some are to be sent again."""
+        if self.is_numbering and trial.numbering is None:
+            if not self._numbering.client_id:
+                self._register(connection, trial.deadline, listen_until)
+            trial.numbering = self._numbering
+            trial.numbers = [self._numbering.issue() if one is None else 0 for one in trial.outcomes]
+        if trial.check is not None and not trial.sends:
+            # S24: with nothing to wait for between this and the sending.
+            trial.check()
+        verb, numbering = trial.verb, trial.numbering
+        places = [place for place, outcome in enumerate(trial.outcomes) if outcome is None]
+        numbers = trial.numbers or [0] * len(trial.outcomes)
+        writes = [(numbers[place], verb.code, verb.guard, verb.arguments[place]) for place in places]
+        client_id, low = (numbering.client_id, numbering.low) if numbering is not None else (0, 0)
+        left_s = max(trial.deadline - time.monotonic(), 0.001)
+        trial.sends += 1
+        ids = connection.send_writes(left_s, writes, client_id, low)
+        place_of = dict(zip(ids, places, strict=True))
+        again: ApiError | None = None
+        for header, reply in connection.wait_replies(set(ids), listen_until):
+            place = place_of[reply[0]]
+            if (error := error_of(reply)) is None:
+                trial.outcomes[place] = Revision(header.revision)
+            elif judge(error, is_recognized=trial.may_repeat, is_in_doubt=trial.is_in_doubt) is Verdict.FINAL:
+                trial.outcomes[place] = error
+            else:
+                if isinstance(error, OutcomeUnknown):
+                    trial.doubt = error.text
+                again = error if again is None or isinstance(error, ClientExpired) else again
+        if again is not None:
+            raise again
+        return header, trial.outcomes
 
     def _register(self, connection: NodeConnection, deadline: float, listen_until: float) -> None:
         left_s = max(deadline - time.monotonic(), 0.001)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -18,6 +18,15 @@ from coord.transport.blocking import BlockingLink
 from coord.transport.link import CLOSE_GOING_AWAY, LinkClosed, LinkEnd
 
 _AT_ONCE: Final = 0.0
+
+
+def error_of(reply: Any) -> ApiError | None:
+    """Return the error that a reply carries, if it does."""
+    if len(reply) <= 3:
+        return None
+    error = ApiError.from_wire(reply[3])
+    error.revision = reply[1]
+    return error
 
 
 class NodeConnection:
@@ -85,10 +94,14 @@ class NodeConnection:
 
         `number` is the lowest that `client` has open; both are 0 for a write that is not numbered.
         """
-        request_id = self._new_id()
-        ids = [(request_id, protocol.milliseconds(timeout))]
-        self._link.send(protocol.writes_frame(ids, [(number, op, guard, arguments)], client, number), timeout)
-        return request_id
+        return self.send_writes(timeout, [(number, op, guard, arguments)], client, number)[0]
+
+    def send_writes(self, timeout: float, writes: Sequence[protocol.Write], client: int, low: int) -> list[int]:
+        """Send writes in one frame and return their request ids; `low` is the lowest number that `client` has open."""
+        timeout_ms = protocol.milliseconds(timeout)
+        ids = [(self._new_id(), timeout_ms) for _ in writes]
+        self._link.send(protocol.writes_frame(ids, writes, client, low), timeout)
+        return [request_id for request_id, _ in ids]
 
     def wait_reply(self, request_id: int, deadline: float) -> tuple[Header, Any]:
         """Return the header and the result of a request's reply.
@@ -99,13 +112,26 @@ class NodeConnection:
             self._receive(deadline)
         return reply
 
+    def wait_replies(self, request_ids: set[int], deadline: float) -> Iterator[tuple[Header, Any]]:
+        """Yield the header and the reply to each of some requests, as they come, in any order.
+
+        Raises `TimeoutError` or `LinkClosed`.
+        """
+        while request_ids:
+            replies, self._replies = self._replies, []
+            for header, reply in replies:
+                # One to an earlier request, which was given up, is dropped here.
+                if reply[0] in request_ids:
+                    request_ids.discard(reply[0])
+                    yield header, reply
+            if request_ids:
+                self._receive(deadline)
+
     def reply_to(self, request_id: int) -> tuple[Header, Any] | None:
         """Return what `wait_reply` returns if it is here, else None. Raises the `ApiError` that it carries."""
         for header, reply in self._replies:
             if reply[0] == request_id:
-                if len(reply) > 3:
-                    error = ApiError.from_wire(reply[3])
-                    error.revision = reply[1]
+                if (error := error_of(reply)) is not None:
                     raise error
                 return header, reply[2]
         # A reply to an earlier request, which was given up, is dropped here.

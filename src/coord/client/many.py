@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from coord.client.txn import Key
 from coord.client.verbs import put_arguments
 from coord.errors import PutsFailed
 from coord.limits import PUTS_AT_ONCE_MAX
+from coord.protocol.client_protocol import FRAME_BYTES_AIM
 from coord.types import Revision
 
 Pairs = Mapping[str, bytes] | Mapping[bytes, bytes] | Iterable[tuple[Key, bytes]]
 """Keys and their values."""
+
+PUTS_PER_FRAME: Final = 100
+_PUT_BYTES: Final = 64
+"""What a put takes besides key and value, and more."""
 
 
 def put_many_arguments(pairs: Pairs, lease: int) -> list[list[Any]]:
@@ -33,6 +38,21 @@ def put_many_arguments(pairs: Pairs, lease: int) -> list[list[Any]]:
         keys.add(put[0])
         arguments.append(put)
     return arguments
+
+
+def in_frames(arguments: list[list[Any]]) -> Iterator[list[list[Any]]]:
+    """Yield puts as they are to share frames: up to a hundred, and no more bytes than a node likes to read at once."""
+    some: list[list[Any]] = []
+    size = 0
+    for put in arguments:
+        put_bytes = len(put[0]) + len(put[1]) + _PUT_BYTES
+        if some and (len(some) == PUTS_PER_FRAME or size + put_bytes > FRAME_BYTES_AIM):
+            yield some
+            some, size = [], 0
+        some.append(put)
+        size += put_bytes
+    if some:
+        yield some
 
 
 def revisions(arguments: Sequence[Sequence[Any]], outcomes: Sequence[Revision | Exception]) -> list[Revision]:
