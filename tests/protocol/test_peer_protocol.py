@@ -69,7 +69,7 @@ MESSAGES: list[PeerMessage] = [
     Append(7, 8, MAX, MAX - 1, MAX, MAX, [(MAX, MAX, b"the last")]),
     AppendReply(7, 8, 4, 12, is_rejected=True, hint_index=3, hint_term=1),
     Heartbeat(7, 8, 4, 12, MAX),
-    HeartbeatReply(7, 8, 4, 5),
+    HeartbeatReply(7, 8, 4, 5, True),
     ReadRequest(7, 8, 4, 1 << 41),
     ReadReply(7, 8, 4, 1 << 41, 12),
     CampaignNow(7, 8, 4),

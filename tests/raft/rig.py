@@ -147,4 +147,4 @@ class Rig:
         self.step(AppendReply(member, 1, self.term, self.raft.log.last_index if index is None else index))
 
     def beat(self, member: int, number: int = 0) -> None:
-        self.step(HeartbeatReply(member, 1, self.term, number))
+        self.step(HeartbeatReply(member, 1, self.term, number, False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from attrs import evolve
 
-from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatReply
+from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatReply, ReadReply, ReadRequest
 from coord.raft.types import HardState
 
 from .rig import NOOP, OPTIONS, Rig, voters
@@ -419,7 +419,7 @@ def test_heartbeats_are_answered_at_once_with_their_round() -> None:
 
     rig.step(Heartbeat(2, 1, 4, 0, 77))
 
-    assert rig.take(HeartbeatReply) == [HeartbeatReply(1, 2, 4, 77)]
+    assert rig.take(HeartbeatReply) == [HeartbeatReply(1, 2, 4, 77, False)]
 
 
 def test_a_probe_goes_once_until_the_follower_is_heard_of() -> None:
@@ -459,6 +459,89 @@ def test_a_broken_link_probes_from_what_is_known() -> None:
     assert [(append.to, append.previous_index) for append in rig.take(Append)] == [(2, 1)]
     rig.raft.link_up(2)
     assert [(append.to, append.previous_index) for append in rig.take(Append)] == [(2, 1)]
+
+
+def lead_in_step() -> Rig:
+    """A leader whose followers have heard that all is committed."""
+    rig = Rig.make().lead(2, 3)
+    rig.take(Append)
+    return rig
+
+
+def commit_one(rig: Rig, awaited_by: int | None) -> list[Append]:
+    """Have an entry committed; return what the followers are sent then."""
+    rig.raft.propose(b"a", awaited_by)
+    rig.sync()
+    rig.take(Append)
+    rig.ack(2)
+    rig.ack(3)
+    assert rig.raft.log.committed == rig.raft.log.last_index
+    return rig.take(Append)
+
+
+@pytest.mark.parametrize(("awaited_by", "told"), [(None, [2, 3]), (1, []), (2, [2]), (3, [3])])
+def test_a_notice_goes_at_once_to_those_who_wait_for_the_commit(awaited_by: int | None, told: list[int]) -> None:
+    rig = lead_in_step()
+
+    assert [notice.to for notice in commit_one(rig, awaited_by)] == told
+
+    rig.raft.tick()
+    late = rig.take(Append)
+    assert [notice.to for notice in late] == [member for member in (2, 3) if member not in told]
+    assert all((notice.commit, notice.entries) == (rig.raft.log.committed, ()) for notice in late)
+    rig.raft.tick()
+    assert not rig.take(Append)
+
+
+def test_the_next_append_carries_the_commit_that_nobody_waited_for() -> None:
+    rig = lead_in_step()
+    commit_one(rig, 1)
+    rig.raft.propose(b"b", 1)
+
+    appends = rig.take(Append)
+
+    assert [(append.commit, len(append.entries)) for append in appends] == [(rig.raft.log.last_index - 1, 1)] * 2
+    rig.raft.tick()
+    assert not rig.take(Append)
+
+
+def test_a_member_that_is_watched_hears_of_each_commit_at_once() -> None:
+    rig = lead_in_step()
+    rig.step(HeartbeatReply(3, 1, rig.term, 0, True))
+    assert [notice.to for notice in commit_one(rig, 1)] == [3]
+
+    rig.step(HeartbeatReply(3, 1, rig.term, 0, False))
+    assert commit_one(rig, 1) == []
+
+
+def test_a_follower_tells_that_it_is_watched() -> None:
+    rig = follow(1)
+    rig.raft.is_watched = True
+
+    rig.step(Heartbeat(2, 1, 1, 0, 5))
+
+    assert rig.take(HeartbeatReply) == [HeartbeatReply(1, 2, 1, 5, True)]
+
+
+def test_a_read_on_a_follower_comes_with_the_commit_that_it_waits_for() -> None:
+    rig = lead_in_step()
+    assert commit_one(rig, 1) == []
+
+    rig.step(ReadRequest(2, 1, rig.term, 77))
+    rig.raft.step(HeartbeatReply(3, 1, rig.term, 1, False))
+    rig.drain()
+
+    assert [reply.index for reply in rig.sent if isinstance(reply, ReadReply)] == [rig.raft.log.committed]
+    assert [(notice.to, notice.commit) for notice in rig.take(Append)] == [(2, rig.raft.log.committed)]
+
+
+def test_a_new_leader_tells_all_of_what_it_finds() -> None:
+    """Who waits for the entries of before is not known."""
+    rig = Rig.make(terms=(1, 1)).win(2)
+    rig.raft.propose(b"a", 1)
+    rig.ack(2, 3)
+
+    assert [notice.commit for notice in rig.take(Append) if notice.to == 2][-1] == 3
 
 
 def test_a_probe_without_entries_asks_for_an_answer() -> None:

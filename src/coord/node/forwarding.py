@@ -96,7 +96,7 @@ class Forwarder:
         if not self._queue:
             return
         if raft.role is Role.LEADER:
-            while self._queue and (place := raft.propose(self._queue[0].data)) is not None:
+            while self._queue and (place := raft.propose(self._queue[0].data, raft.member_id)) is not None:
                 self.waiters.place(self._pop(), *place)
         elif raft.leader_id and self.clock() >= self._again_at and self.is_linked(raft.leader_id):
             self._forward(raft.leader_id)
@@ -143,7 +143,7 @@ class Forwarder:
         if self.is_leaving(message.sender):
             self._refusing.add(message.sender)
         for frame, data in message.entries:
-            place = None if message.sender in self._refusing else self.raft.propose(data)
+            place = None if message.sender in self._refusing else self.raft.propose(data, message.sender)
             if place is None:
                 self._refusing.add(message.sender)
             results.append((frame, *(place or (0, 0))))

@@ -250,6 +250,8 @@ class Node:
             await self.loop.run(
                 (
                     self.consensus.turn,
+                    # The appends leave before the own write begins, whose thread would want the interpreter meanwhile.
+                    self.peers.turn,
                     self.log_writer.turn,
                     self.applier.turn,
                     self.installation.turn,
@@ -321,7 +323,7 @@ class Node:
     async def _tick(self) -> None:
         tick_s = self.options.tick_s
         next_second = last = self.seams.clock()
-        ticks = 0
+        ticks = local_reads = 0
         while True:
             await trio.sleep(tick_s)
             now = self.seams.clock()
@@ -339,6 +341,8 @@ class Node:
                 # For all who look at the clock in their turns.
                 self.loop.wake()
                 self.consensus.expire(now)
+                self.raft.is_watched = self.watches.watch_count > 0 or self.reader.local_reads != local_reads
+                local_reads = self.reader.local_reads
                 if self.leadership.is_leading:
                     self.leases.tick()
             if now >= next_second:

@@ -81,6 +81,8 @@ class Reader:
     """Says why there is none, for reads that wait for one until their deadline."""
     waiting: list[Read] = field(factory=list)
     ranges_served: int = 0
+    local_reads: int = 0
+    """Serializable ones that were asked for."""
     is_stopping: bool = False
     is_held: bool = False
     """The state is being replaced by a snapshot: nothing may look at it."""
@@ -126,6 +128,7 @@ class Reader:
         """Queue a read of local state, as soon as it has reached the revision that the client has seen (S29)."""
         if self._canceled:
             self._canceled.discard((read.sink, read.request_id))
+        self.local_reads += 1
         if len(self._behind) + len(self._serving) + len(self._slices) >= READS_PENDING_MAX:
             self._fail(read, errors.too_many_requests())
         elif read.min_revision > self.machine.revision:

@@ -93,12 +93,16 @@ class Heartbeat:
 
 @frozen
 class HeartbeatReply:
-    """The follower heard round `round` of `term` and follows."""
+    """The follower heard round `round` of `term` and follows.
+
+    `is_watched`: watches, or reads of what it has, look at its state, so that it wants to hear of each commit at once.
+    """
 
     sender: int
     to: int
     term: int
     round: int
+    is_watched: bool
 
 
 @frozen

@@ -64,7 +64,10 @@ _PLAIN: Final[dict[PeerKind, tuple[type[Any], tuple[Field, ...]]]] = {
         ),
     ),
     PeerKind.HEARTBEAT: (Heartbeat, (_KIND, Field("term", UINT), Field("commit", UINT), Field("round", UINT))),
-    PeerKind.HEARTBEAT_REPLY: (HeartbeatReply, (_KIND, Field("term", UINT), Field("round", UINT))),
+    PeerKind.HEARTBEAT_REPLY: (
+        HeartbeatReply,
+        (_KIND, Field("term", UINT), Field("round", UINT), Field("is_watched", BOOL)),
+    ),
     PeerKind.READ_REQUEST: (ReadRequest, (_KIND, Field("term", UINT), Field("round", UINT))),
     PeerKind.READ_REPLY: (ReadReply, (_KIND, Field("term", UINT), Field("round", UINT), Field("index", UINT))),
     PeerKind.CAMPAIGN_NOW: (CampaignNow, (_KIND, Field("term", UINT))),

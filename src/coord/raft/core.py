@@ -121,6 +121,19 @@ class Raft:
         return self._state.hard_state
 
     @property
+    def is_watched(self) -> bool:
+        """Whether a delay of what is applied here would be seen by those who look at it; the leader is told so.
+
+        Without that, and while nobody here waits for a write or a read, a follower may learn of a commit with the next
+        entry, or a tick later.
+        """
+        return self._state.is_watched
+
+    @is_watched.setter
+    def is_watched(self, is_watched: bool) -> None:
+        self._state.is_watched = is_watched
+
+    @property
     def log(self) -> RaftLog:
         """The log in memory."""
         return self._state.log
@@ -186,14 +199,19 @@ class Raft:
         """Stand for election unless something forbids it; a pre-vote comes first (thesis §9.6)."""
         self._roles.campaign(reason)
 
-    def propose(self, data: bytes) -> tuple[int, int] | None:
-        """Append an entry and return its (term, index); None if this member does not lead, or hands the lead over."""
+    def propose(self, data: bytes, awaited_by: int | None = None) -> tuple[int, int] | None:
+        """Append an entry and return its (term, index); None if this member does not lead, or hands the lead over.
+
+        `awaited_by` is the only member at which somebody waits for the entry to be applied; None: all are. The others
+        may learn of its commit with a later entry.
+        """
         state = self._state
         if state.role is not Role.LEADER or self._roles.transfer.to:
             return None
         log = state.log
         index = log.last_index + 1
         log.append((index, state.hard_state.term, data))
+        self._roles.replication.await_commit(index, awaited_by)
         return state.hard_state.term, index
 
     def propose_configuration(self, data: bytes) -> tuple[int, int] | None:
@@ -403,6 +421,7 @@ class Raft:
 
     def _tick_as_leader(self) -> None:
         state, roles = self._state, self._roles
+        roles.replication.tell_all = True
         roles.transfer.tick()
         roles.retire_if_removed()
         if state.role is not Role.LEADER or state.ticks % state.options.heartbeat_ticks:

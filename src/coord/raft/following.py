@@ -55,7 +55,9 @@ class Following:
         """
         state = self._state
         self._commit(min(message.commit, state.log.last_index))
-        state.messages.append(HeartbeatReply(state.member_id, message.sender, state.term, message.round))
+        state.messages.append(
+            HeartbeatReply(state.member_id, message.sender, state.term, message.round, state.is_watched)
+        )
 
     def install(self, message: SnapshotReceived) -> bool:
         """Begin the log anew behind a snapshot; False if the log holds what it covers.

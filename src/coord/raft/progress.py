@@ -35,6 +35,10 @@ class Progress:
     """A probe is out; it may be repeated when the follower is heard of again."""
     commit_sent: int = 0
     """Up to where it was told, or will be, that entries are committed."""
+    commit_awaited: int = 0
+    """Up to here somebody waits there to hear that entries are committed."""
+    is_watched: bool = False
+    """It said that what it applies is looked at: by watches, or by reads of what it has."""
     round: int = 0
     """The newest read round that it acknowledged."""
     match_at_heartbeat: int = -1

@@ -145,3 +145,5 @@ class ReadRounds:
     def _answer(self, member: int, round_id: int, index: int) -> None:
         state = self._state
         state.messages.append(ReadReply(state.member_id, member, state.term, round_id, index))
+        # The read waits there until that is applied.
+        self._replication.await_commit(index, member)

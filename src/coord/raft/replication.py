@@ -28,6 +28,8 @@ class Replication:
 
     _state: State
     progress: dict[int, Progress] = field(factory=dict)
+    tell_all: bool = False
+    """Notices of the commit are due that nobody was in a hurry for: once a tick."""
     _reached: dict[int, int] = field(factory=dict)
     """Up to where each member, this one too, holds the log on its disk."""
     _settled: dict[int, int] = field(factory=dict)
@@ -62,7 +64,9 @@ class Replication:
             del self._reached[member]
         for member in sorted(others - self.progress.keys()):
             # Optimistic: it is probed from the end of the log, and its refusal tells where to go on.
-            self.progress[member] = Progress(next_index=state.log.last_index + 1, heard_at=state.ticks)
+            # It is not known who waits for what lies in the log; nor for the entry with which a leader begins.
+            end = state.log.last_index + 1
+            self.progress[member] = Progress(next_index=end, heard_at=state.ticks, commit_awaited=end)
             self._reached[member] = 0
 
     def commit(self) -> None:
@@ -93,6 +97,14 @@ class Replication:
         heard.add(self._state.member_id)
         return heard
 
+    def await_commit(self, index: int, member: int | None = None) -> None:
+        """Note that at `member`, or at all, somebody waits to hear that the entries up to `index` are committed."""
+        if member is None:
+            for progress in self.progress.values():
+                progress.commit_awaited = index
+        elif (found := self.progress.get(member)) is not None:
+            found.commit_awaited = max(index, found.commit_awaited)
+
     def append_replied(self, reply: AppendReply) -> bool:
         """Take a follower's answer; True if its match went up."""
         progress = self.heard(reply.sender)
@@ -119,6 +131,7 @@ class Replication:
         if progress is None:
             return
         progress.round = max(progress.round, reply.round)
+        progress.is_watched = reply.is_watched
         progress.is_paused = False
         is_in_log = progress.next_index > self._state.log.base_index
         if progress.stage is Stage.REPLICATE and is_in_log and progress.is_stalled():
@@ -174,6 +187,7 @@ class Replication:
                 self._replicate(member, progress)
             elif progress.stage is Stage.PROBE and not progress.is_paused:
                 self._send_probe(member, progress)
+        self.tell_all = False
         # The log may be another when this member leads again.
         self._slice = (0, 0, ())
 
@@ -190,9 +204,13 @@ class Replication:
             self._append(member, progress, self._cut(progress.next_index, last), log.committed)
             progress.sent(last, size_bytes)
             progress.commit_sent = min(log.committed, last)
-        if progress.commit_sent < min(log.committed, progress.next_index - 1) and progress.next_index > log.base_index:
-            # A notice: its reads and its clients' writes wait for the commit. The next append carries it too, so
-            # that under load none is sent.
+        if (
+            progress.commit_sent < min(log.committed, progress.next_index - 1)
+            and (progress.commit_awaited > progress.commit_sent or progress.is_watched or self.tell_all)
+            and progress.next_index > log.base_index
+        ):
+            # A notice, where somebody waits for it. Else the next append carries the commit, so that a frame to each
+            # follower, which costs its sender and its receiver as much as the append does, is saved for each write.
             self._append(member, progress, (), log.committed)
             progress.commit_sent = min(log.committed, progress.next_index - 1)
 

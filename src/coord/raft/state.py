@@ -35,6 +35,8 @@ class State:
     """A leader's knowledge: no change of the configuration in its log, above what is applied, lies above it (S12)."""
     is_installing: bool = False
     """A snapshot took the log's place, and the store does not hold it yet."""
+    is_watched: bool = False
+    """What is applied here is looked at, and its delay would be seen: see `Raft.is_watched`."""
     messages: list[RaftMessage] = field(factory=list)
     durable_messages: list[RaftMessage] = field(factory=list)
     reads: list[tuple[int, int]] = field(factory=list)

@@ -246,10 +246,10 @@ class Host:
             self._apply_later()
         self.pump()
 
-    def propose(self, data: bytes) -> tuple[int, int] | None:
+    def propose(self, data: bytes, awaited_by: int | None = None) -> tuple[int, int] | None:
         """Propose an entry."""
         assert self.raft is not None
-        proposed = self.raft.propose(data)
+        proposed = self.raft.propose(data, awaited_by)
         self.pump()
         return proposed
 

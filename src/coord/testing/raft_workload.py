@@ -53,9 +53,11 @@ class Workload:
             self.propose(leader)
 
     def propose(self, host: Host) -> tuple[int, int] | None:
-        """Propose an entry of its own."""
+        """Propose an entry of its own, which all wait for, or a client of the leader's or of another member's."""
         self.proposals += 1
-        return host.propose(b"%d" % self.proposals + b"." * self.chance.choice((0, 0, 10, 100)))
+        others = sorted(host.raft.configuration.members) if host.raft is not None else []
+        awaited_by = self.chance.choice((None, host.member, self.chance.choice([*others, host.member])))
+        return host.propose(b"%d" % self.proposals + b"." * self.chance.choice((0, 0, 10, 100)), awaited_by)
 
     def _change(self, leader: Host) -> bool:
         """Change the configuration, if it is time; True if something was proposed."""
