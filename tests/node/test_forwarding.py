@@ -31,11 +31,13 @@ class FakeRaft:
     term: int = 5
     refuses: bool = False
     entries: list[bytes] = field(factory=list)
+    awaited_by: list[int | None] = field(factory=list)
 
-    def propose(self, data: bytes) -> tuple[int, int] | None:
+    def propose(self, data: bytes, awaited_by: int | None = None) -> tuple[int, int] | None:
         if self.role is not Role.LEADER or self.refuses:
             return None
         self.entries.append(data)
+        self.awaited_by.append(awaited_by)
         return self.term, len(self.entries)
 
 
@@ -112,6 +114,8 @@ def test_leader_proposes_at_once_and_in_order() -> None:
     lead(desk)
     desk.submit(1, 2, 3)
     assert desk.raft.entries == [b"1", b"2", b"3"]
+    # No other member needs to hear of the commit at once.
+    assert desk.raft.awaited_by == [OWN] * 3
     assert list(desk.waiters.placed) == [1, 2, 3]
     assert desk.forwarder.bytes == 0
 
@@ -186,6 +190,7 @@ def test_leader_that_refused_takes_nothing_until_that_was_heard() -> None:
     forwarder.propose_for(Propose(OTHER, OWN, ()))
     forwarder.propose_for(Propose(OTHER, OWN, [(1, b"1"), (2, b"2")]))
     assert desk.raft.entries == [b"1", b"2"]
+    assert desk.raft.awaited_by == [OTHER] * 2
     results = [message.results for message in desk.sent if isinstance(message, Proposed)]
     assert results == [[(1, 0, 0)], [(2, 0, 0)], [(1, 5, 1), (2, 5, 2)]]
 

@@ -72,6 +72,11 @@ class Contender:
         """Its key."""
         return contender_key(self.prefix, self.tenure.lease)
 
+    @property
+    def _wanted(self) -> int:
+        """So many of those ahead tell what to wait for."""
+        return self.permits if self.permits == 1 else self.permits + 1
+
     def enter(self, *, tries_once: bool = False) -> Steps[bool]:
         """Queue, and wait until it owns the name; return whether it does, which with `tries_once` may be no.
 
@@ -82,6 +87,8 @@ class Contender:
         # which an owner's key could have been deleted since.
         if reply is not None and reply.answer.succeeded and reply.was_sent_once:
             return True
+        if self.create_revision and len(self.rivals) == 1 and not tries_once:
+            yield from self._await_first_change()
         was_seen_waiting = False
         while True:
             revision, ahead = yield from self._look_ahead(tries_once)
@@ -160,6 +167,28 @@ class Contender:
         self.create_revision = own.kvs[0].create_revision
         return reply
 
+    def _await_first_change(self) -> Steps[None]:
+        """Wait as long as it is certain, from what any node has, that others are ahead.
+
+        Such a read costs no round of the cluster's. It is not older than the own key (S29), and nobody can come ahead
+        of that later: whom it does not show is gone. That this contender owns is never taken from it.
+        """
+        [prefix], wanted = self.rivals, self._wanted
+        start, end = interval_of(prefix)
+        options = self._ahead_of_it() | {"range_end": end, "limit": wanted, "keys_only": True, "serializable": True}
+        reply = yield from self._ask(verbs.range_(start, options, self.create_revision))
+        ahead = [kv for kv in reply.answer.kvs if is_contender(prefix, kv)]
+        if len(ahead) >= self.permits:
+            yield self._change_to_await(ahead, reply.answer.header.revision + 1)
+
+    def _ahead_of_it(self) -> RangeOptions:
+        """Return what selects, nearest first, those who came before, whoever has come since (S25)."""
+        return {
+            "sort_target": SortTarget.CREATE,
+            "sort_order": SortOrder.DESCEND,
+            "max_create_revision": max(self.create_revision - 1, 1),
+        }
+
     def _look_ahead(self, tries_once: bool) -> Steps[tuple[int, list[KeyValue]]]:
         """Return the revision of a read and who was ahead then, nearest first; one more than `permits` at most.
 
@@ -169,10 +198,8 @@ class Contender:
             reply = yield from self._ask(verbs.range_(self.key, {"keys_only": True}, 0), tries_once)
             if reply.answer.kvs:
                 self.create_revision = reply.answer.kvs[0].create_revision
-        options: RangeOptions = {"sort_target": SortTarget.CREATE, "sort_order": SortOrder.DESCEND}
-        # S25: who came before, whoever has come since.
-        options["max_create_revision"] = max(self.create_revision - 1, 1)
-        wanted = self.permits if self.permits == 1 else self.permits + 1
+        options = self._ahead_of_it()
+        wanted = self._wanted
         revision, own, ahead = yield from self._contenders(options, wanted, keys_only=True, tries_once=tries_once)
         if not self._is_own(own):
             raise self._gone()
