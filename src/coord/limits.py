@@ -88,7 +88,7 @@ TURN_BUDGET_S: Final = 0.005
 OVERLAY_BYTES_MAX: Final = 128 * MIB
 """Applied but not yet flushed records; above it apply waits for the store."""
 FLUSH_BYTES: Final = 8 * MIB
-FLUSH_INTERVAL_S: Final = 0.5
+FLUSH_INTERVAL_S: Final = 0.1
 """Each flush is a sync beside the log's, and stores anew the answers that its clients have not closed."""
 VALUE_CACHE_BYTES: Final = 32 * MIB
 STORE_MAPPED_BYTES_MAX: Final = 96 * MIB
