@@ -9,8 +9,8 @@ import pytest
 from .test_examples import examples
 
 BLOCKS = [code for _, code in examples("python", "docs/testing.md")]
-SECONDS_MAX = 20.0
-"""Of all tests of the page, on a machine that is busy with others; alone they take a second."""
+CPU_SECONDS_MAX = 20.0
+"""Of all tests of the page, which take a few; a clock would count what else the machine is busy with."""
 
 
 def test_its_tests_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,10 +19,10 @@ def test_its_tests_pass(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPat
         if code.startswith("# "):
             pytester.path.joinpath(code.partition("\n")[0].removeprefix("# ")).write_text(code, encoding="utf-8")
     monkeypatch.syspath_prepend(pytester.path)
-    began = time.monotonic()
+    began = time.process_time()
     result = pytester.runpytest_inprocess("-p", "coord.testing.pytest_plugin", "--strict-markers", "-W", "error")
     result.assert_outcomes(passed=8)
-    assert time.monotonic() - began < SECONDS_MAX
+    assert time.process_time() - began < CPU_SECONDS_MAX
 
 
 def test_its_program_runs() -> None:

@@ -115,7 +115,10 @@ Story = Callable[[Trial], Awaitable[None]]
 
 
 def play_three(story: Story, *, start: tuple[str, ...] = NAMES, limit_s: float = 1_000.0, **settings: Any) -> Trial:
-    """Tell a story of three members in virtual time."""
+    """Tell a story of three members in virtual time. If all start, it begins when all have joined.
+
+    Till then the loss of one can be that of a quorum (S1), and each story would have to be true of that too.
+    """
     trials: list[Trial] = []
 
     async def main() -> None:
@@ -127,6 +130,8 @@ def play_three(story: Story, *, start: tuple[str, ...] = NAMES, limit_s: float =
                 for name in NAMES:
                     trial.add_host(name, **settings)
                 await trial.start(*start)
+                if start == NAMES:
+                    await trial.joined()
                 await story(trial)
                 nursery.cancel_scope.cancel()
 

@@ -406,7 +406,6 @@ def test_leader_whose_disk_stands_still_holds_the_others_back_in_time(monkeypatc
     monkeypatch.setattr("coord.node.compose.LOG_BYTES_OPEN_MAX", 20_000)
 
     async def story(trial: Trial) -> None:
-        await trial.joined()
         leader = await trial.leader()
         node, client = trial.nodes[leader], trial.client(trial.followers()[0])
         stuck: list[tuple[Job, Done]] = []
