@@ -85,7 +85,7 @@ MOST: Final = {
             member_frames=6_100,
             client_frames=2_050,
             member_steps=23_500,
-            client_steps=4_100,
+            client_steps=3_050,
             passes=9_300,
             # A segment of the simulated log holds some sixty of them.
             log_lines=60,
@@ -99,7 +99,7 @@ MOST: Final = {
             member_frames=7_100,
             client_frames=2_050,
             member_steps=26_500,
-            client_steps=4_100,
+            client_steps=3_050,
             passes=10_300,
             log_lines=60,
         ),
@@ -111,7 +111,7 @@ MOST: Final = {
         Most(
             syncs=80,
             member_frames=170,
-            client_frames=210,
+            client_frames=220,
             member_steps=740,
             client_steps=1_450,
             passes=230,
@@ -121,25 +121,25 @@ MOST: Final = {
     # A round: the leader asks both followers, and has its quorum with the first answer.
     "linearizable gets one by one, from the leader": (
         Load(get, "leader"),
-        Most(member_frames=4_050, client_frames=2_050, member_steps=14_300, client_steps=4_100, passes=4_100),
+        Most(member_frames=4_050, client_frames=2_050, member_steps=14_300, client_steps=3_050, passes=4_100),
     ),
     "linearizable gets one by one, from a follower": (
         Load(get, "follower"),
-        Most(member_frames=6_050, client_frames=2_050, member_steps=20_300, client_steps=4_100, passes=6_100),
+        Most(member_frames=6_050, client_frames=2_050, member_steps=20_300, client_steps=3_050, passes=6_100),
     ),
     # Those that wait when a round begins share it (S8).
     "linearizable gets of 100 callers": (
         many(get),
-        Most(member_frames=140, client_frames=210, member_steps=600, client_steps=1_450, passes=125),
+        Most(member_frames=140, client_frames=220, member_steps=600, client_steps=1_450, passes=125),
     ),
     # The member that is asked, and nobody else.
     "serializable gets one by one, from a follower": (
         Load(get_serializable, "follower"),
-        Most(client_frames=2_050, member_steps=3_050, client_steps=4_100, passes=1_020),
+        Most(client_frames=2_050, member_steps=3_050, client_steps=3_050, passes=1_020),
     ),
     "serializable gets of 100 callers": (
         many(get_serializable),
-        Most(client_frames=210, member_steps=260, client_steps=1_450, passes=35),
+        Most(client_frames=220, member_steps=260, client_steps=1_450, passes=35),
     ),
 }
 
