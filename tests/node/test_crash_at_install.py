@@ -184,7 +184,7 @@ def test_every_crash_point_of_an_installation_recovers() -> None:
 
 
 def points() -> list[Any]:
-    """At which of the points the power fails: around the installation, and some behind it; with `make sim` all that each run has."""
+    """Where the power fails: around the installation, and some behind it; with `make sim` all that every run has."""
     few = (8, 12, 13, 14, 15, 16, 17, 18, 40, 90)
     if seed := os.environ.get("SEED"):
         return [pytest.param(int(seed), marks=pytest.mark.sim)]

@@ -57,7 +57,7 @@ _STALL_PASSES = 5
 _STOP_POLL_S = 0.005
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class Node:
     """The composition root. Make it with `recover`, then `run` it."""
 

@@ -29,7 +29,7 @@ class TracingLog(RecordingLog):
         self._trace(f"{self._name}: {event}", **told)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class ClusterHost(SimHost):
     """See the module's docstring."""
 

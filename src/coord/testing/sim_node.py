@@ -89,7 +89,7 @@ class SimSettings:
         return Flags(self.name, own, clients, self.token, initial_cluster, self.is_existing)
 
 
-@define(eq=False)
+@define(eq=False, repr=False)
 class SimHost:
     """A machine with a disk, on which one node at a time runs."""
 
