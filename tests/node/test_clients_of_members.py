@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import trio
+from tests.node.cluster_rig import until
 
 from coord.errors import ApiError, OutcomeUnknown, Unavailable
-from coord.limits import FLUSH_INTERVAL_S
 from coord.observe.metrics import Metrics
 from coord.protocol.ops import Method, Notification, Op
 from coord.server.collect import collect
@@ -390,8 +390,8 @@ def test_a_watch_whose_history_a_snapshot_no_longer_holds_ends_and_says_so() -> 
             await writer.put(b"k", b"%d" % number)
             await trio.sleep(0.03)
         await writer.write(Op.COMPACT, [100])
-        # Until it is in the store, of which the snapshot is a copy.
-        await trio.sleep(2 * FLUSH_INTERVAL_S)
+        # A snapshot is of what the store has.
+        await until(lambda: cluster.node(leader).store.applied_index == cluster.node(leader).machine.applied_index)
         cluster.resume(one)
         await trio.sleep(5)
         assert cluster.members[one].host.log.of("snapshot.state.installed")

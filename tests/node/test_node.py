@@ -207,6 +207,7 @@ def test_log_is_released_under_load_that_never_pauses(monkeypatch: pytest.Monkey
 def test_log_is_released_by_its_size_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few entries of a megabyte each fill a disk as well as many small ones."""
     monkeypatch.setattr("coord.node.keeper.WAL_BYTES_BEFORE_SYNC", 64 * 1024)
+    monkeypatch.setattr("coord.node.keeper.FLUSH_INTERVAL_S", 0.1)
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
