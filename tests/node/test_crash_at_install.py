@@ -184,11 +184,11 @@ def test_every_crash_point_of_an_installation_recovers() -> None:
 
 
 def points() -> list[Any]:
-    """Where the power fails: around the installation, and some behind it; with `make sim` all that every run has."""
+    """At which of the points the power fails: around the installation, and some behind it; all with `make sim`."""
     few = (8, 12, 13, 14, 15, 16, 17, 18, 40, 90)
     if seed := os.environ.get("SEED"):
         return [pytest.param(int(seed), marks=pytest.mark.sim)]
-    return [*few, *(pytest.param(at, marks=pytest.mark.sim) for at in range(1, 111) if at not in few)]
+    return [*few, *(pytest.param(at, marks=pytest.mark.sim) for at in range(1, 121) if at not in few)]
 
 
 @pytest.mark.parametrize("at", points())

@@ -339,10 +339,8 @@ def test_a_write_whose_time_runs_out_on_a_full_disk_says_that_it_may_still_be_ap
     play(scenario, SimHost(6))
 
 
-def test_a_full_store_raises_the_alarm_and_deletes_make_room_on_its_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_store_raises_the_alarm_and_deletes_make_room_on_its_reserve() -> None:
     host = SimHost(7)
-    # In earnest too the reserve has room for several flushes: the one that met the end of the space must fit in.
-    monkeypatch.setattr("coord.node.keeper.FLUSH_BYTES", 25_000)
     host.medium.capacity_bytes, host.medium.reserve_bytes = 400_000, 100_000
 
     async def scenario(host: SimHost, node: Node) -> None:

@@ -188,10 +188,8 @@ def test_log_is_released_behind_the_synced_store() -> None:
     play(scenario)
 
 
-def test_log_is_released_under_load_that_never_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_is_released_under_load_that_never_pauses() -> None:
     """A sync that waited for a moment without anything to flush would wait for ever, and the log fill the disk."""
-    # How much lies in the log is what comes between two flushes.
-    monkeypatch.setattr("coord.node.keeper.FLUSH_INTERVAL_S", 0.1)
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
@@ -207,7 +205,6 @@ def test_log_is_released_under_load_that_never_pauses(monkeypatch: pytest.Monkey
 def test_log_is_released_by_its_size_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few entries of a megabyte each fill a disk as well as many small ones."""
     monkeypatch.setattr("coord.node.keeper.WAL_BYTES_BEFORE_SYNC", 64 * 1024)
-    monkeypatch.setattr("coord.node.keeper.FLUSH_INTERVAL_S", 0.1)
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

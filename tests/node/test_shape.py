@@ -77,44 +77,45 @@ class Most:
 
 
 MOST: Final = {
-    # Each member syncs once. Frames: an append to each follower, its acknowledgement, and word of the commit.
+    # Each member syncs once. Frames: an append to each follower, which tells of the commit before it, and its answer.
     "puts one by one, to the leader": (
         Load(put, "leader"),
         Most(
             syncs=3_050,
-            member_frames=6_100,
+            member_frames=4_050,
             client_frames=2_050,
-            member_steps=23_500,
+            member_steps=17_300,
             client_steps=3_050,
-            passes=9_300,
+            passes=7_150,
             # A segment of the simulated log holds some sixty of them.
             log_lines=60,
         ),
     ),
-    # One frame more takes the put to the leader; the follower answers from its own apply (S14).
+    # Two frames more: the put to the leader, and word of the commit to the follower, which answers from its own apply
+    # (S14).
     "puts one by one, to a follower": (
         Load(put, "follower"),
         Most(
             syncs=3_050,
-            member_frames=7_100,
+            member_frames=6_050,
             client_frames=2_050,
-            member_steps=26_500,
+            member_steps=23_300,
             client_steps=3_050,
-            passes=10_300,
+            passes=9_150,
             log_lines=60,
         ),
     ),
     # All that comes while a sync is under way shares the next, and its frames; ten callers share a frame of their
-    # client's, and of its answers. How it gathers depends on the scheduler's seed, and is a tenth more in some.
+    # client's, and of its answers. How it gathers depends on the scheduler's seed, and is half as much again in some.
     "puts of 100 callers": (
         many(put),
         Most(
-            syncs=80,
-            member_frames=170,
+            syncs=85,
+            member_frames=160,
             client_frames=220,
-            member_steps=740,
+            member_steps=720,
             client_steps=1_450,
-            passes=230,
+            passes=225,
             log_lines=40,
         ),
     ),
