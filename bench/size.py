@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -386,19 +386,24 @@ def measure(options: argparse.Namespace, directory: Path) -> Iterator[list[Figur
         yield measure_watches(options.conns, options.watches)
 
 
+def tell(measured: Iterable[list[Figure]], *, is_json: bool) -> None:
+    """Print figures as they come, or as one JSON document when all are there."""
+    told: list[Figure] = []
+    for figures in measured:
+        told += figures
+        for figure in figures if not is_json else ():
+            print(figure.line, flush=True)
+    if is_json:
+        print(json.dumps([asdict(figure) for figure in told]))
+
+
 def main() -> None:
     options = parse_arguments()
     if options.data_dir is not None:
         options.data_dir.mkdir(parents=True, exist_ok=True)
-    measured: list[Figure] = []
     place = nullcontext(options.data_dir) if options.data_dir else tempfile.TemporaryDirectory(prefix="coord-bench-")
     with place as directory:
-        for figures in measure(options, Path(directory).absolute()):
-            measured += figures
-            for figure in figures if not options.json else ():
-                print(figure.line, flush=True)
-    if options.json:
-        print(json.dumps([asdict(figure) for figure in measured]))
+        tell(measure(options, Path(directory).absolute()), is_json=options.json)
 
 
 if __name__ == "__main__":

@@ -13,21 +13,18 @@ they came. An event is late by the time from the sending of its put to the arriv
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
-from attrs import asdict
-
 from coord.codec import decode, encode
 from coord.limits import KIB, MIB
 from coord.protocol.ops import ClientMessage, Method, Notification, Op, ServerMessage
 from coord.types import prefix_end
 from load import cpu_s, node
-from size import SETTLE_S, TIMEOUT_S, Figure, RawClient, private_mib
+from size import SETTLE_S, TIMEOUT_S, Figure, RawClient, private_mib, tell
 
 PREFIX = b"bench/watchers/"
 PUTS_OPEN = 10
@@ -161,14 +158,8 @@ def main() -> None:
     parser.add_argument("--events", type=int, default=5_000_000, help="about as many for each count")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    measured: list[Figure] = []
-    for count in map(int, options.counts.split(",")):
-        figures = measure(count, options.conns, options.events)
-        measured += figures
-        for figure in figures if not options.json else ():
-            print(figure.line, flush=True)
-    if options.json:
-        print(json.dumps([asdict(figure) for figure in measured]))
+    counts = map(int, options.counts.split(","))
+    tell((measure(count, options.conns, options.events) for count in counts), is_json=options.json)
 
 
 if __name__ == "__main__":
