@@ -78,12 +78,12 @@ def test_a_directory_from_a_backup_is_refused(cluster: ProcessCluster, tmp_path:
 
 
 def test_a_node_with_other_flags_is_refused(make_cluster: Callable[..., ProcessCluster]) -> None:
+    """Whoever of the three comes first: it ends where it finds a cluster, and else goes on and is not let in."""
     cluster = make_cluster()
     for name in ("n1", "n2"):
         cluster[name].spawn()
     cluster["n3"].spawn("--initial-cluster-token=another")
-    refused = cluster["n3"].wait_for_event("peer.link.refused")
-    assert "--initial-cluster-token" in refused["reason"]
+    assert "--initial-cluster-token" in remedy(cluster["n3"])
     cluster.leader()
 
 

@@ -63,6 +63,22 @@ def test_member_with_other_flags_is_refused() -> None:
     play_three(story, start=("n1", "n2"))
 
 
+def test_member_with_other_flags_that_is_alone_keeps_nobody_out() -> None:
+    """It came first, and refuses the two that have the same flags: they found their cluster all the same."""
+
+    async def story(trial: Trial) -> None:
+        trial.add_host("n3", ("n1", "n3"))
+        await trial.start("n3")
+        for name in ("n1", "n2"):
+            await trial.start(name)
+        await trial.client(await trial.leader(but="n3")).put(b"a", b"1")
+        refused = trial.hosts["n1"].log.of("peer.link.refused")
+        assert {line["code"] for line in refused} <= {"flags-differ", "other-flags"}
+        assert {line["name"] for line in refused} == {"n3"}
+
+    play_three(story, start=())
+
+
 def test_initial_member_that_comes_late_joins_blank_and_is_taken_note_of() -> None:
     async def story(trial: Trial) -> None:
         leader = await trial.leader()

@@ -77,7 +77,7 @@ REFUSED = [
         {"cluster_id": 0, "bootstrap_id": 7}, {}, RefusalCode.OTHER_FLAGS, "give all members the same", id="flags"
     ),
     pytest.param(
-        {"bootstrap_id": 7}, {"cluster_id": 0}, RefusalCode.OTHER_FLAGS, "give all members the same", id="flags, here"
+        {"bootstrap_id": 7}, {"cluster_id": 0}, RefusalCode.FLAGS_DIFFER, "give all members the same", id="flags, here"
     ),
     pytest.param({"to": N3}, {}, RefusalCode.OTHER_NAME, "3 was called, but this is member 1", id="by another name"),
     pytest.param({}, {"member_id": 0}, RefusalCode.NOT_READY, "not been told its id", id="by a name not known yet"),
@@ -164,6 +164,7 @@ def test_a_joiner_is_refused(local: LocalView, code: RefusalCode, text: str) -> 
 def test_what_may_pass_and_what_does_not() -> None:
     assert {code for code in RefusalCode if not code.is_final} == {
         RefusalCode.NOT_READY,
+        RefusalCode.FLAGS_DIFFER,
         RefusalCode.UNKNOWN_MEMBER,
         RefusalCode.NOT_ADDED,
     }

@@ -113,8 +113,9 @@ def _judge_cluster(cluster_id: int, bootstrap: int, local: LocalView) -> Refusal
                 "of another cluster; correct it, or empty the --data-dir of the one that is to join the other",
             )
     elif bootstrap and local.bootstrap_id and bootstrap != local.bootstrap_id:
+        # Who is alone cannot tell which flags are right: one member with wrong ones must not keep out the others.
         return Refusal(
-            RefusalCode.OTHER_FLAGS,
+            RefusalCode.OTHER_FLAGS if local.cluster_id else RefusalCode.FLAGS_DIFFER,
             "--initial-cluster or --initial-cluster-token differ between the two members: give all members the same",
         )
     return None

@@ -33,6 +33,7 @@ class RefusalCode(StrEnum):
 
     OTHER_CLUSTER = "other-cluster"
     OTHER_FLAGS = "other-flags"
+    FLAGS_DIFFER = "flags-differ"
     OTHER_NAME = "other-name"
     SAME_NAME = "same-name"
     REMOVED = "removed"
@@ -51,7 +52,12 @@ class RefusalCode(StrEnum):
         return self not in _PASSING
 
 
-_PASSING: Final = {RefusalCode.NOT_READY, RefusalCode.UNKNOWN_MEMBER, RefusalCode.NOT_ADDED}
+_PASSING: Final = {
+    RefusalCode.NOT_READY,
+    RefusalCode.FLAGS_DIFFER,
+    RefusalCode.UNKNOWN_MEMBER,
+    RefusalCode.NOT_ADDED,
+}
 
 
 @frozen
