@@ -20,7 +20,7 @@ import argparse
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from typing import Any
@@ -312,17 +312,21 @@ MODES = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(description: str | None, modes: Iterable[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--endpoints", default="127.0.0.1:7379", help="host:port,…; connections are spread over them")
-    parser.add_argument("--mode", choices=MODES, default="put")
+    parser.add_argument("--mode", choices=list(modes), default="put")
     parser.add_argument("--conns", type=int, default=1, help="connections")
     parser.add_argument("--clients", type=int, default=1, help="callers, contenders or watchers")
     parser.add_argument("--seconds", type=float, default=5.0, help="how long to run")
     parser.add_argument("--total", type=int, default=5_000, help="puts of watch")
     parser.add_argument("--keys", type=int, default=100_000, help="size of the key space")
     parser.add_argument("--value-bytes", type=int, default=256, help="size of a value")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = parse_arguments(__doc__, MODES)
     print(json.dumps(trio.run(MODES[options.mode], options).report()))
 
 

@@ -32,9 +32,8 @@ from typing import Any
 
 from attrs import asdict, define, field
 
-import context
 import sides
-from context import Redis
+from context import CONTEXTS, Context
 from rows import BEYOND, ROWS, Row
 from sides import ClusterSide, Usage
 
@@ -97,6 +96,19 @@ def fail_over(side: ClusterSide, row: Row, options: argparse.Namespace) -> Sampl
     return sample_of(report, report["gap_ms"], None, None)
 
 
+def measure_beside(side: Context, results: Sequence[Result], options: argparse.Namespace) -> None:
+    """Add what another one does, alone on the machine, with the rows that it has the like of."""
+    with running(side):
+        for result in results:
+            if side.has(result.row):
+                reports = result.context[side.name] = []
+                for _ in range(options.pairs):
+                    reports.append(side.load(result.row, options.seconds))
+                    print(
+                        f"{result.row.name}: {side.name} {reports[-1]['ops_per_s']:.1f} /s", file=sys.stderr, flush=True
+                    )
+
+
 def idle(side: ClusterSide) -> str:
     """Tell what a side takes from the other one while it waits for its turn."""
     time.sleep(SETTLE_S)
@@ -142,8 +154,8 @@ class Result:
     row: Row
     ours: list[Sample]
     theirs: list[Sample]
-    context: list[dict[str, Any]] = field(factory=list)
-    """What Redis did with the same load, where there is one."""
+    context: dict[str, list[dict[str, Any]]] = field(factory=dict)
+    """What others did with the same load, by their names."""
 
     @property
     def ratios(self) -> list[float]:
@@ -173,7 +185,7 @@ class Result:
             "verdict": self.verdict,
             "etcd": side_summary(self.theirs),
             "coord": side_summary(self.ours),
-            "redis": self.context,
+            **self.context,
         }
 
 
@@ -199,9 +211,7 @@ def percentile(values: Iterable[float], part: float) -> float:
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
-def measure(
-    row: Row, coord: ClusterSide, etcd: ClusterSide, redis: Redis | None, options: argparse.Namespace
-) -> Result:
+def measure(row: Row, coord: ClusterSide, etcd: ClusterSide, options: argparse.Namespace) -> Result:
     result = Result(row, [], [])
     run = fail_over if row.is_gap else load
     for pair in range(options.pairs):
@@ -214,8 +224,6 @@ def measure(
                 file=sys.stderr,
                 flush=True,
             )
-        if redis is not None and row.mode in context.TESTS:
-            result.context.append(redis.load(row, options.seconds, options.keys, options.value_bytes))
     return result
 
 
@@ -267,7 +275,6 @@ def print_all(results: Sequence[Result]) -> None:
         for name, samples in (("etcd", result.theirs), ("coord", result.ours)) if result.row.is_gap else ():
             gaps_ms = [sample.value for sample in samples]
             print(f"{result.row.name}, {name}: p95 {percentile(gaps_ms, 0.95):.0f} ms of {len(gaps_ms)} kills")
-    print_context(results)
     print("\nMedians; CPU seconds are for 1 000 operations, memory is the sum of the three nodes' peaks.")
     print(COST_HEAD)
     for result in results:
@@ -275,32 +282,35 @@ def print_all(results: Sequence[Result]) -> None:
             print(line)
 
 
-def print_context(results: Sequence[Result]) -> None:
-    with_redis = [result for result in results if result.context]
-    if not with_redis:
-        return
-    print("\nFor context: Redis, one node that asks nobody else, appendfsync always, loaded by redis-benchmark.")
-    for result in with_redis:
-        names = ("ops_per_s", "p50_ms", "p99_ms", "peak_mib")
-        per_s, p50_ms, p99_ms, mib = (spread([report[name] for report in result.context]) for name in names)
-        cpu_s = statistics.median(1000 * report["server_cpu_s"] / report["operations"] for report in result.context)
-        print(
-            f"{result.row.name:14} {shown(per_s):>26} /s, p50 {p50_ms['median']:.2f} ms, "
-            f"p99 {p99_ms['median']:.2f} ms, {cpu_s:.3f} CPU s for 1 000, {mib['most']:.0f} MiB"
-        )
+def context_line(row: Row, reports: Sequence[dict[str, Any]]) -> str:
+    names = ("ops_per_s", "p50_ms", "p99_ms", "peak_mib")
+    per_s, p50_ms, p99_ms, mib = (spread([report[name] for report in reports]) for name in names)
+    cpu_s = {
+        who: statistics.median(1000 * report[name] / report["operations"] for report in reports)
+        for who, name in (("nodes", "server_cpu_s"), ("client", "cpu_s"))
+        if name in reports[0]
+    }
+    return (
+        f"{row.name:14} {shown(per_s):>26} /s, p50 {p50_ms['median']:.2f} ms, p99 {p99_ms['median']:.2f} ms, "
+        f"CPU s for 1 000: {', '.join(f'{who} {spent_s:.3f}' for who, spent_s in cpu_s.items())}, {mib['most']:.0f} MiB"
+    )
+
+
+def print_context(results: Sequence[Result], side: Context) -> None:
+    print(f"\nFor context: {side.about}. {side.version}.")
+    for result in results:
+        if reports := result.context.get(side.name):
+            print(context_line(result.row, reports))
 
 
 @contextmanager
-def both(directory: Path, with_redis: bool) -> Iterator[tuple[ClusterSide, ClusterSide, Redis | None]]:
-    coord, etcd = sides.coord_side(directory), sides.etcd_side(directory)
-    redis = context.redis(directory) if with_redis else None
-    running = [side for side in (etcd, coord, redis) if side is not None]
+def running(*wanted: ClusterSide | Context) -> Iterator[None]:
     try:
-        for side in running:
+        for side in wanted:
             side.start()
-        yield coord, etcd, redis
+        yield
     finally:
-        for side in running:
+        for side in wanted:
             side.stop()
 
 
@@ -315,7 +325,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--value-bytes", type=int, default=256)
     parser.add_argument("--dir", type=Path, default=None, help="where both sides have their data; default: temporary")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write all samples there")
-    parser.add_argument("--no-redis", action="store_true", help="leave Redis out, which runs for context if installed")
+    parser.add_argument("--no-context", action="store_true", help="leave out Redis and ZooKeeper")
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
     chosen = options.rows.split(",")
@@ -325,6 +335,14 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--pairs, --seconds, --keys and --value-bytes are above 0")
     options.rows = [row for row in (*ROWS, *BEYOND) if row.name in chosen]
     return options
+
+
+def keep(results: Sequence[Result], about: dict[str, object], options: argparse.Namespace) -> None:
+    """Write what is there, so that what fails later does not take it along."""
+    if options.json is not None:
+        document = {"machine": about, "pairs": options.pairs, "seconds": options.seconds, "keys": options.keys}
+        document |= {"value_bytes": options.value_bytes, "rows": [result.summary() for result in results]}
+        options.json.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def main() -> int:
@@ -338,19 +356,26 @@ def main() -> int:
         if about["file_system"] in MEMORY_FILE_SYSTEMS:
             print(f"{directory} is in memory, where a sync costs nothing: name a disk with --dir", file=sys.stderr)
             return 2
-        with both(directory, not options.no_redis) as (coord, etcd, redis):
-            about |= {side.name: side.version for side in (coord, etcd, redis) if side is not None}
+        coord, etcd = sides.coord_side(directory), sides.etcd_side(directory)
+        with running(etcd, coord):
+            about |= {side.name: side.version for side in (coord, etcd)}
             for side in (etcd, coord):
                 load(side, FILLING, options)
             about |= {f"{side.name}_idle": idle(side) for side in (etcd, coord)}
             print("\n".join(f"{name}: {value}" for name, value in about.items()), flush=True)
-            results = [measure(row, coord, etcd, redis, options) for row in options.rows]
-    about["load_average_after"] = sides.machine(Path())["load_average"]
-    print_all(results)
-    if options.json is not None:
-        document = {"machine": about, "pairs": options.pairs, "seconds": options.seconds, "keys": options.keys}
-        document |= {"value_bytes": options.value_bytes, "rows": [result.summary() for result in results]}
-        options.json.write_text(json.dumps(document, indent=1) + "\n")
+            results = [measure(row, coord, etcd, options) for row in options.rows]
+        about["load_average_after"] = sides.machine(directory)["load_average"]
+        print_all(results)
+        keep(results, about, options)
+        for kind in () if options.no_context else CONTEXTS:
+            if missing := kind.missing():
+                print(f"\nFor context {kind.name} lacks: {missing}")
+            elif any(kind.has(row) for row in options.rows):
+                beside = kind(directory / kind.name, options.keys, options.value_bytes)
+                measure_beside(beside, results, options)
+                print_context(results, beside)
+                about[beside.name] = beside.version
+                keep(results, about, options)
     return 1 if options.check and any(result.verdict == "BELOW" for result in results) else 0
 
 

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
 
 import pytest
+from tests.bench.programs import run
 
-BENCH = Path(__file__).parents[2] / "bench"
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-@pytest.fixture
-def plots(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import plots
-
-    return plots
-
-
-def run(*arguments: str | Path) -> str:
-    command = [sys.executable, str(BENCH / "curves.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout
 
 
 def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
     kept = tmp_path / "curves.json"
-    run("keys", "log", "--quick", "--seconds=0.2", "--json", kept)
+    run("curves.py", "keys", "log", "--quick", "--seconds=0.2", "--json", kept)
     curves = json.loads(kept.read_text())["curves"]
     assert [(point["x"], point["mode"]) for point in curves["keys"]] == [
         (keys, mode) for keys in (1_000, 10_000) for mode in ("put", "get")
@@ -42,7 +28,7 @@ def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
         assert point["server_cpu_us"] > 0
     assert [point["x"] for point in curves["log"]] == [1_000, 10_000]
     assert all(point["recovery_s"] > 0 and point["entries"] > 0 for point in curves["log"])
-    drawn = run("--plot", kept, "--out", tmp_path / "plots").split()
+    drawn = run("curves.py", "--plot", kept, "--out", tmp_path / "plots").stdout.split()
     assert [Path(path).name for path in drawn] == ["keys-ops-per-s.svg", "keys-p99-ms.svg", "log-recovery-s.svg"]
     for path in drawn:
         texts = {text.text for text in ElementTree.parse(path).iter(f"{SVG}text")}
@@ -59,6 +45,6 @@ def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
     ],
 )
 def test_labels_go_from_below_the_values_to_above_them(
-    plots: ModuleType, values: list[float], labels: list[float]
+    module: Callable[[str], ModuleType], values: list[float], labels: list[float]
 ) -> None:
-    assert plots.ticks(values) == pytest.approx(labels)
+    assert module("plots").ticks(values) == pytest.approx(labels)

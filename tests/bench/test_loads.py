@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import pytest
+from tests.bench.programs import BENCH, run
 
 MODES = ["fill", "put", "get", "sget", "range", "txn", "mixed", "lock", "handoff", "watch", "failover"]
-BENCH = Path(__file__).parents[2] / "bench"
 
 
 @pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import side_by_side
-
-    return side_by_side
+def side_by_side(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("side_by_side")
 
 
 @pytest.fixture(scope="module")
@@ -37,22 +32,20 @@ def endpoint() -> Iterator[str]:
 @pytest.mark.parametrize("mode", MODES)
 def test_every_load_runs_and_ends(endpoint: str, mode: str) -> None:
     sizes = ["--conns=2", "--clients=10", "--seconds=0.2", "--keys=200", "--total=100"]
-    command = [sys.executable, str(BENCH / "coordload.py"), f"--endpoints={endpoint}", f"--mode={mode}", *sizes]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    report = json.loads(run.stdout.splitlines()[-1])
+    told = run("coordload.py", f"--endpoints={endpoint}", f"--mode={mode}", *sizes).stdout
+    report = json.loads(told.splitlines()[-1])
     assert report["errors"] == 0
     assert report["operations"] > 0
     assert report["ops_per_s"] == pytest.approx(report["operations"] / report["seconds"])
     assert {"fill": 200, "watch": 1000}.get(mode, report["operations"]) == report["operations"]
     assert (report["gap_ms"] > 0) is (mode == "failover")
-    assert ("ready" in run.stdout) is (mode == "failover")
+    assert ("ready" in told) is (mode == "failover")
 
 
 def test_a_crowd_of_waiters_is_no_herd() -> None:
     """Whoever leaves a lock wakes one waiter, which asks the cluster once; and no session misses a renewal."""
-    command = [sys.executable, str(BENCH / "recipes.py"), "waiters", "--waiters=40", "--json", "--check"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    figures = {figure["what"].partition(": ")[2]: figure["value"] for figure in json.loads(run.stdout)}
+    told = run("recipes.py", "waiters", "--waiters=40", "--json", "--check").stdout
+    figures = {figure["what"].partition(": ")[2]: figure["value"] for figure in json.loads(told)}
     assert 0.9 < figures["watch events a hand-off"] < 1.5
     assert 0.9 < figures["transactions and ranges a hand-off"] < 1.5
     assert figures["hand-offs a second"] > 0
@@ -60,10 +53,7 @@ def test_a_crowd_of_waiters_is_no_herd() -> None:
 
 def test_a_crowd_of_watchers_is_given_every_event() -> None:
     sizes = ["--counts=30,60", "--conns=4", "--events=100", "--json"]
-    run = subprocess.run(
-        [sys.executable, str(BENCH / "watchers.py"), *sizes], capture_output=True, text=True, check=True, timeout=60
-    )
-    figures = {figure["what"]: figure["value"] for figure in json.loads(run.stdout)}
+    figures = {figure["what"]: figure["value"] for figure in json.loads(run("watchers.py", *sizes).stdout)}
     for count in (30, 60):
         name = f"{count} watchers: "
         assert figures[name + "events a second"] == pytest.approx(count * figures[name + "puts a second"])

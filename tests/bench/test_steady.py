@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-BENCH = Path(__file__).parents[2] / "bench"
+from tests.bench.programs import run
 
 
 @pytest.fixture
-def steady(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCH))
-    import steady
-
-    return steady
+def steady(module: Callable[[str], ModuleType]) -> ModuleType:
+    return module("steady")
 
 
 def test_a_short_run_tells_everything(tmp_path: Path) -> None:
     """How long writes wait is for a quiet machine to say. No log is filled: no snapshot comes."""
     kept = tmp_path / "steady.json"
     sizes = ["--minutes=0.2", "--peak-seconds=0.5", "--rate=60", "--conns=3", "--clients=20", "--keys=200"]
-    command = [sys.executable, str(BENCH / "steady.py"), *sizes, "--behind-mib=0.05", "--check", f"--json={kept}"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=110)
-    assert run.stderr == ""
-    assert run.returncode == 1
+    done = run("steady.py", *sizes, "--behind-mib=0.05", "--check", f"--json={kept}", statuses=(1,))
+    assert done.stderr == ""
     told = json.loads(kept.read_text())
     figures = {figure["what"]: figure for figure in told["figures"]}
     assert figures["puts that were acknowledged"]["value"] == pytest.approx(60, rel=0.2)
@@ -38,7 +31,7 @@ def test_a_short_run_tells_everything(tmp_path: Path) -> None:
     assert figures["compaction: longest wait of a write"]["value"] > 0
     assert figures["memory of the nodes at the end, mean"]["value"] > 30
     assert {len(nodes) for _, nodes in told["memory_mib"]} == {2, 3}
-    assert run.stdout.count("FAIL") == sum(not figure["holds"] for figure in told["figures"])
+    assert done.stdout.count("FAIL") == sum(not figure["holds"] for figure in told["figures"])
 
 
 def test_waits_are_counted_from_when_a_write_was_due(steady: ModuleType) -> None:
