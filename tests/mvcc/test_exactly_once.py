@@ -13,7 +13,7 @@ from coord.limits import ANSWER_BYTES_KEPT, CLIENT_WINDOW
 from coord.mvcc.clients import ClientRecord, ClientTable, digest
 from coord.protocol.entries import WritesHeader, encode_writes
 
-from .rig import DELETE, PUT, TXN, Rig
+from .rig import COMPACT, DELETE, PUT, TXN, Rig
 
 
 def numbered(number: int, value: bytes = b"v", key: bytes = b"k") -> list[Any]:
@@ -190,6 +190,16 @@ def test_a_refusal_of_the_proposer_is_recorded_but_never_wins_over_an_answer() -
     refused = rig.entry(numbered(2), client=client, low=1, settled=settled)
     assert refused[0].result == ("ResourceExhausted", "etcdserver: mvcc: database space exceeded")
     assert rig.entry(numbered(2), client=client, low=1) == refused
+
+
+def test_a_repeated_physical_compaction_waits_for_the_rows_as_the_first_one_does() -> None:
+    """A client asks another member after a second, where the rows may not be gone either."""
+    rig = Rig()
+    client = rig.register()
+    rig.put(b"k")
+    for _ in range(2):
+        rig.entry([1, COMPACT, None, [rig.machine.revision, True]], client=client, low=1)
+        assert rig.last.physical == [0]
 
 
 def test_large_answers_keep_revision_and_outcome() -> None:

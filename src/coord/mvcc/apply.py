@@ -24,6 +24,7 @@ _PUT: Final = int(Op.PUT)
 _TXN: Final = int(Op.TXN)
 _ALARM: Final = int(Op.ALARM)
 _REVOKE: Final = int(Op.LEASE_REVOKE)
+_COMPACT: Final = int(Op.COMPACT)
 _NO_HEADER: Final = WritesHeader(0, 0, 0, 0, "", 0, {})
 
 
@@ -54,7 +55,7 @@ class WriteApplier:
             int(Op.PUT): self._put,
             int(Op.DELETE_RANGE): self._delete,
             int(Op.TXN): self._txn,
-            int(Op.COMPACT): self._compact,
+            _COMPACT: self._compact,
             int(Op.LEASE_GRANT): self._grant,
             int(Op.LEASE_REVOKE): self._revoke,
             int(Op.REGISTER): self._register,
@@ -152,7 +153,11 @@ class WriteApplier:
             return answer
         if isinstance(known, ApiError):
             return error_answer(self.writer.revision, known)
-        return known[1]
+        answer = known[1]
+        if op == _COMPACT and answer[1] and _is_physical(arguments):
+            # The rows may not be gone yet: who asks another member meanwhile waits there.
+            frame.applied.physical.append(frame.position)
+        return answer
 
     def _apply_write(self, frame: Frame, write: list[Any]) -> Answer:
         """Run a write in a draft of its own: all of it stands, or nothing."""
@@ -225,7 +230,7 @@ class WriteApplier:
             raise errors.future_revision()
         cluster.compact_revision = revision
         frame.applied.compacted = revision
-        if len(arguments) > 1 and arguments[1]:
+        if _is_physical(arguments):
             frame.applied.physical.append(frame.position)
         return NULL
 
@@ -267,3 +272,8 @@ class WriteApplier:
         changed = self.cluster.change_alarm(self.backend, *arguments)
         frame.applied.alarms_changed = True
         return encode([list(alarm) for alarm in changed])
+
+
+def _is_physical(arguments: list[Any]) -> bool:
+    """Tell whether a compaction is to be answered when its rows are gone."""
+    return len(arguments) > 1 and arguments[1] is True
