@@ -103,8 +103,8 @@ def test_slices_are_bounded() -> None:
     rig = Rig()
     count = COMPACTION_SLICE_KEYS // 2
     for _ in range(3):
-        for start in range(0, count, 100):
-            rig.entry(*([0, 1, None, [b"%d" % number, b""]] for number in range(start, start + 100)))
+        for start in range(0, count, 50):
+            rig.entry(*([0, 1, None, [b"%d" % number, b""]] for number in range(start, start + 50)))
     rig.write(COMPACT, rig.machine.revision)
     sizes = [len(positions) for positions in rig.machine.compaction_steps()]
     assert sum(sizes) == 2 * count

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import pytest
 import trio
 
+from coord.limits import COMPACTION_FLUSH_RECORDS, COMPACTION_SHARE
 from coord.node.compactor import AutoCompaction, Compactor
 from coord.node.node import Node
 from coord.protocol.ops import Op
@@ -106,6 +109,70 @@ def test_removal_waits_for_the_store_like_apply(monkeypatch: pytest.MonkeyPatch)
         assert most < 2_000
 
     play(scenario)
+
+
+class Paced:
+    """A compactor alone: each slice of the state takes a millisecond, each flush 50."""
+
+    def __init__(self, slices: int, removed_a_slice: int = 0) -> None:
+        self.now = self.worked_s = self.flushed_s = 0.0
+        self.work = self.compact_revision = self.overlay_bytes = 0
+        self.flushing: list[Callable[[], None]] = []
+        self.compactor = Compactor(
+            machine=self,  # type: ignore[arg-type]
+            store=self,  # type: ignore[arg-type]
+            clock=lambda: self.now,
+            log=lambda name, **fields: None,
+            wake=lambda: None,
+            flush=self.flushing.append,
+            work_done=lambda: self.work,
+        )
+        self._slices, self._removed = slices, [(1, 0)] * removed_a_slice
+        self.compactor.compacted(1)
+
+    def compaction_steps(self) -> Iterator[list[tuple[int, int]]]:
+        for _ in range(self._slices):
+            self.now += 0.001
+            self.worked_s += 0.001
+            yield self._removed
+
+    def remove(self, positions: list[tuple[int, int]]) -> None:
+        pass
+
+    def run(self, *, is_busy: bool) -> float:
+        """Give it turns until it has ended; return how long that took."""
+        began = self.now
+        while not self.compactor.is_idle:
+            self.work += is_busy
+            self.compactor.tick()
+            if not self.compactor.turn():
+                self.now += 0.001
+            if self.flushing:
+                self.now += 0.05
+                self.flushed_s += 0.05
+                self.flushing.pop()()
+        return self.now - began
+
+
+def test_compaction_takes_a_share_of_the_time_while_there_is_other_work() -> None:
+    paced = Paced(slices=1_000)
+    assert paced.run(is_busy=True) * COMPACTION_SHARE >= 0.99 * paced.worked_s
+
+
+def test_what_the_commits_of_removals_take_belongs_to_the_share() -> None:
+    paced = Paced(slices=100, removed_a_slice=COMPACTION_FLUSH_RECORDS // 4)
+    assert paced.run(is_busy=True) * COMPACTION_SHARE >= 0.9 * (paced.worked_s + paced.flushed_s)
+
+
+def test_compaction_takes_all_of_the_time_while_there_is_no_other_work() -> None:
+    paced = Paced(slices=1_000)
+    assert paced.run(is_busy=False) <= 1.01 * paced.worked_s
+
+
+def test_compaction_ends_on_a_slow_disk_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coord.node.compactor.COMPACTION_REST_S_MAX", 0.1)
+    paced = Paced(slices=100, removed_a_slice=COMPACTION_FLUSH_RECORDS)
+    assert paced.run(is_busy=True) < 100 * (0.001 + 0.05 + 0.1 + 0.002)
 
 
 def test_few_removals_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

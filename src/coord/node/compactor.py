@@ -11,7 +11,13 @@ from collections.abc import Callable, Generator, Sequence
 from attrs import define, field
 
 from coord.codec import encode
-from coord.limits import COMPACTION_FLUSH_RECORDS, OVERLAY_BYTES_MAX, TURN_BUDGET_S
+from coord.limits import (
+    COMPACTION_FLUSH_RECORDS,
+    COMPACTION_REST_S_MAX,
+    COMPACTION_SHARE,
+    COMPACTION_TURN_S,
+    OVERLAY_BYTES_MAX,
+)
 from coord.mvcc.backend import Position
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
@@ -23,11 +29,17 @@ REVISION_INTERVAL_S = 300.0
 PERIODIC_INTERVAL_S_MAX = 3600.0
 """How often `periodic` mode compacts at least, however long the window is."""
 SAMPLES_PER_INTERVAL = 10
+_BUSY_S = 0.1
+"""So long after some work a member counts as one that has other work."""
 
 
 @define
 class Compactor:
-    """Physical compaction; `flush` asks the store keeper to commit, and calls back when all of it is on disk."""
+    """Physical compaction; `flush` asks the store keeper to commit, and calls back when all of it is on disk.
+
+    All members compact at once, and nobody waits for it. So it takes a small share of the time while there is other
+    work, its own turns and the commits of what it removed together, and all of the time while there is none.
+    """
 
     machine: StateMachine
     store: StorePort
@@ -35,6 +47,8 @@ class Compactor:
     log: Log
     wake: Callable[[], None]
     flush: Callable[[Callable[[], None]], None]
+    work_done: Callable[[], int]
+    """Grows with what is done for clients and members."""
     removed: int = 0
     """Records removed by all compactions since the start."""
     _steps: Generator[Sequence[Position], None, None] | None = None
@@ -43,6 +57,11 @@ class Compactor:
     _started: float = 0.0
     _removed_before: int = 0
     _unflushed: int = 0
+    _flush_asked: float = 0.0
+    _goes_on_at: float = 0.0
+    """Not before, while there is other work."""
+    _busy_until: float = 0.0
+    _work_seen: int = 0
     _waiting: list[tuple[int, Callable[[], None]]] = field(factory=list)
     """`(revision, resume)`."""
 
@@ -81,28 +100,52 @@ class Compactor:
         A removal takes memory until it is flushed, and every scan of the store looks at those that are not. So only
         some are on their way at a time, and this waits for the store as apply does, and before it.
         """
+        if self._is_to_rest():
+            return False
         if self._steps is None:
             if not self._next:
                 return False
             self._start()
-        ends = self.clock() + TURN_BUDGET_S
+        began = self.clock()
         while self._unflushed < COMPACTION_FLUSH_RECORDS and self.store.overlay_bytes < OVERLAY_BYTES_MAX // 2:
             positions = next(self._steps, None) if self._steps is not None else None
             if positions is None:
                 self._finish()
                 return bool(self._next)
             if positions:
-                self.store.remove(positions)
-                self.removed += len(positions)
-                self._unflushed += len(positions)
-                if self._unflushed >= COMPACTION_FLUSH_RECORDS:
-                    self.flush(self._on_flushed)
-            if self.clock() >= ends:
+                self._remove(positions)
+            if (took_s := self.clock() - began) >= COMPACTION_TURN_S:
+                self._rest(took_s)
                 return True
         return False
 
+    def tick(self) -> None:
+        """See whether there is other work, and go on after a rest if nothing else wakes the loop."""
+        now = self.clock()
+        if (work := self.work_done()) != self._work_seen:
+            self._work_seen, self._busy_until = work, now + _BUSY_S
+        if not self.is_idle and now >= self._goes_on_at:
+            self.wake()
+
+    def _is_to_rest(self) -> bool:
+        return self.clock() < min(self._goes_on_at, self._busy_until)
+
+    def _rest(self, took_s: float) -> None:
+        """Leave the others their share. Bounded, so that compaction ends on the slowest disk too."""
+        rest_s = min(took_s * (1 / COMPACTION_SHARE - 1), COMPACTION_REST_S_MAX)
+        self._goes_on_at = self.clock() + rest_s
+
+    def _remove(self, positions: Sequence[Position]) -> None:
+        self.store.remove(positions)
+        self.removed += len(positions)
+        self._unflushed += len(positions)
+        if self._unflushed >= COMPACTION_FLUSH_RECORDS:
+            self._flush_asked = self.clock()
+            self.flush(self._on_flushed)
+
     def _on_flushed(self) -> None:
         self._unflushed = 0
+        self._rest(self.clock() - self._flush_asked)
         self.wake()
 
     def _start(self) -> None:

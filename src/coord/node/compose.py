@@ -178,7 +178,15 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         catch_up_entries=options.catch_up_entries,
         catch_up_entries_max=options.catch_up_entries_max,
     )
-    node.compactor = Compactor(node.machine, node.store, seams.clock, seams.log, wake, node.keeper.flush)
+    node.compactor = Compactor(
+        machine=node.machine,
+        store=node.store,
+        clock=seams.clock,
+        log=seams.log,
+        wake=wake,
+        flush=node.keeper.flush,
+        work_done=lambda: node.applier.applied_entries + node.reader.ranges_served,
+    )
     node.applier = Applier(
         machine=node.machine,
         store=node.store,

@@ -337,6 +337,7 @@ class Node:
             self.calls.expire()
             self.changes.expire()
             self.standing.tick()
+            self.compactor.tick()
             if ticks % TICKS_PER_HEARTBEAT == 0:
                 # For all who look at the clock in their turns.
                 self.loop.wake()
