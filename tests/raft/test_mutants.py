@@ -57,6 +57,7 @@ def test_simulator_finds(name: str) -> None:
         ("forget the commit at restart", "commit_is_remembered_over_a_restart"),
         ("keep the log behind a snapshot", "installed_snapshot_drops_the_log"),
         ("vote twice in a term", "one_leader_in_a_term"),
+        ("take a request for a round for an answer to others", "read_request_answers_no_other_round"),
         ("send what an earlier leadership cut", "a_later_leadership_sends_its_own_log"),
         ("listen to whoever campaigns", "partial_mesh_keeps_its_leader"),
     ],

@@ -312,6 +312,7 @@ class Raft:
         """
         self._roles.prompt.link_broken(member)
         self._roles.replication.link_broken(member)
+        self._roles.reads.link_broken(member)
         if is_refused and member == self._state.leader_id:
             self._roles.lose_leader("its port refuses connections")
             self._roles.prompt.leader_refused(member)
@@ -416,7 +417,7 @@ class Raft:
     def _on_heartbeat_reply(self, reply: HeartbeatReply) -> None:
         if self._state.role is Role.LEADER:
             self._roles.replication.heartbeat_replied(reply)
-            self._roles.reads.confirm()
+            self._roles.reads.answered(reply.sender, reply.round)
             self._roles.transfer.nudge(reply.sender)
 
     def _tick_as_leader(self) -> None:
@@ -424,12 +425,15 @@ class Raft:
         roles.replication.tell_all = True
         roles.transfer.tick()
         roles.retire_if_removed()
-        if state.role is not Role.LEADER or state.ticks % state.options.heartbeat_ticks:
+        if state.role is not Role.LEADER:
+            return
+        if state.ticks % state.options.heartbeat_ticks:
+            roles.reads.ask_others()
             return
         # Thesis §6.2 (CheckQuorum): who cannot reach a quorum must not go on taking requests.
         heard = roles.replication.heard_within(state.options.election_ticks)
         if state.configuration.has_quorum(heard):
-            roles.replication.heartbeat(roles.reads.number)
+            roles.reads.ask_all()
             return
         state.note("raft.quorum.lost", heard=sorted(heard), quorum=majority(state.configuration))
         roles.become_follower(state.term, 0, "too few voters were heard for an election timeout")

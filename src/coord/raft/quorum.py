@@ -10,8 +10,8 @@ from coord.raft.types import Configuration
 def agreed(configuration: Configuration, reached: Mapping[int, int]) -> int:
     """Return the greatest value that a quorum has reached, `reached` being each member's own value.
 
-    It holds for commit (thesis §3.5) and for read rounds (§6.4) alike. S12: while two configurations are joint a
-    majority of each is needed (§4.3). S1: a blank voter has reached nothing, whatever it says.
+    Thus entries are committed (thesis §3.5). S12: while two configurations are joint a majority of each is needed
+    (§4.3). S1: a blank voter has reached nothing, whatever it says.
     """
     blank = configuration.blank
     lowest = -1

@@ -1,31 +1,34 @@
 """Read rounds (ReadIndex, thesis §6.4): how a read learns an index that is current, without a log entry.
 
-A round is asked for on any member and confirmed by the leader. The leader broadcasts a heartbeat with a number that
-is new in its term; when a quorum has answered that number or a later one, it still led after the broadcast, so that
-its commit index of then was the newest there was. S8: what waits when a broadcast starts shares it; what comes later
-waits for the next. etcd #20418 shows why numbers are never used again: a late answer confirmed a repeated round.
+A round is asked for on any member and confirmed by the leader. The leader sends heartbeats with a number that is new
+in its term; when a quorum has answered that number or a later one, it still led after it began to ask, so that its
+commit index of then was the newest there was. S8: what waits when it begins to ask shares the answers; what comes
+later waits for the next. etcd #20418 shows why numbers are never used again: a late answer confirmed a repeated round.
+
+Nobody is asked whose answer is not needed. As few voters are asked as make a quorum, and all others with the next tick
+if that did not do. And who asks for a round has thereby answered it: when it sent the request, after all reads that
+share the round had come, it had voted for no later leader. So of three members a follower and its leader are enough.
 """
 
 from __future__ import annotations
 
-from collections import deque
-
 from attrs import define, field, frozen
 
 from coord.protocol.messages import ReadReply, ReadRequest
-from coord.raft.quorum import agreed
 from coord.raft.replication import Replication
 from coord.raft.state import State
 from coord.types import Role
 
 
 @frozen
-class _Broadcast:
+class _Round:
+    member: int
+    """Who asked for it."""
+    round_id: int
     number: int
+    """The broadcast that it shares."""
     index: int
-    """The commit index when it started."""
-    rounds: tuple[tuple[int, int], ...]
-    """`(member that asked, its round)`."""
+    """The commit index when that started."""
 
 
 @define(eq=False)
@@ -38,7 +41,14 @@ class ReadRounds:
     """The newest broadcast of this term."""
     _waiting: list[tuple[int, int]] = field(factory=list)
     """`(member, round)` that the next broadcast takes; on a follower its own, for a leader to be known."""
-    _broadcasts: deque[_Broadcast] = field(factory=deque)
+    _rounds: list[_Round] = field(factory=list)
+    """What was broadcast and is not confirmed, in order."""
+    _asked_all: int = 0
+    """The newest broadcast that was sent to everybody."""
+    _order: list[int] = field(factory=list)
+    """Whom to ask first: the members in the order in which they answered when everybody was asked."""
+    _answered: int = 0
+    """So many of them have answered since everybody was asked."""
     _open: set[tuple[int, int]] = field(factory=set)
     """What is waiting or broadcast, so that a repeated request is not taken twice."""
     _asked: dict[int, int] = field(factory=dict)
@@ -88,15 +98,16 @@ class ReadRounds:
 
     def lead(self) -> None:
         """Number anew: answers of an earlier term are told apart by their term."""
-        self.number = 0
+        self.number = self._asked_all = self._answered = 0
+        self._order.clear()
 
     def stop_leading(self) -> None:
         """Give up all rounds; the members that asked find another leader."""
         state = self._state
-        rounds = [*self._waiting, *(item for broadcast in self._broadcasts for item in broadcast.rounds)]
+        rounds = [*self._waiting, *((item.member, item.round_id) for item in self._rounds)]
         state.lost_reads.extend(round_id for member, round_id in rounds if member == state.member_id)
         self._waiting.clear()
-        self._broadcasts.clear()
+        self._rounds.clear()
         self._open.clear()
 
     def start(self) -> None:
@@ -104,32 +115,83 @@ class ReadRounds:
         state = self._state
         if not self._waiting or not state.has_committed_in_term:
             return
-        rounds, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, []
         self.number += 1
-        self._broadcasts.append(_Broadcast(self.number, state.log.committed, tuple(rounds)))
-        voters = state.configuration.all_voters
-        for member, progress in self._replication.progress.items():
-            if member in voters:
-                self._replication.beat(member, progress, self.number)
+        index = state.log.committed
+        self._rounds += [_Round(member, round_id, self.number, index) for member, round_id in waiting]
         self.confirm()
+        progress = self._replication.progress
+        for member in sorted(self._whom_to_ask()):
+            self._replication.beat(member, progress[member], self.number)
+
+    def ask_all(self) -> None:
+        """Send a heartbeat to everybody, which asks for the newest broadcast too."""
+        self._asked_all, self._answered = self.number, 0
+        self._replication.heartbeat(self.number)
+
+    def ask_others(self) -> None:
+        """Ask everybody for what those who were asked first did not confirm by this tick."""
+        if self._rounds and self._rounds[-1].number > self._asked_all:
+            self.ask_all()
+
+    def answered(self, member: int, number: int) -> None:
+        """Learn that `member` has answered a heartbeat of that number."""
+        order, place = self._order, self._answered
+        if number >= self._asked_all and member not in order[:place]:
+            if member in order:
+                order.remove(member)
+            order.insert(place, member)
+            self._answered += 1
+        self.confirm()
+
+    def link_broken(self, member: int) -> None:
+        """Ask `member` last from now on, and the others at once for what it may have been asked."""
+        if member in self._order:
+            self._order.remove(member)
+            self._order.append(member)
+        self.ask_others()
 
     def confirm(self) -> None:
         """Confirm the rounds that a quorum of voters has answered."""
-        if not self._broadcasts:
+        if not self._rounds:
             return
         state = self._state
-        reached = {member: progress.round for member, progress in self._replication.progress.items()}
-        reached[state.member_id] = self.number
-        confirmed = agreed(state.configuration, reached)
-        while self._broadcasts and self._broadcasts[0].number <= confirmed:
-            broadcast = self._broadcasts.popleft()
-            for item in broadcast.rounds:
-                self._open.discard(item)
-                member, round_id = item
-                if member == state.member_id:
-                    state.reads.append((round_id, broadcast.index))
-                else:
-                    self._answer(member, round_id, broadcast.index)
+        rounds, self._rounds = self._rounds, []
+        for item in rounds:
+            # S12: joint quorums hold here too; S1: blank voters are counted in none.
+            if not state.configuration.has_quorum(self._who_answered(item)):
+                self._rounds.append(item)
+                continue
+            self._open.discard((item.member, item.round_id))
+            if item.member == state.member_id:
+                state.reads.append((item.round_id, item.index))
+            else:
+                self._answer(item.member, item.round_id, item.index)
+
+    def _who_answered(self, item: _Round) -> set[int]:
+        # S8: who asks for a round answers that one by asking, and no other: those may have begun later.
+        progress = self._replication.progress
+        answered = {member for member, found in progress.items() if found.round >= item.number}
+        return answered | {self._state.member_id, item.member}
+
+    def _whom_to_ask(self) -> set[int]:
+        """Return as few others as make a quorum for each round of the newest broadcast."""
+        configuration = self._state.configuration
+        able = configuration.all_voters - configuration.blank
+        progress = self._replication.progress
+        # A new leader has been answered by those who hold its first entry.
+        others = sorted(progress.keys() - set(self._order), key=lambda member: (-progress[member].match, member))
+        asked: set[int] = set()
+        for item in self._rounds:
+            if item.number == self.number:
+                answering = self._who_answered(item) | asked
+                for member in (*self._order, *others):
+                    if configuration.has_quorum(answering):
+                        break
+                    if member in able and member not in answering:
+                        answering.add(member)
+                        asked.add(member)
+        return asked
 
     def _wait(self, member: int, round_id: int) -> None:
         item = (member, round_id)

@@ -178,9 +178,9 @@ MUTANTS: Final = (
         (
             _READS,
             "            self._waiting.append(item)\n",
-            "            if self._broadcasts:\n"
-            "                last = self._broadcasts.pop()\n"
-            "                self._broadcasts.append(_Broadcast(last.number, last.index, (*last.rounds, item)))\n"
+            "            if self._rounds:\n"
+            "                last = self._rounds[-1]\n"
+            "                self._rounds.append(_Round(member, round_id, last.number, last.index))\n"
             "                return\n"
             "            self._waiting.append(item)\n",
         ),
@@ -188,7 +188,7 @@ MUTANTS: Final = (
     _mutant(
         "answer a read without asking anybody",
         "S9",
-        (_READS, "confirmed = agreed(state.configuration, reached)", "confirmed = self.number"),
+        (_READS, "if not state.configuration.has_quorum(self._who_answered(item)):", "if False:"),
     ),
     _mutant(
         "keep a leader whose port refuses",
@@ -233,6 +233,19 @@ MUTANTS: Final = (
 )
 
 TOO_RARE: Final = (
+    # coord's own: a follower's request is an answer too.
+    _mutant(
+        "take a request for a round for an answer to others",
+        "S8",
+        (
+            _READS,
+            "        self.confirm()\n        progress =",
+            "        for member, _ in waiting:\n"
+            "            if (found := self._replication.progress.get(member)) is not None:\n"
+            "                found.round = self.number\n"
+            "        self.confirm()\n        progress =",
+        ),
+    ),
     # coord's own, found by seed 10437 of this simulator while the core was written.
     _mutant(
         "send what an earlier leadership cut",
