@@ -203,6 +203,13 @@ class Load:
     open: int = 0
     """How many connections stand."""
     all_open: trio.Event = field(factory=trio.Event)
+    has_enough: trio.Event = field(factory=trio.Event)
+    _wanted: int = 0
+
+    def expect(self, count: int) -> None:
+        """Tell by `all_open` and `has_enough` when all connections stand, and `count` more writes are acknowledged."""
+        self.all_open, self.has_enough = trio.Event(), trio.Event()
+        self._wanted = self.total + count
 
     async def run(self) -> None:
         """Write until each writer has met an error."""
@@ -229,6 +236,8 @@ class Load:
                 return
             self.acknowledged[key] = number
             self.revision = max(self.revision, revision)
+            if self.total >= self._wanted:
+                self.has_enough.set()
 
     @property
     def total(self) -> int:
