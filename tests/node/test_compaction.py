@@ -116,7 +116,8 @@ class Paced:
 
     def __init__(self, slices: int, removed_a_slice: int = 0) -> None:
         self.now = self.worked_s = self.flushed_s = 0.0
-        self.work = self.compact_revision = self.overlay_bytes = 0
+        self.work = self.overlay_bytes = 0
+        self.compact_revision = 1
         self.flushing: list[Callable[[], None]] = []
         self.compactor = Compactor(
             machine=self,  # type: ignore[arg-type]
@@ -128,7 +129,6 @@ class Paced:
             work_done=lambda: self.work,
         )
         self._slices, self._removed = slices, [(1, 0)] * removed_a_slice
-        self.compactor.compacted(1)
 
     def compaction_steps(self) -> Iterator[list[tuple[int, int]]]:
         for _ in range(self._slices):
@@ -173,6 +173,18 @@ def test_compaction_ends_on_a_slow_disk_too(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("coord.node.compactor.COMPACTION_REST_S_MAX", 0.1)
     paced = Paced(slices=100, removed_a_slice=COMPACTION_FLUSH_RECORDS)
     assert paced.run(is_busy=True) < 100 * (0.001 + 0.05 + 0.1 + 0.002)
+
+
+def test_who_asks_after_the_end_waits_for_no_other_compaction() -> None:
+    paced = Paced(slices=10)
+    answered: list[str] = []
+    paced.compactor.after_removal(lambda: answered.append("during it"))
+    assert not paced.flushing
+    paced.run(is_busy=False)
+    assert answered == ["during it"]
+    paced.compactor.after_removal(lambda: answered.append("after it"))
+    paced.flushing.pop()()
+    assert answered == ["during it", "after it"]
 
 
 def test_few_removals_wait_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

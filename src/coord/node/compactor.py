@@ -53,6 +53,8 @@ class Compactor:
     """Records removed by all compactions since the start."""
     _steps: Generator[Sequence[Position], None, None] | None = None
     _revision: int = 0
+    _removed_below: int = 0
+    """All that was compacted away below this revision is gone."""
     _next: int = 0
     _started: float = 0.0
     _removed_before: int = 0
@@ -76,12 +78,17 @@ class Compactor:
 
     def after_removal(self, resume: Callable[[], None]) -> None:
         """Call `resume` when everything compacted so far is gone and committed."""
-        self._waiting.append((self.machine.compact_revision, resume))
+        revision = self.machine.compact_revision
+        if revision > self._removed_below:
+            self._waiting.append((revision, resume))
+        else:
+            # A compaction that was asked for again, after its end.
+            self.flush(resume)
 
     def hold(self) -> None:
         """Look at the state no more until `restart`: it is being replaced."""
         self._steps = None
-        self._next = 0
+        self._next = self._removed_below = 0
 
     def restart(self) -> None:
         """Begin anew, with a state that took the place of the one that was being compacted."""
@@ -157,6 +164,7 @@ class Compactor:
 
     def _finish(self) -> None:
         self._steps = None
+        self._removed_below = self._revision
         took_ms = round((self.clock() - self._started) * 1000, 3)
         records = self.removed - self._removed_before
         self.log("store.compaction.finished", revision=self._revision, records=records, ms=took_ms)
