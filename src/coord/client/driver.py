@@ -1,5 +1,6 @@
-"""The Trio side of the client's core: frames sent once per scheduler pass, a reader per connection, one timer for all.
+"""The Trio side of the client's core: frames sent once per scheduler pass, one timer for all.
 
+What arrives is read by the hub of all links, and handed to the core by a plain call.
 Per call there is no task, channel, lock or cancel scope: it is put into the core's outbox, and its task parks until
 the core names it among its wakes.
 """
@@ -276,14 +277,17 @@ class Driver:
         """Take `messages` and what else a connection brings, until it ends; then let others carry its load."""
         core, connection, link = self.core, line.connection, line.link
         why = "the client was closed"
+
+        def take(messages: list[bytes]) -> None:
+            now = trio.current_time()
+            for message in messages:
+                core.receive(connection, message, now)
+            self.settle()
+
         try:
-            while True:
-                now = trio.current_time()
-                for message in messages:
-                    core.receive(connection, message, now)
-                self.settle()
-                messages = await link.recv_many()
-        except (LinkClosed, ProtocolViolation) as error:
+            take(messages)
+            why = str(await link.deliver(take))
+        except ProtocolViolation as error:
             why = str(error)
         finally:
             del self._lines[connection]

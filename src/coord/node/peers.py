@@ -421,15 +421,16 @@ class Peers:
 
     async def _read(self, inbound: _Inbound, member: int) -> LinkClosed:
         link = inbound.link
+
+        def take(messages: list[bytes]) -> None:
+            for data in messages:
+                self._received_bytes[member] += len(data)
+                # S2: once another link has taken its place, what still lies in this one would come out of order.
+                if self._inbound.get(member) is inbound:
+                    self.handler.received(member, _checked(data, member, inbound.own_id))
+
         try:
-            while True:
-                for data in await link.recv_many():
-                    self._received_bytes[member] += len(data)
-                    # S2: once another link has taken its place, what still lies in this one would come out of order.
-                    if self._inbound.get(member) is inbound:
-                        self.handler.received(member, _checked(data, member, inbound.own_id))
-        except LinkClosed as end:
-            return end
+            return await link.deliver(take)
         except ProtocolViolation as error:
             self.log("peer.message.refused", member=member, peer=link.peer, error=error)
             link.close(CLOSE_INVALID_DATA, str(error)[:100])

@@ -28,7 +28,7 @@ from coord.server.http import Pages
 from coord.server.listening import Listeners
 from coord.transport.http import Door
 from coord.transport.link import CLOSE_INTERNAL, CLOSE_RESTART, CLOSE_TRY_LATER, Link, LinkEnd
-from coord.transport.socket_link import peer_name
+from coord.transport.listener import peer_name
 
 GOODBYE_S: Final = 0.2
 """How long clients have, after they were told that the node stops, to go elsewhere."""

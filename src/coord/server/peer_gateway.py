@@ -25,7 +25,7 @@ from coord.protocol.ops import PEER_SUBPROTOCOL
 from coord.server.listening import Listeners
 from coord.transport.http import Door, HttpRequest, HttpResponse
 from coord.transport.link import Link, LinkFailed, Patience
-from coord.transport.socket_link import peer_name
+from coord.transport.listener import peer_name
 from coord.transport.websocket import open_link
 
 PEER_PATIENCE: Final = Patience(PEER_PING_IDLE_S, PEER_PING_GIVE_UP_S)

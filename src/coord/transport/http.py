@@ -18,7 +18,7 @@ from attrs import define, field, frozen
 
 from coord.limits import CLOSE_TIMEOUT_S, FRAME_BYTES_MAX, HANDSHAKE_TIMEOUT_S, HTTP_HEAD_BYTES_MAX
 from coord.transport.link import CLIENT_PATIENCE, Link, LinkFailed, Patience
-from coord.transport.socket_link import peer_name
+from coord.transport.listener import peer_name
 from coord.transport.websocket import HeadTooLargeError, read_head, upgrade, write_all
 
 _HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\n"

@@ -8,6 +8,7 @@ a link is told.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self
@@ -15,7 +16,7 @@ from typing import Final, Self
 from attrs import frozen
 
 from coord.errors import CoordError
-from coord.limits import PING_GIVE_UP_S, PING_IDLE_S
+from coord.limits import PING_GIVE_UP_S, PING_IDLE_S, SEND_BUFFER_HARD_BYTES
 
 CLOSE_NORMAL: Final = 1000
 CLOSE_GOING_AWAY: Final = 1001
@@ -80,6 +81,10 @@ class Patience:
 CLIENT_PATIENCE: Final = Patience()
 
 
+Take = Callable[[list[bytes]], None]
+"""Handles messages that came, at least one, in order."""
+
+
 class Link(ABC):
     """A message link. One task receives; any code on the loop may send.
 
@@ -115,6 +120,21 @@ class Link(ABC):
         Raises `LinkClosed` when the link has ended and all messages before its end were returned. A
         cancelled call loses nothing.
         """
+
+    async def deliver(self, take: Take, pause_bytes: int = SEND_BUFFER_HARD_BYTES) -> LinkClosed:
+        """Give what each read completed to `take`, until the link has ended; return how. Raises what `take` raises.
+
+        While more than `pause_bytes` wait to be sent nothing is read, until half of them have left: whoever does not
+        read its answers is not read either.
+        """
+        try:
+            while True:
+                messages = await self.recv_many()
+                if self.buffered_bytes > pause_bytes:
+                    await self.wait_drained(pause_bytes // 2)
+                take(messages)
+        except LinkClosed as end:
+            return end
 
     @abstractmethod
     async def recv(self) -> bytes:

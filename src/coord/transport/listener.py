@@ -1,4 +1,4 @@
-"""Listening sockets, and the loop that takes connections from them."""
+"""Listening sockets, the loop that takes connections from them, and the name of who is at the other side."""
 
 from __future__ import annotations
 
@@ -39,6 +39,18 @@ def listen(host: str, port: int) -> list[socket.socket]:
     if not sockets and lacking is not None:
         raise lacking
     return sockets
+
+
+def peer_name(sock: socket.socket) -> str:
+    """Return `host:port` of the socket's other side, or "?" if it is gone already."""
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "?"
+    if not isinstance(name, tuple):
+        return "unix"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _listen_at(family: int, address: tuple[object, ...]) -> socket.socket:

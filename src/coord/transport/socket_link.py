@@ -2,14 +2,15 @@
 
 The opening handshake is over when a `SocketLink` is made. From then on whole binary messages are framed here, at half
 of what they cost a general machine; pings, closes, fragments and whatever breaks the rules go through such a sans-I/O
-machine, the one of `websockets`. There is no reader task, queue or lock between the socket and the one task that
-receives: these would cost more than all framing.
+machine, the one of `websockets`. There is no reader task, queue or lock between the socket and whoever takes what
+came: these would cost more than all framing.
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -37,6 +38,7 @@ from coord.transport.frames import (
     masked_binary_frame,
     unmask,
 )
+from coord.transport.hub import current_hub
 from coord.transport.keeper import TICK_S, current_keeper, ticks
 from coord.transport.link import (
     CLIENT_PATIENCE,
@@ -49,7 +51,9 @@ from coord.transport.link import (
     LinkClosed,
     LinkEnd,
     Patience,
+    Take,
 )
+from coord.transport.listener import peer_name
 
 RECEIVE_BYTES: Final = 64 * 1024
 
@@ -68,18 +72,6 @@ _TEXT: Final = Opcode.TEXT
 _CLOSE_FRAME: Final = Opcode.CLOSE
 
 
-def peer_name(sock: socket.socket) -> str:
-    """Return `host:port` of the socket's other side, or "?" if it is gone already."""
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return "?"
-    if not isinstance(name, tuple):
-        return "unix"
-    host, port = name[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 class SocketLink(Link):
     """A WebSocket after its handshake; takes over `sock`, which must not block.
 
@@ -94,6 +86,7 @@ class SocketLink(Link):
         "_fragments",
         "_hard_bytes",
         "_heard_at",
+        "_hub",
         "_inbox",
         "_is_flushing",
         "_is_open",
@@ -152,6 +145,7 @@ class SocketLink(Link):
         self._is_pinged = False
         self._control_frames = 0
         self._keeper = current_keeper()
+        self._hub = current_hub()
         self._heard_at = self._progress_at = self._keeper.tick
         self._partial_since: int | None = None
         self._linger_until = 0
@@ -255,8 +249,7 @@ class SocketLink(Link):
                 raise self._ending()
             self._is_reading = True
             try:
-                # Waiting first is right for both sides of a closed loop, whose socket is nearly always
-                # empty here, and lets all readers that became ready in one pass run in the same pass.
+                # Waiting first is right for both sides of a closed loop, whose socket is nearly always empty here.
                 await trio.lowlevel.wait_readable(self._fd)
             except trio.ClosedResourceError:
                 continue
@@ -266,6 +259,38 @@ class SocketLink(Link):
                 self._read()
         messages, self._inbox = self._inbox, []
         return messages
+
+    async def deliver(self, take: Take, pause_bytes: int = SEND_BUFFER_HARD_BYTES) -> LinkClosed:
+        """See `Link.deliver`. A task that serves a link this way has no step until its end."""
+        hub = self._hub
+        if hub is None:
+            return await super().deliver(take, pause_bytes)
+
+        def on_readable() -> None:
+            if len(self._out) > pause_bytes:
+                hub.dismiss(self._fd)
+            else:
+                self._read()
+                self._hand_to(take)
+
+        await trio.lowlevel.checkpoint()
+        self._hand_to(take)
+        while self.closed is None:
+            if len(self._out) > pause_bytes:
+                with suppress(LinkClosed):
+                    await self.wait_drained(pause_bytes // 2)
+                continue
+            self._is_reading = True
+            try:
+                await hub.attend(self._fd, on_readable)
+            finally:
+                self._is_reading = False
+        return self._ending()
+
+    def _hand_to(self, take: Take) -> None:
+        if self._inbox:
+            messages, self._inbox = self._inbox, []
+            take(messages)
 
     async def recv(self) -> bytes:
         """Return the next message. Raises `LinkClosed`."""
@@ -394,6 +419,8 @@ class SocketLink(Link):
             self._linger_until = self._keeper.tick + _CLOSE + 1
             self._drained.unpark_all()
             if self._is_open:
+                if self._hub is not None:
+                    self._hub.dismiss(self._fd)
                 trio.lowlevel.notify_closing(self._fd)
 
     def _ending(self) -> LinkClosed:

@@ -1,0 +1,107 @@
+"""Where the links of a run of Trio wait for their sockets: together, in one task.
+
+A task that waits for each socket alone costs a step of that task, a system call to arm Trio's poll again, and the
+coroutines between. Here every socket stays registered in a poll of the hub's own, whose descriptor is the only one
+that Trio waits for, and what has come is read by plain calls.
+"""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import Final
+
+import trio
+from attrs import define
+
+SOCKETS_PER_PASS: Final = 128
+"""So many are read before other tasks have their turn; the kernel tells of the others first the next time."""
+
+
+@define(eq=False)
+class _Place:
+    """A task that waits while others of its socket's events are handled for it."""
+
+    task: trio.lowlevel.Task
+    on_readable: Callable[[], None]
+    error: BaseException | None = None
+
+
+class Hub:
+    """Handles what comes on every socket that is attended."""
+
+    __slots__ = ("_places", "_poll")
+
+    def __init__(self) -> None:
+        self._poll = select.epoll()
+        self._places: dict[int, _Place] = {}
+
+    async def attend(self, fd: int, on_readable: Callable[[], None]) -> None:
+        """Call `on_readable` in each pass that finds the socket readable or broken, until `dismiss`.
+
+        What it raises ends this alone, and is raised here.
+        """
+        self._poll.register(fd, select.EPOLLIN)
+        place = self._places[fd] = _Place(trio.lowlevel.current_task(), on_readable)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._forget(fd)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        try:
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        finally:
+            if place.error is not None:
+                raise place.error
+
+    def dismiss(self, fd: int) -> None:
+        """Let the task go on that attends to the socket, if there is one.
+
+        To be called before the socket is closed: its number may be another's at once, and where a forked process still
+        holds it the poll would go on telling of it.
+        """
+        place = self._forget(fd)
+        if place is not None:
+            trio.lowlevel.reschedule(place.task)
+
+    def _forget(self, fd: int) -> _Place | None:
+        place = self._places.pop(fd, None)
+        if place is not None:
+            self._poll.unregister(fd)
+        return place
+
+    async def run(self) -> None:
+        """Be the hub's task."""
+        poll, places = self._poll, self._places
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(poll.fileno())
+                for fd, _ in poll.poll(0, SOCKETS_PER_PASS):
+                    # One before it in this pass may have closed it. If its number is another's already, that one finds
+                    # nothing to read.
+                    place = places.get(fd)
+                    if place is not None:
+                        try:
+                            place.on_readable()
+                        except BaseException as error:
+                            place.error = error
+                            if places.get(fd) is place:
+                                self.dismiss(fd)
+        finally:
+            poll.close()
+
+
+_HUB: Final[trio.lowlevel.RunVar[Hub]] = trio.lowlevel.RunVar("coord.transport.hub")
+
+
+def current_hub() -> Hub | None:
+    """Return the hub of this run of Trio, made at its first use; None where the system has no `epoll`."""
+    try:
+        return _HUB.get()
+    except LookupError:
+        if not hasattr(select, "epoll"):
+            return None
+        hub = Hub()
+        _HUB.set(hub)
+        trio.lowlevel.spawn_system_task(hub.run, name="coord.transport.hub")
+        return hub

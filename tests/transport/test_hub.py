@@ -1,0 +1,383 @@
+"""Links served by the hub: one task reads all sockets, and what happens to one link happens to it alone."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+import trio
+from attrs import define, field
+from trio.testing import wait_all_tasks_blocked
+
+from coord.transport import hub as hub_module
+from coord.transport import socket_link
+from coord.transport.hub import Hub, current_hub
+from coord.transport.link import LinkClosed, LinkEnd
+from coord.transport.socket_link import SocketLink
+
+from .helpers import BINARY, aborting, cancelled_at, frame, link_pair, run, server_and_raw, socket_pair
+
+
+@pytest.fixture(params=["hub", "no epoll"], autouse=True)
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every promise of `Link.deliver` holds where there is no `epoll` too."""
+    if request.param == "no epoll":
+        monkeypatch.setattr(socket_link, "current_hub", lambda: None)
+    return str(request.param)
+
+
+@pytest.fixture
+def only_with_hub(either_way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is the hub's alone: both rounds run with it."""
+    monkeypatch.setattr(socket_link, "current_hub", current_hub)
+
+
+@define(eq=False)
+class Steps(trio.abc.Instrument):
+    """Counts the steps of tasks by name."""
+
+    counts: Counter[str] = field(factory=Counter)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.counts[task.name.rpartition(".")[2]] += 1
+
+
+@define(eq=False)
+class Served:
+    """A link that is served in a task of its own, and how that went."""
+
+    link: SocketLink
+    on_messages: Callable[[list[bytes]], None] = lambda _: None
+    pause_bytes: int = 1 << 30
+    got: list[bytes] = field(factory=list)
+    end: LinkClosed | None = None
+    error: Exception | None = None
+
+    async def serve(self) -> None:
+        try:
+            self.end = await self.link.deliver(self.take, self.pause_bytes)
+        except ValueError as error:
+            self.error = error
+
+    def take(self, messages: list[bytes]) -> None:
+        self.got += messages
+        self.on_messages(messages)
+
+
+def fail(_: object) -> None:
+    raise ValueError("a mistake in handling a message")
+
+
+# ---- what is delivered
+
+
+def test_every_message_is_delivered_and_then_how_the_link_ended() -> None:
+    async def main() -> None:
+        link, raw = server_and_raw(received=frame(BINARY, b"early"))
+        served = Served(link)
+        async with aborting(link), trio.open_nursery() as nursery:
+            nursery.start_soon(served.serve)
+            await wait_all_tasks_blocked()
+            assert served.got == [b"early"]
+            for number in range(3):
+                raw.send(frame(BINARY, b"a%d" % number) + frame(BINARY, b"b%d" % number))
+                await wait_all_tasks_blocked()
+            raw.send(frame(BINARY, b"last"))
+            raw.close()
+        assert served.got == [b"early", b"a0", b"b0", b"a1", b"b1", b"a2", b"b2", b"last"]
+        assert served.end is not None
+        assert served.end.end is LinkEnd.BROKEN
+
+    run(main)
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_a_pass_reads_all_ready_sockets_and_their_tasks_have_no_step() -> None:
+    async def main() -> None:
+        pairs = [link_pair() for _ in range(20)]
+        served = [Served(server) for server, _ in pairs]
+        async with aborting(*(link for pair in pairs for link in pair)), trio.open_nursery() as nursery:
+            for one in served:
+                nursery.start_soon(one.serve)
+            await wait_all_tasks_blocked()
+            steps = Steps()
+            trio.lowlevel.add_instrument(steps)
+            for _, client in pairs:
+                client.send(b"message")
+            await wait_all_tasks_blocked()
+            trio.lowlevel.remove_instrument(steps)
+            assert [one.got for one in served] == [[b"message"]] * 20
+            assert steps.counts["hub"] == 1
+            assert not steps.counts["serve"]
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_others_have_their_turn_between_many_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "SOCKETS_PER_PASS", 8)
+
+    async def main() -> None:
+        count = 50
+        pairs = [link_pair() for _ in range(count)]
+        told: list[str] = []
+        served = [Served(server, lambda _: told.append("socket")) for server, _ in pairs]
+
+        async def other() -> None:
+            while told.count("socket") < count:
+                told.append("other")
+                await trio.lowlevel.checkpoint()
+
+        async with aborting(*(link for pair in pairs for link in pair)), trio.open_nursery() as nursery:
+            for one in served:
+                nursery.start_soon(one.serve)
+            await wait_all_tasks_blocked()
+            for _, client in pairs:
+                client.send(b"message")
+            nursery.start_soon(other)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        runs = "".join(one[0] for one in told).split("o")
+        # Trio runs the tasks of one pass in any order.
+        assert max(map(len, runs)) in (8, 16)
+        assert all(one.got == [b"message"] for one in served)
+
+    run(main)
+
+
+# ---- a side that does not read is not read
+
+
+def test_nothing_is_read_while_too_much_waits_to_be_sent() -> None:
+    async def main() -> None:
+        link, raw = server_and_raw()
+        served = Served(link, pause_bytes=100_000)
+        async with aborting(link), trio.open_nursery() as nursery:
+            nursery.start_soon(served.serve)
+            await wait_all_tasks_blocked()
+            raw.send(frame(BINARY, b"first"))
+            await wait_all_tasks_blocked()
+            link.send(bytes(2_000_000))
+            for number in range(3):
+                raw.send(frame(BINARY, b"%d" % number))
+                await wait_all_tasks_blocked()
+            assert served.got == [b"first"]
+            while link.buffered_bytes > 50_000:
+                await trio.lowlevel.wait_readable(raw)
+                raw.recv(100_000)
+            await wait_all_tasks_blocked()
+            assert b"".join(served.got) == b"first012"
+            raw.close()
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_link_that_ends_while_it_is_not_read_is_told() -> None:
+    async def main() -> None:
+        link, raw = server_and_raw()
+        served = Served(link, pause_bytes=100_000)
+        async with aborting(link), trio.open_nursery() as nursery:
+            link.send(bytes(2_000_000))
+            nursery.start_soon(served.serve)
+            raw.send(frame(BINARY, b"unread"))
+            await wait_all_tasks_blocked()
+            raw.close()
+        assert served.end is not None
+        assert served.end.end is LinkEnd.BROKEN
+
+    run(main)
+
+
+# ---- alone with its mistakes
+
+
+def test_an_error_ends_its_own_link_alone() -> None:
+    async def main() -> None:
+        pairs = [link_pair() for _ in range(3)]
+        served = [Served(pairs[0][0]), Served(pairs[1][0], fail), Served(pairs[2][0])]
+        async with aborting(*(link for pair in pairs for link in pair)), trio.open_nursery() as nursery:
+            for one in served:
+                nursery.start_soon(one.serve)
+            await wait_all_tasks_blocked()
+            for round_number in range(2):
+                for _, client in pairs:
+                    client.send(b"%d" % round_number)
+                await wait_all_tasks_blocked()
+            assert [one.got for one in served] == [[b"0", b"1"], [b"0"], [b"0", b"1"]]
+            assert [str(one.error) for one in served] == ["None", "a mistake in handling a message", "None"]
+            nursery.cancel_scope.cancel()
+
+    run(main)
+
+
+def test_an_error_is_told_though_the_link_was_closed_or_cancelled_before_it() -> None:
+    async def main() -> None:
+        for is_cancelled in (False, True):
+            server, client = link_pair()
+            scope = trio.CancelScope()
+
+            def end_and_fail(
+                _: object,
+                server: SocketLink = server,
+                scope: trio.CancelScope = scope,
+                is_cancelled: bool = is_cancelled,
+            ) -> None:
+                scope.cancel() if is_cancelled else server.abort()
+                fail(_)
+
+            served = Served(server, end_and_fail)
+            async with aborting(server, client):
+                client.send(b"message")
+                with scope:
+                    await served.serve()
+            assert str(served.error) == "a mistake in handling a message"
+
+    run(main)
+
+
+def test_one_that_is_closed_by_another_in_the_same_pass_is_handled_no_more() -> None:
+    async def main() -> None:
+        pairs = [link_pair() for _ in range(2)]
+        served: list[Served] = []
+
+        def close_the_other(messages: list[bytes]) -> None:
+            for one in served:
+                if one.got != messages:
+                    one.link.close()
+
+        served += [Served(server, close_the_other) for server, _ in pairs]
+        async with aborting(*(link for pair in pairs for link in pair)), trio.open_nursery() as nursery:
+            for one in served:
+                nursery.start_soon(one.serve)
+            await wait_all_tasks_blocked()
+            for number, (_, client) in enumerate(pairs):
+                client.send(b"%d" % number)
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert sorted(len(one.got) for one in served) == [0, 1]
+        assert [one.end is not None for one in served] == [not one.got for one in served]
+
+    run(main)
+
+
+# ---- descriptors
+
+
+@pytest.mark.usefixtures("only_with_hub")
+@pytest.mark.parametrize("how", ["abort", "close", "cancel"])
+def test_the_hub_forgets_a_socket_that_another_process_still_holds(how: str) -> None:
+    async def main() -> None:
+        link, raw = server_and_raw()
+        served = Served(link)
+        async with aborting(link), trio.open_nursery() as nursery:
+            nursery.start_soon(served.serve)
+            await wait_all_tasks_blocked()
+            # As a forked process does.
+            held = os.dup(link._fd)
+            if how == "abort":
+                link.abort()
+            elif how == "close":
+                link.close()
+            nursery.cancel_scope.cancel()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        link.abort()
+        raw.send(frame(BINARY, b"message"))
+        steps = Steps()
+        trio.lowlevel.add_instrument(steps)
+        await trio.lowlevel.checkpoint()
+        await wait_all_tasks_blocked()
+        trio.lowlevel.remove_instrument(steps)
+        assert not steps.counts["hub"]
+        os.close(held)
+        raw.close()
+
+    run(main)
+
+
+def test_a_descriptor_that_is_used_again_is_its_new_owners() -> None:
+    async def main() -> None:
+        older, other = link_pair()
+        served = Served(older)
+        async with aborting(older, other), trio.open_nursery() as nursery:
+            nursery.start_soon(served.serve)
+            await wait_all_tasks_blocked()
+            number = older._fd
+            older.abort()
+            left, right = socket_pair()
+            if left.fileno() != number:
+                os.dup2(left.fileno(), number)
+                left.close()
+                left = socket.socket(fileno=number)
+                left.setblocking(False)
+            newer = SocketLink(left, is_client=False, subprotocol="test")
+            newer_served = Served(newer)
+            nursery.start_soon(newer_served.serve)
+            await wait_all_tasks_blocked()
+            # All that the older one may still be told.
+            older.close()
+            older.abort()
+            older.on_tick(100)
+            right.send(frame(BINARY, b"message"))
+            await wait_all_tasks_blocked()
+            assert newer_served.got == [b"message"]
+            assert not served.got
+            newer.abort()
+            right.close()
+
+    run(main)
+
+
+# ---- cancellation
+
+
+def test_delivery_cancelled_at_any_step_loses_nothing() -> None:
+    async def main() -> None:
+        for step in range(1, 6):
+            server, client = link_pair()
+            served = Served(server)
+            async with aborting(server, client):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(cancelled_at, step, served.serve)
+                    await wait_all_tasks_blocked()
+                    for message in (b"one", b"two", b"three"):
+                        client.send(message)
+                        await wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
+                again = Served(server)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(again.serve)
+                    client.send(b"four")
+                    await wait_all_tasks_blocked()
+                    nursery.cancel_scope.cancel()
+                assert served.got + again.got == [b"one", b"two", b"three", b"four"]
+
+    run(main)
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_two_tasks_cannot_attend_to_one_socket() -> None:
+    async def main() -> None:
+        hub = current_hub()
+        assert isinstance(hub, Hub)
+        assert current_hub() is hub
+        left, right = socket_pair()
+        got: list[bytes] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hub.attend, left.fileno(), lambda: got.append(left.recv(10)))
+            await wait_all_tasks_blocked()
+            with pytest.raises(FileExistsError):
+                await hub.attend(left.fileno(), lambda: None)
+            right.send(b"first's")
+            await wait_all_tasks_blocked()
+            assert got == [b"first's"]
+            hub.dismiss(left.fileno())
+            hub.dismiss(left.fileno())
+        left.close()
+        right.close()
+
+    run(main)
