@@ -1,9 +1,9 @@
 """What coord's speed costs as a cluster grows: curves over clients, keys, members, the size of values and of the log.
 
-    python bench/curves.py --json curves.json                          every curve; about ten minutes
-    python bench/curves.py keys members                                some of them
-    python bench/curves.py --quick                                     a try; about a minute
-    python bench/curves.py --plot curves.json --out docs/performance   draw what was measured, and measure nothing
+    python bench/curves.py --json curves.json --draw docs/performance        every curve; about ten minutes
+    python bench/curves.py keys --json curves.json --draw docs/performance   one of them; the others stay as they are
+    python bench/curves.py --quick                                           a try; about a minute
+    python bench/curves.py --plot curves.json --draw docs/performance        draw what was measured, and measure nothing
 
 - `clients`: 1 to 4 096 callers on up to 10 connections to three nodes, puts and gets;
 - `keys`: the same 1 000 callers with 1 000 to a million keys, all of which are there;
@@ -13,7 +13,8 @@
   linearizable read, by how many puts its log holds that it has to read again.
 
 Each curve has a cluster of its own, and each point of the first four a load by `bench/coordload.py`, closed loop. CPU
-is of all nodes and of the loading program; beside operations a second it tells what bounds a point.
+is of all nodes and of the loading program; beside operations a second it tells what bounds a point. A curve that fails
+is told of on standard error; the others go on, and the status is 1 in the end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,12 @@ VALUE_KEYS = 100
 LOG_KEYS = 1_000
 """Few, so that a start does not have to read a large store beside the log."""
 KEPT_ENTRIES = 100_000_000
-SPARE_S = 120.0
+SPARE_S = 300.0
 """What a load may take beyond its time before it is given up."""
 RECOVER_TIMEOUT_S = 120.0
 
 Point = dict[str, Any]
+Curve = dict[str, Any]
 
 
 def load(cluster: Cluster, options: argparse.Namespace, mode: str, **sizes: int) -> Point:
@@ -158,9 +161,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("curves", nargs="*", metavar="CURVE", help=f"of {', '.join(CURVES)}; all by default")
     parser.add_argument("--seconds", type=float, default=0.0, help="of each load [default: 4; 0.5 if --quick]")
     parser.add_argument("--quick", action="store_true", help="fewer and smaller points")
-    parser.add_argument("--json", type=Path, help="write all points here")
-    parser.add_argument("--plot", type=Path, metavar="JSON", help="draw these points, and measure nothing")
-    parser.add_argument("--out", type=Path, default=Path("docs/performance"), help="where plots go")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="put each curve there, in place of what it was there")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="take the curves from there, and measure nothing")
+    parser.add_argument("--draw", type=Path, metavar="DIR", help="draw each curve there")
     options = parser.parse_args()
     if unknown := set(options.curves) - set(CURVES):
         parser.error(f"no such curve: {', '.join(sorted(unknown))}")
@@ -169,27 +172,43 @@ def parse_arguments() -> argparse.Namespace:
     return options
 
 
-def main() -> None:
+def measured(name: str, options: argparse.Namespace) -> Curve:
+    """Measure a curve, and tell each point as it is there."""
+    points = []
+    for point in CURVES[name](options):
+        points.append(point)
+        print(line(name, point), flush=True)
+    about = machine(Path(tempfile.gettempdir()))
+    return {"coord": described(), "machine": about, "seconds": options.seconds, "points": points}
+
+
+def read(path: Path | None) -> dict[str, Curve]:
+    """Return the curves that a file has."""
+    found: dict[str, Curve] = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    return found
+
+
+def main() -> int:
     options = parse_arguments()
-    if options.plot is not None:
-        for path in draw(json.loads(options.plot.read_text())["curves"], options.out):
-            print(path)
-        return
-    measured: dict[str, list[Point]] = {}
-    report = {
-        "coord": described(),
-        "machine": machine(Path(tempfile.gettempdir())),
-        "seconds": options.seconds,
-        "curves": measured,
-    }
+    failed = []
     for name in options.curves:
-        points = measured[name] = []
-        for point in CURVES[name](options):
-            points.append(point)
-            print(line(name, point), flush=True)
-            if options.json is not None:
-                options.json.write_text(json.dumps(report, indent=1) + "\n")
+        try:
+            curve = measured(name, options) if options.plot is None else read(options.plot).get(name)
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        if curve is None:
+            continue
+        if options.json is not None:
+            options.json.write_text(json.dumps({**read(options.json), name: curve}, indent=1) + "\n")
+        if options.draw is not None:
+            for path in draw(name, curve["points"], options.draw):
+                print(path, flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -57,15 +57,14 @@ FIGURES = (
 )
 
 
-def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], directory: Path) -> Iterator[Path]:
+def draw(curve: str, points: Sequence[Mapping[str, Any]], directory: Path) -> Iterator[Path]:
     """Draw what was measured, and yield each file."""
     directory.mkdir(parents=True, exist_ok=True)
     for figure in FIGURES:
-        for curve in figure.curves:
-            if points := curves.get(curve):
-                path = directory / f"{curve}-{figure.name.replace('_', '-')}.svg"
-                path.write_bytes(plot(curve, figure, points))
-                yield path
+        if curve in figure.curves:
+            path = directory / f"{curve}-{figure.name.replace('_', '-')}.svg"
+            path.write_bytes(plot(curve, figure, points))
+            yield path
 
 
 def plot(curve: str, figure: Figure, points: Sequence[Mapping[str, Any]]) -> bytes:
@@ -84,8 +83,10 @@ def plot(curve: str, figure: Figure, points: Sequence[Mapping[str, Any]]) -> byt
         legend_at_bottom=True,
         stroke_style={"width": 2},
         y_labels=labels,
-        range=(labels[0], labels[-1]),
-        formatter=spaced,
+        # pygal leaves out a label at the very top.
+        range=(labels[0], labels[-1] * 1.001),
+        value_formatter=spaced,
+        margin_right=36,
         js=(),
     )
     for mode in dict.fromkeys(point["mode"] for point in points):

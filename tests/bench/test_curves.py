@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from xml.etree import ElementTree
@@ -16,8 +18,9 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
     kept = tmp_path / "curves.json"
-    run("curves.py", "keys", "log", "--quick", "--seconds=0.2", "--json", kept)
-    curves = json.loads(kept.read_text())["curves"]
+    sizes = ["--quick", "--seconds=0.2", f"--json={kept}", f"--draw={tmp_path / 'plots'}"]
+    told = run("curves.py", "keys", "log", *sizes).stdout
+    curves = {name: curve["points"] for name, curve in json.loads(kept.read_text()).items()}
     assert [(point["x"], point["mode"]) for point in curves["keys"]] == [
         (keys, mode) for keys in (1_000, 10_000) for mode in ("put", "get")
     ]
@@ -28,11 +31,49 @@ def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
         assert point["server_cpu_us"] > 0
     assert [point["x"] for point in curves["log"]] == [1_000, 10_000]
     assert all(point["recovery_s"] > 0 and point["entries"] > 0 for point in curves["log"])
-    drawn = run("curves.py", "--plot", kept, "--out", tmp_path / "plots").stdout.split()
-    assert [Path(path).name for path in drawn] == ["keys-ops-per-s.svg", "keys-p99-ms.svg", "log-recovery-s.svg"]
+    drawn = [Path(path) for path in told.splitlines() if path.endswith(".svg")]
+    assert [path.name for path in drawn] == ["keys-ops-per-s.svg", "keys-p99-ms.svg", "log-recovery-s.svg"]
     for path in drawn:
-        texts = {text.text for text in ElementTree.parse(path).iter(f"{SVG}text")}
-        assert {"1\N{NO-BREAK SPACE}000", "10\N{NO-BREAK SPACE}000"} <= texts
+        assert {"1\N{NO-BREAK SPACE}000", "10\N{NO-BREAK SPACE}000"} <= texts(path)
+
+
+def texts(path: Path) -> set[str | None]:
+    return {text.text for text in ElementTree.parse(path).iter(f"{SVG}text")}
+
+
+def point(x: int, recovery_s: float) -> dict[str, object]:
+    return {"x": x, "mode": "restart", "recovery_s": recovery_s, "entries": x}
+
+
+def test_a_curve_that_fails_costs_no_other(
+    module: Callable[[str], ModuleType],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Not those after it, and not what was measured of it before."""
+    curves = module("curves")
+
+    def fails(options: argparse.Namespace) -> Iterator[dict[str, object]]:
+        yield point(1_000, 0.5)
+        raise TimeoutError("nobody leads")
+
+    monkeypatch.setattr(curves, "CURVES", {"keys": fails, "log": lambda options: iter([point(1_000, 0.7)])})
+    kept = tmp_path / "curves.json"
+    before = {"keys": {"points": [1]}, "members": {"points": [2]}, "log": {"points": [3]}}
+    kept.write_text(json.dumps(before))
+    monkeypatch.setattr(sys, "argv", ["curves.py", f"--json={kept}", f"--draw={tmp_path}"])
+    assert curves.main() == 1
+    assert "nobody leads" in capsys.readouterr().err
+    after = json.loads(kept.read_text())
+    assert after.pop("log")["points"] == [point(1_000, 0.7)]
+    assert after == {"keys": before["keys"], "members": before["members"]}
+    drawn = tmp_path / "log-recovery-s.svg"
+    drawn.unlink()
+    monkeypatch.setattr(sys, "argv", ["curves.py", "log", f"--plot={kept}", f"--draw={tmp_path}"])
+    assert curves.main() == 0
+    assert [*tmp_path.glob("*.svg")] == [drawn]
+    assert {"0.5", "1", "1\N{NO-BREAK SPACE}000"} <= texts(drawn)
 
 
 @pytest.mark.parametrize(
