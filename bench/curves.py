@@ -10,7 +10,8 @@
 - `members`: the same in clusters of 1, 3, 5 and 7 nodes, all of them on this machine;
 - `values`: values of 64 bytes to 1 MiB, by as many callers as have 8 MiB under way, but at most 100;
 - `log`: a node alone is killed with `kill -9` and started again: from the start of the process to the first
-  linearizable read, by how many puts its log holds that it has to read again.
+  linearizable read, by how many puts of 1 000 keys its log holds. It has to read all of these again, and its store:
+  once with a revision for each put, and once when these are compacted away.
 
 Each curve has a cluster of its own, and each point of the first four a load by `bench/coordload.py`, closed loop. CPU
 is of all nodes and of the loading program; beside operations a second it tells what bounds a point. A curve that fails
@@ -47,7 +48,7 @@ UNDER_WAY_BYTES = 8 * MIB
 VALUE_CALLERS = 100
 VALUE_KEYS = 100
 LOG_KEYS = 1_000
-"""Few, so that a start does not have to read a large store beside the log."""
+"""Few, so that once it is compacted a start has little to read but the log."""
 KEPT_ENTRIES = 100_000_000
 SPARE_S = 300.0
 """What a load may take beyond its time before it is given up."""
@@ -130,14 +131,22 @@ def over_log(options: argparse.Namespace) -> Iterator[Point]:
             flags = [f"--endpoints={node.endpoint}", f"--total={puts}", f"--keys={LOG_KEYS}"]
             run("load.py", [*flags, "--mode=put", f"--value-bytes={VALUE_BYTES}"], SPARE_S)
             entries = cluster.metrics()["coord_disk_wal_entries_total"]
-            node.kill()
-            started = time.perf_counter()
-            node.start(cluster.initial_cluster)
-            wait_ready(node.endpoint, RECOVER_TIMEOUT_S)
+            yield {"x": puts, "mode": "with all history", "recovery_s": recovery_s(cluster), "entries": entries}
             with coord.connect_sync(node.endpoint, timeout=RECOVER_TIMEOUT_S) as client:
-                client.get(b"%08d" % 0)
-            recovery_s = time.perf_counter() - started
-            yield {"x": puts, "mode": "restart", "recovery_s": recovery_s, "entries": entries}
+                client.compact(client.put(b"last", b""), physical=True, timeout=RECOVER_TIMEOUT_S)
+            yield {"x": puts, "mode": "compacted", "recovery_s": recovery_s(cluster), "entries": entries}
+
+
+def recovery_s(cluster: Cluster) -> float:
+    """Kill a node that is alone, start it again, and return how long that took till its first linearizable read."""
+    (node,) = cluster.nodes
+    node.kill()
+    started = time.perf_counter()
+    node.start(cluster.initial_cluster)
+    wait_ready(node.endpoint, RECOVER_TIMEOUT_S)
+    with coord.connect_sync(node.endpoint, timeout=RECOVER_TIMEOUT_S) as client:
+        client.get(b"%08d" % 0)
+    return time.perf_counter() - started
 
 
 CURVES: dict[str, Callable[[argparse.Namespace], Iterator[Point]]] = {
@@ -151,7 +160,7 @@ CURVES: dict[str, Callable[[argparse.Namespace], Iterator[Point]]] = {
 
 def line(curve: str, point: Point) -> str:
     figures = {name: value for name, value in point.items() if name not in ("x", "mode")}
-    return f"{curve:8} {point['x']:>9} {point['mode']:8}" + "".join(
+    return f"{curve:8} {point['x']:>9} {point['mode']:16}" + "".join(
         f" {name} {value:.4g}" if value < 1000 else f" {name} {value:.0f}" for name, value in figures.items()
     )
 

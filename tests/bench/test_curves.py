@@ -29,7 +29,9 @@ def test_curves_are_measured_and_drawn(tmp_path: Path) -> None:
         assert point["mb_per_s"] == pytest.approx(point["ops_per_s"] * 256 / 1e6)
         assert 0 < point["p50_ms"] <= point["p99_ms"] <= point["max_ms"]
         assert point["server_cpu_us"] > 0
-    assert [point["x"] for point in curves["log"]] == [1_000, 10_000]
+    assert [(point["x"], point["mode"]) for point in curves["log"]] == [
+        (puts, mode) for puts in (1_000, 10_000) for mode in ("with all history", "compacted")
+    ]
     assert all(point["recovery_s"] > 0 and point["entries"] > 0 for point in curves["log"])
     drawn = [Path(path) for path in told.splitlines() if path.endswith(".svg")]
     assert [path.name for path in drawn] == ["keys-ops-per-s.svg", "keys-p99-ms.svg", "log-recovery-s.svg"]
@@ -42,7 +44,7 @@ def texts(path: Path) -> set[str | None]:
 
 
 def point(x: int, recovery_s: float) -> dict[str, object]:
-    return {"x": x, "mode": "restart", "recovery_s": recovery_s, "entries": x}
+    return {"x": x, "mode": "compacted", "recovery_s": recovery_s, "entries": x}
 
 
 def test_a_curve_that_fails_costs_no_other(
