@@ -44,7 +44,7 @@ bench-failover: $(VENV)/.dev ## kill and pause the leader of three nodes 30 time
 bench-recipes: $(VENV)/.dev ## measure locks, crowds of waiters, leases that expire together, many sessions (some minutes)
 	$(BIN)/python bench/recipes.py
 
-bench-curves: $(VENV)/.dev ## measure coord over clients, keys, members, sizes and log length, and draw it; ARGS="keys log" (ten minutes)
+bench-curves: $(VENV)/.dev ## measure coord over clients, keys, members, sizes and log length, and draw it; ARGS="keys log" (seven minutes)
 	@mkdir -p build
 	$(BIN)/python bench/curves.py --json build/curves.json --draw docs/performance $(ARGS)
 

@@ -1,6 +1,6 @@
 """What coord's speed costs as a cluster grows: curves over clients, keys, members, the size of values and of the log.
 
-    python bench/curves.py --json curves.json --draw docs/performance        every curve; about ten minutes
+    python bench/curves.py --json curves.json --draw docs/performance        every curve; about seven minutes
     python bench/curves.py keys --json curves.json --draw docs/performance   one of them; the others stay as they are
     python bench/curves.py --quick                                           a try; about a minute
     python bench/curves.py --plot curves.json --draw docs/performance        draw what was measured, and measure nothing
