@@ -98,8 +98,8 @@ LOG_BYTES_OPEN_MAX: Final = 64 * MIB
 """Entries that are not on the own disk, or not applied; above it a leader takes no more from the other members."""
 LOG_BYTES_UNAPPLIED_MAX: Final = 2 * LOG_BYTES_OPEN_MAX
 """Entries that a follower holds without having applied them; above this it takes no more until its store has room."""
-LOG_BYTES_CATCHING_UP_MAX: Final = 192 * MIB
-"""The log in memory while a member is brought up to date: what is written under load during one snapshot."""
+LOG_BYTES_CATCHING_UP_MAX: Final = 512 * MIB
+"""The log in memory while a member is brought up to date: what is written under load during one snapshot, a minute."""
 STORE_SYNC_ENTRIES_MAX: Final = 5_000
 """The store is synced at the latest after so many entries: a restart replays no more."""
 CATCH_UP_ENTRIES: Final = 20_000
@@ -129,6 +129,8 @@ WAL_BYTES_BEFORE_SYNC: Final = 2 * WAL_SEGMENT_BYTES
 SNAPSHOT_CHUNK_BYTES: Final = 1 * MIB
 SNAPSHOT_BYTES_PER_S: Final = 64 * MIB
 """All snapshots that a member sends together, so that heartbeats find room beside them (S6)."""
+SNAPSHOT_SHARE: Final = 1 / 2
+"""Of one processor's time, to write, stage and load one; less where others wait for it."""
 
 # Leases and watches.
 LEASES_EXPIRED_PER_ENTRY: Final = 500

@@ -161,6 +161,22 @@ def test_large_stores_go_out_in_chunks(store: Store, monkeypatch: pytest.MonkeyP
     assert max(sizes) < SNAPSHOT_CHUNK_BYTES + 1_700_000
 
 
+def test_jobs_on_a_snapshot_rest_between_its_chunks(store: Store) -> None:
+    """Written and read again where it is made, read where it is staged."""
+    rests: list[str] = []
+    store.new_rest = lambda: lambda: rests.append("maker")
+    fill(store, 40, size=40_000)
+    job = take(store)
+    chunks = rests.count("maker") // 2
+    assert chunks > 4
+    other = SimMedium(3).open()
+    other.new_rest = lambda: lambda: rests.append("taker")
+    staging = other.install_job(bring(store.disk, job.path, other), job.index, job.term)
+    assert staging is not None
+    staging.run()
+    assert rests == ["maker"] * 2 * chunks + ["taker"] * chunks
+
+
 def small_snapshot() -> tuple[SimDisk, Path, bytes]:
     store = SimMedium(1).open()
     fill(store, 3, size=10)

@@ -226,6 +226,8 @@ def _connect_snapshots(node: Node) -> None:
         clock=seams.clock,
         log=seams.log,
         wake=node.loop.wake,
+        wake_after=node.wake_after,
+        owed_s=seams.owed_s,
         configuration=node.configuration,
         hold=node.hold,
         go_on=node.go_on,

@@ -38,6 +38,8 @@ class Installation:
     clock: Callable[[], float]
     log: Log
     wake: Callable[[], None]
+    wake_after: Callable[[float], None]
+    owed_s: Callable[[], float]
     configuration: Callable[[], Configuration]
     hold: Callable[[], None]
     go_on: Callable[[int], None]
@@ -49,6 +51,7 @@ class Installation:
     _loading: Generator[None, None, None] | None = None
     _revision_before: int = 0
     _started: float = 0.0
+    _rests_until: float = 0.0
 
     @property
     def is_idle(self) -> bool:
@@ -81,7 +84,7 @@ class Installation:
 
     def turn(self) -> bool:
         """Go on, as far as can be; True if more can be done at once."""
-        if self._message is None or not self._is_marked:
+        if self._message is None or not self._is_marked or self.clock() < self._rests_until:
             return False
         if self._loading is None:
             if not self.keeper.is_idle:
@@ -89,12 +92,21 @@ class Installation:
             # S6: only now, that a restart would find the mark and switch too.
             self.store.switch()
             self._loading = self.machine.reload()
+        self.owed_s()
         ends = self.clock() + TURN_BUDGET_S
         # The first step is taken in the turn of the switch, since it loads who the cluster is, and links ask that.
         while next(self._loading, self) is not self:
             if self.clock() >= ends:
-                return True
+                return self._is_to_go_on()
         self._finish(self._message)
+        return False
+
+    def _is_to_go_on(self) -> bool:
+        """Tell whether the next slice may follow at once, and come back to it later if not."""
+        if not (owed_s := self.owed_s()):
+            return True
+        self._rests_until = self.clock() + owed_s
+        self.wake_after(owed_s)
         return False
 
     def _finish(self, message: SnapshotReceived) -> None:

@@ -101,6 +101,7 @@ class Node:
     _met: dict[int, Member] = field(factory=dict)
     _dialled: dict[int, Member] = field(factory=dict)
     _replay_to: int = 0
+    _nursery: trio.Nursery | None = None
     _last_number: int = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -243,6 +244,7 @@ class Node:
         self.loop.wake()
         self.reader.after_round(self._on_caught_up, float("inf"))
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._tick)
             nursery.start_soon(self.peers.run)
             nursery.start_soon(self.snapshotter.run)
@@ -471,6 +473,16 @@ class Node:
     def on_stall(self, turn: str, took_s: float) -> None:
         """Tell that a turn held everything up."""
         self.seams.log("loop.turn.stalled", task=turn, ms=round(took_s * 1000, 1))
+
+    def wake_after(self, seconds: float) -> None:
+        """Have the loop run when so long has passed."""
+        assert self._nursery is not None
+
+        async def wake() -> None:
+            await trio.sleep(seconds)
+            self.loop.wake()
+
+        self._nursery.start_soon(wake)
 
     def new_number(self) -> int:
         """Return a number that this member gives once in all its boots: for read rounds and calls."""

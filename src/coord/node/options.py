@@ -110,3 +110,5 @@ class Seams:
     """For pauses between tries; what must not be guessed comes from `new_id`."""
     observe_sync: Callable[[float], None] = lambda took_s: None
     observe_commit: Callable[[float], None] = lambda took_s: None
+    owed_s: Callable[[], float] = lambda: 0.0
+    """See `Courtesy`; for long work on the loop."""

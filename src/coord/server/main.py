@@ -22,6 +22,7 @@ from coord import __version__
 from coord.config import QUOTA_OFF, ServeConfig
 from coord.disk import Disk, RealDisk
 from coord.errors import NodeError
+from coord.limits import SNAPSHOT_SHARE
 from coord.mvcc.machine import StateMachine
 from coord.node.arrival import Flags, arrive, is_settled, options_of
 from coord.node.node import Node
@@ -35,6 +36,7 @@ from coord.server.collect import collect
 from coord.server.gateway import Gateway
 from coord.server.health import Watchdog
 from coord.server.peer_gateway import PeerGateway, SocketNetwork
+from coord.store.courtesy import Courtesy
 from coord.store.identity import DataDirectory, open_data_directory
 from coord.store.mapped import StoreMap
 from coord.store.store import open_store
@@ -106,6 +108,7 @@ class Process:
             chance=random.Random(),
             observe_sync=self.metrics.disk_wal_fsync_duration_seconds.observe,
             observe_commit=self.metrics.disk_backend_commit_duration_seconds.observe,
+            owed_s=Courtesy(SNAPSHOT_SHARE).owed_s,
         )
         node = self.make_node(seams)
         log.context = lambda: LogContext(config.name, node.cluster_id, node.raft_term, node.raft.role.name.lower())
@@ -211,7 +214,8 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         )
         mark = recovery.snapshot
         opening = time.monotonic()
-        store = open_store(disk, directory.store, None if mark is None else (mark.index, mark.term))
+        marker = None if mark is None else (mark.index, mark.term)
+        store = open_store(disk, directory.store, marker, new_rest=lambda: Courtesy(SNAPSHOT_SHARE).rest)
         cleanup.callback(store.close)
         log(
             "store.environment.opened",
@@ -278,9 +282,11 @@ def _tell_identity(directory: DataDirectory, log: Log) -> None:
 def _load(machine: StateMachine, store_map: StoreMap, log: Log, notifier: Notifier) -> None:
     """Rebuild the index, without the collector, which would walk over it again and again while it grows."""
     started = time.monotonic()
+    courtesy = Courtesy()
     gc.disable()
     try:
         for number, _ in enumerate(machine.load()):
+            courtesy.rest()
             if number % 100 == 0:
                 notifier.extend_timeout(30)
                 store_map.trim()

@@ -10,8 +10,8 @@ file without its tail is torn.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import accumulate, islice
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from struct import Struct
 from struct import pack as struct_pack
@@ -35,7 +35,9 @@ SUFFIX: Final = ".snapshot"
 _FRAME: Final = Struct(">II")
 _CHUNK_BYTES_MAX: Final = SNAPSHOT_CHUNK_BYTES + 4 * MIB
 """A chunk ends with the pair that fills it, which may be a record of the largest request."""
-_PAIRS_A_STEP: Final = 256
+
+Rest = Callable[[], object]
+"""Called between two chunks; it may sleep."""
 
 
 @frozen
@@ -71,11 +73,15 @@ def file_name(index: int, term: int) -> str:
     return f"snapshot-{index:020d}-{term:020d}{SUFFIX}"
 
 
-def write_snapshot(disk: Disk, path: Path, view: View) -> SnapshotHead:
+def no_rest() -> None:
+    """Go on at once."""
+
+
+def write_snapshot(disk: Disk, path: Path, view: View, rest: Rest = no_rest) -> SnapshotHead:
     """Write a view into a new file and sync it; a file that could not be finished is removed."""
     file = disk.create(path)
     try:
-        head = _write(_Writer(file), view)
+        head = _write(_Writer(file), view, rest)
         file.sync()
     except BaseException:
         file.close()
@@ -85,7 +91,7 @@ def write_snapshot(disk: Disk, path: Path, view: View) -> SnapshotHead:
     return head
 
 
-def _write(writer: _Writer, view: View) -> SnapshotHead:
+def _write(writer: _Writer, view: View, rest: Rest) -> SnapshotHead:
     index, term = view.applied
     count = 0
     writer.write(MAGIC)
@@ -94,6 +100,7 @@ def _write(writer: _Writer, view: View) -> SnapshotHead:
         for pairs in _batches(view.pairs(name)):
             count += len(pairs)
             writer.chunk(_pack_pairs(name, pairs))
+            rest()
     sha256 = writer.digest.digest()
     writer.chunk(encode(["tail", count, sha256]))
     return SnapshotHead(index, term, count, writer.offset, sha256)
@@ -103,13 +110,12 @@ def _batches(pairs: Iterator[Pair]) -> Iterator[list[Pair]]:
     """Gather pairs into chunks of about `SNAPSHOT_CHUNK_BYTES`, never more than one pair above it."""
     batch: list[Pair] = []
     size = 0
-    while step := list(islice(pairs, _PAIRS_A_STEP)):
-        for pair in step:
-            batch.append(pair)
-            size += len(pair[0]) + len(pair[1])
-            if size >= SNAPSHOT_CHUNK_BYTES:
-                yield batch
-                batch, size = [], 0
+    for pair in pairs:
+        batch.append(pair)
+        size += len(pair[0]) + len(pair[1])
+        if size >= SNAPSHOT_CHUNK_BYTES:
+            yield batch
+            batch, size = [], 0
     if batch:
         yield batch
 
@@ -123,45 +129,53 @@ def _pack_lengths(items: Sequence[bytes]) -> bytes:
     return struct_pack(f">{len(items)}I", *map(len, items))
 
 
-def _unpack(lengths: bytes, data: bytes) -> list[bytes]:
-    sizes = struct_unpack(f">{len(lengths) // 4}I", lengths)
-    ends = list(accumulate(sizes))
-    if (ends[-1] if ends else 0) != len(data):
+def _unpack_lengths(lengths: bytes, data: bytes) -> tuple[int, ...]:
+    sizes: tuple[int, ...] = struct_unpack(f">{len(lengths) // 4}I", lengths)
+    if sum(sizes) != len(data):
         raise ValueError("lengths do not add up")
+    return sizes
+
+
+def _unpack(sizes: Sequence[int], data: bytes) -> list[bytes]:
+    ends = accumulate(sizes)
     return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
 
-def read_snapshot(disk: Disk, path: Path, stage: Stage | None = None) -> SnapshotHead:
+def read_snapshot(disk: Disk, path: Path, stage: Stage | None = None, rest: Rest = no_rest) -> SnapshotHead:
     """Verify a snapshot file whole, and give its pairs to `stage`, which is not finished here.
 
     Raises `DamageError` if it is torn or changed, `DataDirError` if a newer release wrote it.
     """
     file = disk.open(path)
     try:
-        return _read(file, stage)
+        return _read(file, stage, rest)
     except (DecodeError, ValueError, TypeError, IndexError) as error:
         raise _refused(path, str(error)) from error
     finally:
         file.close()
 
 
-def _read(file: File, stage: Stage | None) -> SnapshotHead:
+def _read(file: File, stage: Stage | None, rest: Rest) -> SnapshotHead:
     digest = hashlib.sha256()
     chunks = _chunks(file, digest)
     index, term = _read_head(file.path, next(chunks, None))
     count = 0
     for sha256, payload in chunks:
-        name, *rest = decode(payload)
+        name, *parts = decode(payload)
         if name == "tail":
-            if rest != [count, sha256] or next(chunks, None) is not None:
+            if parts != [count, sha256] or next(chunks, None) is not None:
                 raise ValueError("its tail does not fit what comes before")
             return SnapshotHead(index, term, count, file.size(), sha256)
         if name not in CONTENT:
             raise ValueError(f"it has an unknown part {name!r}")
-        pairs = list(zip(_unpack(rest[0], rest[1]), _unpack(rest[2], rest[3]), strict=True))
-        count += len(pairs)
+        key_lengths, keys, value_lengths, values = parts
+        key_sizes, value_sizes = _unpack_lengths(key_lengths, keys), _unpack_lengths(value_lengths, values)
+        if len(key_sizes) != len(value_sizes):
+            raise ValueError("there are not as many values as keys")
+        count += len(key_sizes)
         if stage is not None:
-            stage.put(name, pairs)
+            stage.put(name, list(zip(_unpack(key_sizes, keys), _unpack(value_sizes, values), strict=True)))
+        rest()
     raise ValueError("its tail is missing")
 
 

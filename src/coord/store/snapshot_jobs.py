@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from attrs import define
@@ -9,7 +10,7 @@ from attrs import define
 from coord.disk import Disk, remove_if_there
 from coord.errors import DamageError
 from coord.store.engine import Engine
-from coord.store.snapshot import PART_SUFFIX, SUFFIX, SnapshotHead, file_name, read_snapshot, write_snapshot
+from coord.store.snapshot import PART_SUFFIX, SUFFIX, Rest, SnapshotHead, file_name, read_snapshot, write_snapshot
 
 
 @define
@@ -19,6 +20,7 @@ class SnapshotJob:
     _engine: Engine
     _disk: Disk
     _directory: Path
+    _new_rest: Callable[[], Rest]
     _head: SnapshotHead | None = None
 
     @property
@@ -44,14 +46,15 @@ class SnapshotJob:
         return self._directory / file_name(self.head.index, self.head.term)
 
     def run(self) -> None:
-        """Copy out, write, verify, rename."""
+        """Copy out, write, verify, rename; the copy at once (S6), the rest chunk by chunk."""
+        rest = self._new_rest()
         self._disk.make_directory(self._directory)
         part = self._directory / f"snapshot{PART_SUFFIX}"
         remove_if_there(self._disk, part)
         with self._engine.view() as view:
             # S6: index and term are the view's own. The applier is ahead of what the view holds.
-            head = write_snapshot(self._disk, part, view)
-        publish(self._disk, part, head)
+            head = write_snapshot(self._disk, part, view, rest)
+        publish(self._disk, part, head, rest)
         self._head = head
 
 
@@ -64,12 +67,13 @@ class InstallJob:
     _path: Path
     _index: int
     _term: int
+    _new_rest: Callable[[], Rest]
 
     def run(self) -> None:
         """Build and sync; nothing of the living store is touched."""
         stage = self._engine.stage()
         try:
-            head = read_snapshot(self._disk, self._path, stage)
+            head = read_snapshot(self._disk, self._path, stage, self._new_rest())
             if (head.index, head.term) != (self._index, self._term):
                 raise DamageError(
                     f"{self._path} is a snapshot at index {head.index} of term {head.term}, not at index "
@@ -80,10 +84,10 @@ class InstallJob:
             stage.close()
 
 
-def publish(disk: Disk, part: Path, head: SnapshotHead) -> Path:
+def publish(disk: Disk, part: Path, head: SnapshotHead, rest: Rest) -> Path:
     """Verify a file against what was meant to be written and give it its name; a wrong one is removed."""
     try:
-        found = read_snapshot(disk, part)
+        found = read_snapshot(disk, part, rest=rest)
         if found != head:
             raise DamageError(f"{part} is not what was written; take the snapshot again")
     except DamageError:

@@ -4,7 +4,7 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from attrs import define, field
@@ -20,6 +20,7 @@ from coord.store.lmdb_env import MAP_BYTES
 from coord.store.overlay import Overlay, Segment, ValueCache
 from coord.store.port import FlushJobPort, Space, SyncJobPort
 from coord.store.reserve import Reserve
+from coord.store.snapshot import Rest, no_rest
 from coord.store.snapshot_jobs import InstallJob, SnapshotJob
 
 _TRANSACTION_ITEMS = 20_000
@@ -96,6 +97,8 @@ class Store:
     disk: Disk
     directory: Path
     reserve: Reserve
+    new_rest: Callable[[], Rest] = lambda: no_rest
+    """Makes what a job on a snapshot calls between two chunks, on its thread."""
     _overlay: Overlay = field(init=False)
     _cache: ValueCache = field(init=False)
     _layers: tuple[dict[int, bytes], ...] = field(init=False)
@@ -239,13 +242,13 @@ class Store:
 
     def snapshot_job(self, directory: Path) -> SnapshotJob:
         """See `StorePort`."""
-        return SnapshotJob(self.engine, self.disk, directory)
+        return SnapshotJob(self.engine, self.disk, directory, self.new_rest)
 
     def install_job(self, path: Path, index: int, term: int) -> InstallJob | None:
         """See `StorePort`."""
         if index <= self._overlay.index:
             return None
-        return InstallJob(self.engine, self.disk, path, index, term)
+        return InstallJob(self.engine, self.disk, path, index, term, self.new_rest)
 
     def switch(self) -> None:
         """See `StorePort`."""
@@ -272,6 +275,7 @@ def open_store(
     *,
     map_bytes: int = MAP_BYTES,
     reserve_bytes: int = SPACE_RESERVE_BYTES,
+    new_rest: Callable[[], Rest] = lambda: no_rest,
 ) -> Store:
     """Open the store in `directory`, made if need be; blocks.
 
@@ -286,4 +290,4 @@ def open_store(
     except BaseException:
         engine.close()
         raise
-    return Store(engine, disk, directory, reserve)
+    return Store(engine, disk, directory, reserve, new_rest)
