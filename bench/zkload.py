@@ -20,6 +20,7 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,8 @@ from coordload import Cycles, key, parse_arguments
 SESSION_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 60.0
 """By then all connections of all processes are there."""
+GIVE_UP_S = 100.0
+"""What a load may take beyond its time."""
 PROCESSES = len(os.sched_getaffinity(0))
 
 
@@ -44,6 +47,9 @@ def connected(options: argparse.Namespace, numbers: Iterable[int]) -> Iterator[l
     """Open the connections of these numbers, each with another endpoint first."""
     nodes = options.endpoints.split(",")
     with ExitStack() as stack:
+        # kazoo waits for servers that are gone as long as it takes; this ends the process.
+        signal.alarm(int(options.seconds + GIVE_UP_S))
+        stack.callback(signal.alarm, 0)
         clients = []
         for at in (number % len(nodes) for number in numbers):
             hosts = ",".join([*nodes[at:], *nodes[:at]])
