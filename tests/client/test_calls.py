@@ -174,6 +174,9 @@ def test_a_call_that_is_alone_is_not_sent_by_a_task_that_is_cancelled_already() 
             with trio.CancelScope() as scope:
                 scope.cancel()
                 await client.put("k", b"too late")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await client.put_many({"k": b"too late"})
             await settle()
             assert network.nodes[ONE].keys[b"k"][5] == b"v"
 

@@ -84,7 +84,12 @@ class ClientCore:
     @property
     def has_frames(self) -> bool:
         """True if there is something to send."""
-        return bool(self.outbox or self.once.has_work or any(connection.orders for connection in self.connections))
+        if self.outbox or self.once.has_work:
+            return True
+        for connection in self.connections:  # noqa: SIM110  # a generator costs a lone call a microsecond
+            if connection.orders:
+                return True
+        return False
 
     def submit_progress(self, call: Call, subscription: Subscription) -> None:
         """Take a request for progress; it goes to the connection that carries the watch."""
@@ -133,8 +138,11 @@ class ClientCore:
             return frames
         # Requests for progress go to their watch's connection however much is open there.
         room = max(REQUESTS_OPEN_PER_CONNECTION - len(connection.pending), 0)
-        calls, self.outbox = self.outbox[:room], self.outbox[room:]
-        calls += self.once.take(room - len(calls))
+        calls, self.outbox = self.outbox, []
+        if len(calls) > room:
+            calls, self.outbox = calls[:room], calls[room:]
+        if self.once.waiting:
+            calls += self.once.take(room - len(calls))
         reads: list[Call] = []
         writes: dict[int, list[Call]] = {}
         for call in calls:

@@ -8,12 +8,11 @@ the core names it among its wakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import inf
 from typing import Any, Final
 
 import trio
 from attrs import define
-from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+from trio.lowlevel import Abort, Task, checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from coord.client import forks
 from coord.client.calls import NEVER, Call, Connection, Subscription
@@ -100,6 +99,8 @@ class Driver:
             timeout, timeout_ms, share_s = self.timeout, self._timeout_ms, self._patience_s
         else:
             timeout_ms, share_s = milliseconds(timeout), patience_s(timeout)
+        # Who is cancelled already, as the body of a lost lock is, asks for nothing.
+        await checkpoint_if_cancelled()
         core = self.core
         task, now = current_task(), trio.current_time()
         call = Call(
@@ -123,6 +124,7 @@ class Driver:
         """
         timeout = self.timeout if timeout is None else timeout
         timeout_ms, share_s = milliseconds(timeout), patience_s(timeout)
+        await checkpoint_if_cancelled()
         core, now = self.core, trio.current_time()
         gathering = Gathering(current_task(), len(arguments))
         calls = [
@@ -152,6 +154,7 @@ class Driver:
     async def call_progress(self, subscription: Subscription, timeout: float | None) -> Call:
         """Ask how far the watches of the connection that carries `subscription` have come."""
         timeout = self.timeout if timeout is None else timeout
+        await checkpoint_if_cancelled()
         task, deadline = current_task(), trio.current_time() + timeout
         number, timeout_ms = self.core.next_id(), milliseconds(timeout)
         call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription, timeout=timeout)
@@ -250,8 +253,8 @@ class Driver:
     @property
     def seeks_leader(self) -> bool:
         """True if no connection is the leader's, and one to it would find its place."""
-        leads, standby = self.core.rotation.leads, self.standby
-        if any(leads(connection.endpoint) for connection in self._lines):
+        standby = self.standby
+        if any(map(self._leads, self._lines)):
             return False
         return standby is None or _is_idle(standby)
 
@@ -362,12 +365,14 @@ class Driver:
             return True
         if active.is_leaving or active.refusals >= max(REFUSALS_BEFORE_MOVING, standby.refusals + 1):
             return True
-        rotation = self.core.rotation
-        return not standby.refusals and rotation.leads(standby.endpoint) and not rotation.leads(active.endpoint)
+        return not standby.refusals and self._leads(standby) and not self._leads(active)
 
     def _leads_instead(self, connection: Connection, standby: Connection) -> bool:
-        rotation = self.core.rotation
-        return _is_idle(standby) and rotation.leads(connection.endpoint) and not rotation.leads(standby.endpoint)
+        return _is_idle(standby) and self._leads(connection) and not self._leads(standby)
+
+    def _leads(self, connection: Connection) -> bool:
+        leader_id = self.core.rotation.leader_id
+        return connection.member_id == leader_id != 0
 
     def _arm(self) -> None:
         self._timer_due = min(self.core.next_due, self._timer_due)
@@ -382,8 +387,7 @@ class Driver:
         self._is_next_alone = False
         core = self.core
         line = self._lines.get(core.active) if core.active is not None else None
-        # Who is cancelled already learns it where it waits, before the pump has sent anything: a lost lock's body, say.
-        if line is None or line.link.buffered_bytes or trio.current_effective_deadline() == -inf:
+        if line is None or line.link.buffered_bytes:
             self._wake_pump()
             return
         # A caller that does not wait yet cannot be woken: should its call be one that cannot be sent, it is told below.
