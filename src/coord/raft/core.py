@@ -422,7 +422,7 @@ class Raft:
 
     def _tick_as_leader(self) -> None:
         state, roles = self._state, self._roles
-        roles.replication.tell_all = True
+        roles.replication.tick()
         roles.transfer.tick()
         roles.retire_if_removed()
         if state.role is not Role.LEADER:

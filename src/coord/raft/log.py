@@ -51,6 +51,11 @@ class RaftLog:
         """The bytes of all entries in memory."""
         return self._ends[-1] - self._origin if self._ends else 0
 
+    @property
+    def end_bytes(self) -> int:
+        """Where the log ends, in bytes since this process began: it grows by what is added."""
+        return self._ends[-1] if self._ends else self._origin
+
     def bytes_above(self, index: int) -> int:
         """Return the bytes of the entries behind `index`, which is not before the base."""
         if index >= self.last_index:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from coord.limits import APPEND_BYTES_MAX, INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX
+from coord.limits import APPEND_BYTES_MAX, CATCH_UP_BYTES_PER_TICK, INFLIGHT_BYTES_MAX, INFLIGHT_MESSAGES_MAX
 
 
 @frozen
@@ -21,3 +21,4 @@ class RaftOptions:
     inflight_messages: int = INFLIGHT_MESSAGES_MAX
     inflight_bytes: int = INFLIGHT_BYTES_MAX
     append_bytes_max: int = APPEND_BYTES_MAX
+    catch_up_bytes: int = CATCH_UP_BYTES_PER_TICK

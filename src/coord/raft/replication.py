@@ -12,6 +12,7 @@ from typing import Final
 from attrs import define, field
 
 from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatReply
+from coord.raft.catching_up import CatchingUp
 from coord.raft.progress import Progress, Stage
 from coord.raft.quorum import agreed
 from coord.raft.state import State
@@ -36,11 +37,16 @@ class Replication:
     """The highest committed index that a member acknowledged to this one in any term (S1)."""
     _blank: frozenset[int] = frozenset()
     """Who had not had its incarnation published, as far as was applied when the configuration was last taken."""
+    _catching_up: CatchingUp = field(init=False)
     _slice: tuple[int, int, Sequence[Entry]] = (0, 0, ())
     """The last slice that was cut in this `flush`: followers that keep up are sent the same one."""
 
+    def __attrs_post_init__(self) -> None:
+        self._catching_up = CatchingUp(self._state)
+
     def start(self) -> None:
         """Lead: nothing is known of anybody, and all are taken to have been heard just now."""
+        self._catching_up.start()
         self.progress.clear()
         self._reached.clear()
         self.configure(self._state.configuration)
@@ -137,6 +143,11 @@ class Replication:
         if progress.stage is Stage.REPLICATE and is_in_log and progress.is_stalled():
             self._append(reply.sender, progress, (), _ASK)
 
+    def tick(self) -> None:
+        """Let go what is due once a tick."""
+        self.tell_all = True
+        self._catching_up.tick()
+
     def link_up(self, member: int) -> None:
         """Probe at once a member that can be reached again."""
         if (progress := self.progress.get(member)) is not None:
@@ -200,7 +211,10 @@ class Replication:
                 return
             if not progress.has_room(options.inflight_messages, options.inflight_bytes):
                 break
+            if not self._catching_up.may_send(member, progress.next_index):
+                break
             last, size_bytes = log.fit(progress.next_index, options.append_bytes_max)
+            self._catching_up.sent(member, size_bytes)
             self._append(member, progress, self._cut(progress.next_index, last), log.committed)
             progress.sent(last, size_bytes)
             progress.commit_sent = min(log.committed, last)

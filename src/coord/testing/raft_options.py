@@ -80,6 +80,8 @@ def draw_options(seed: int, steps: int = 0) -> SimOptions:
         inflight_messages=pick((1, 2, 8, 256)),
         inflight_bytes=pick((1, 64, 1 << 20)),
         append_bytes_max=pick((1, 40, 1 << 16)),
+        # Of a chance of its own: what is drawn behind it stays what it was.
+        catch_up_bytes=Random(~seed).choice((1, 40, 1 << 16)),
     )
     slow = pick((2 * MS, 10 * MS, 40 * MS))
     tick_us = 20 * MS
