@@ -3,6 +3,9 @@
 An actor is an owner, not a task: it has state, an inbox and a synchronous turn. Filling an inbox calls `wake`; the
 loop then runs the turns in a fixed order, once per pass of Trio's scheduler, so that all connections that became
 readable in one pass share one batch, one write to the log and one frame each of replies.
+
+Where one task reads all connections, the turns run in its step, behind the last of them: a step of the loop's own, and
+the look at all sockets before it, are a tenth of the time that a lone request takes on its way.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import trio
+
+from coord.transport.hub import after_reading
 
 STALL_S = 0.05
 
@@ -26,6 +31,9 @@ class Loop:
         self._turns: Sequence[Turn] = ()
         self._task: trio.lowlevel.Task | None = None
         self._is_dirty = False
+        self._is_promised = False
+        """The turns run once all that has come is read."""
+        self._failure: BaseException | None = None
         self.passes = 0
         self.stalls = 0
         """Turns that held everything up for `STALL_S` or more."""
@@ -33,7 +41,10 @@ class Loop:
     def wake(self) -> None:
         """Say that an inbox was filled."""
         self._is_dirty = True
-        if self._task is not None:
+        if self._task is None or self._is_promised:
+            return
+        self._is_promised = after_reading(self._keep_promise)
+        if not self._is_promised:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
 
@@ -43,6 +54,8 @@ class Loop:
         while True:
             if not self._is_dirty:
                 await self._sleep()
+            if self._failure is not None:
+                raise self._failure
             self._is_dirty = False
             self.run_pass()
             if self._is_dirty:
@@ -60,6 +73,20 @@ class Loop:
                 self.stalls += 1
                 self._on_stall(turn.__qualname__, ended - began)
             began = ended
+
+    def _keep_promise(self) -> None:
+        """Run the turns in another's task; what they raise ends the node, not that task."""
+        # The loop may have been cancelled meanwhile.
+        if self._task is not None:
+            self._is_dirty = False
+            try:
+                self.run_pass()
+            except BaseException as error:
+                self._failure = error
+                self._is_dirty = True
+        self._is_promised = False
+        if self._is_dirty:
+            self.wake()
 
     async def _sleep(self) -> None:
         self._task = trio.lowlevel.current_task()

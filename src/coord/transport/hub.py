@@ -30,11 +30,13 @@ class _Place:
 class Hub:
     """Handles what comes on every socket that is attended."""
 
-    __slots__ = ("_places", "_poll")
+    __slots__ = ("_afterwards", "_is_reading", "_places", "_poll")
 
     def __init__(self) -> None:
         self._poll = select.epoll()
         self._places: dict[int, _Place] = {}
+        self._is_reading = False
+        self._afterwards: list[Callable[[], None]] = []
 
     async def attend(self, fd: int, on_readable: Callable[[], None]) -> None:
         """Call `on_readable` in each pass that finds the socket readable or broken, until `dismiss`.
@@ -70,12 +72,22 @@ class Hub:
             self._poll.unregister(fd)
         return place
 
+    def after_reading(self, call: Callable[[], None]) -> bool:
+        """Have `call` made once all that was found readable in this pass is read; False if nothing is being read.
+
+        It must not raise.
+        """
+        if self._is_reading:
+            self._afterwards.append(call)
+        return self._is_reading
+
     async def run(self) -> None:
         """Be the hub's task."""
         poll, places = self._poll, self._places
         try:
             while True:
                 await trio.lowlevel.wait_readable(poll.fileno())
+                self._is_reading = True
                 for fd, _ in poll.poll(0, SOCKETS_PER_PASS):
                     # One before it in this pass may have closed it. If its number is another's already, that one finds
                     # nothing to read.
@@ -87,21 +99,28 @@ class Hub:
                             place.error = error
                             if places.get(fd) is place:
                                 self.dismiss(fd)
+                self._is_reading = False
+                afterwards, self._afterwards = self._afterwards, []
+                for call in afterwards:
+                    call()
         finally:
             poll.close()
 
 
-_HUB: Final[trio.lowlevel.RunVar[Hub]] = trio.lowlevel.RunVar("coord.transport.hub")
+_HUB: Final[trio.lowlevel.RunVar[Hub | None]] = trio.lowlevel.RunVar("coord.transport.hub")
+
+
+def after_reading(call: Callable[[], None]) -> bool:
+    """See `Hub.after_reading`; False where there is no hub."""
+    hub = _HUB.get(None)
+    return hub is not None and hub.after_reading(call)
 
 
 def current_hub() -> Hub | None:
     """Return the hub of this run of Trio, made at its first use; None where the system has no `epoll`."""
-    try:
-        return _HUB.get()
-    except LookupError:
-        if not hasattr(select, "epoll"):
-            return None
+    hub = _HUB.get(None)
+    if hub is None and hasattr(select, "epoll"):
         hub = Hub()
         _HUB.set(hub)
         trio.lowlevel.spawn_system_task(hub.run, name="coord.transport.hub")
-        return hub
+    return hub
