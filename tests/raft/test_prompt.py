@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from coord.protocol.messages import Heartbeat, VoteReply, VoteRequest
+from coord.raft.options import RaftOptions
 from coord.types import Role
 
 from .rig import Rig, voters
@@ -97,6 +98,28 @@ def test_a_split_is_seen_at_once_and_repeated_once() -> None:
 
     rig.tick(7)
     assert rig.role is Role.FOLLOWER
+
+
+def test_those_who_split_the_votes_are_kept_apart_when_they_repeat() -> None:
+    """Each began when its rank was due, and that was the same moment, as one had learned of the death later."""
+    options = RaftOptions(heartbeat_ticks=5, election_ticks=50, rank_ticks=2)
+    repeated: list[int] = []
+    for member, rank in ((2, 0), (3, 1), (4, 2)):
+        rig = Rig.make(voters(1, 2, 3, 4, 5), member=member, options=options)
+        rig.step(Heartbeat(1, member, 1, 0, 0))
+        rig.raft.link_broken(1, True)
+        rig.tick(2 * rank)
+        for other in {2, 3, 4, 5} - {member}:
+            rig.step(VoteReply(other, member, 1, True, "no"))
+        assert rig.role is Role.FOLLOWER
+        ticks = 0
+        while rig.role is Role.FOLLOWER:
+            rig.tick()
+            ticks += 1
+        repeated.append(ticks)
+
+    # S10: within 50 to 150 ms of ticks of 20.
+    assert repeated == [3, 5, 7]
 
 
 def test_votes_that_are_out_are_not_thrown_away_by_the_repetition() -> None:
