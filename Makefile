@@ -21,7 +21,7 @@ cluster: $(VENV)/.base ## run three nodes in this terminal, with keys to kill an
 	@exec $(BIN)/coord dev
 
 test: lint ## check everything: ruff, mypy, pytest (some minutes)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "$(QUICK)" $(PROCESSES:%=--ignore=%)
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(QUICK)" $(PROCESSES:%=--ignore=%)
 	$(BIN)/python -m pytest -q -m "$(QUICK)" $(PROCESSES)
 
 lint: $(VENV)/.dev ## ruff and mypy

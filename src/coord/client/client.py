@@ -66,6 +66,7 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         rotation = Rotation(parse_endpoints(endpoints), random or Random())
         self._driver = Driver(ClientCore(rotation, exactly_once), timeout)
         self._nursery_manager = trio.open_nursery()
+        self._serving = trio.CancelScope(shield=True)
         self._name = name
         self._dial = dial
         self._clock = clock
@@ -73,12 +74,12 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
     async def __aenter__(self) -> Client:
         nursery = await self._nursery_manager.__aenter__()
         self._nursery = nursery
-        keeping = Keeping(self._driver, nursery, self._name, self._dial, trio.Event())
+        connected = trio.Event()
         try:
-            keeping.start()
+            nursery.start_soon(self._serve, connected)
             with trio.move_on_after(self._driver.timeout):
-                await keeping.connected.wait()
-            if not keeping.connected.is_set():
+                await connected.wait()
+            if not connected.is_set():
                 raise unreachable(self._driver.timeout, self._driver.core.rotation)
         except BaseException:
             await self._stop()
@@ -90,8 +91,19 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
     ) -> None:
         await self._stop()
 
+    async def _serve(self, connected: trio.Event) -> None:
+        """Run the tasks that carry all calls, until `_stop`.
+
+        A scope around the client that is cancelled does not end them before the body is done: whatever that does to
+        clean up, shielded, needs them. An end of a session, or a queue's item that is on its way, would wait for ever.
+        """
+        with self._serving:
+            async with trio.open_nursery() as nursery:
+                Keeping(self._driver, nursery, self._name, self._dial, connected).start()
+
     async def _stop(self) -> None:
         self._driver.close()
+        self._serving.cancel()
         self._nursery.cancel_scope.cancel()
         # The nursery is not told of the body's exception: it would wrap it in a group.
         await self._nursery_manager.__aexit__(None, None, None)

@@ -219,6 +219,30 @@ async def an_instance_outlives_its_session(cluster: Cluster) -> None:
     assert not ended
 
 
+async def a_program_is_cancelled_from_outside(cluster: Cluster) -> None:
+    """S26: a scope around the client ends the body first: the session is closed, and the item that is taken is had."""
+    taken: list[bytes] = []
+
+    async def take(client: Client) -> None:
+        taken.append(await client.queue("jobs").get())
+
+    async with cluster.client() as other:
+        await other.queue("jobs").put(b"job")
+        with trio.CancelScope() as outer:
+            async with cluster.client(HOLDER) as client, client.session(TTL_S) as session, session.lock(LOCK):
+                for name in cluster.names:
+                    cluster.slow(name, HOLDER, 0.2)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(take, client)
+                    # The item is found, and is being taken.
+                    await trio.sleep(0.3)
+                    outer.cancel()
+        assert outer.cancelled_caught
+        assert (await other.lease_time_to_live(session.lease)).ttl_s == -1, "not left to expire"
+        assert taken == [b"job"]
+        assert not [pair.key async for pair in other.range("", prefix=True)], "a contender, or the item"
+
+
 SCENES: Final[dict[str, Scene]] = {
     scene.__name__: scene
     for scene in (
@@ -230,6 +254,7 @@ SCENES: Final[dict[str, Scene]] = {
         a_late_put_is_fenced,
         a_late_transaction_is_fenced,
         an_instance_outlives_its_session,
+        a_program_is_cancelled_from_outside,
     )
 }
 
