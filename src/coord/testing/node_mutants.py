@@ -97,7 +97,7 @@ MUTANTS: Final = (
     _mutant(
         "answer a read without a round",
         "S8",
-        ("coord.raft.reads", "confirmed = agreed(state.configuration, reached)", "confirmed = self.number"),
+        ("coord.raft.reads", "if not state.configuration.has_quorum(self._who_answered(item)):", "if False:"),
         setting="stale leaders",
     ),
     _mutant(
