@@ -314,6 +314,26 @@ def test_orderly_stop_hands_the_lead_over() -> None:
     play_three(story)
 
 
+def test_stop_after_a_stall_hands_the_lead_over_when_somebody_is_heard() -> None:
+    """S12: when it is to stop it has heard nobody for a while, as after a stall of its machine or of the network."""
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        node, log = trial.nodes[leader], trial.hosts[leader].log
+        for name in trial.followers():
+            trial.network.cut(name, leader)
+        await trio.sleep(0.3)
+        trial.nursery.start_soon(node.stop)
+        await trio.sleep(0.1)
+        assert not log.of("raft.transfer.started")
+        trial.network.heal()
+        await until(lambda: node.raft.role is Role.FOLLOWER)
+        assert len(log.of("raft.transfer.finished")) == len(log.of("raft.transfer.started")) == 1
+        assert await trial.leader(but=leader) != leader
+
+    play_three(story)
+
+
 def test_rolling_restart_under_load_fails_no_write_elsewhere() -> None:
     async def story(trial: Trial) -> None:
         await trial.leader()

@@ -298,8 +298,9 @@ class Node:
         """S12: make another voter lead, so that no client has to wait for an election."""
         with trio.move_on_after(self.options.election_s):
             while self.raft.role is Role.LEADER and not self.leadership.is_lone:
-                if not self.raft.transfer():
-                    return
+                if not self.raft.transferee and not self.raft.transfer():
+                    # Nobody was heard lately. After a stall of the machine they are, before they miss this leader.
+                    await trio.sleep(self.options.heartbeat_s)
                 await self._pass()
             # The new leader is known here, so that what clients still wait for can be forwarded to it.
             while not self.raft.leader_id:

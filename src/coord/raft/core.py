@@ -290,6 +290,11 @@ class Raft:
         """Hand the leadership over to `to`, or to whom the core chooses; return whom, 0 if it is impossible."""
         return self._roles.transfer.start(to) if self._state.role is Role.LEADER else 0
 
+    @property
+    def transferee(self) -> int:
+        """To whom the leadership is being handed over; 0 if it is not."""
+        return self._roles.transfer.to
+
     def stand_back(self) -> None:
         """Never campaign again, and never be chosen: the node is stopping. A leader leads on until another does."""
         self._roles.stand_back()
