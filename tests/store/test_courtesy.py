@@ -47,6 +47,15 @@ def test_it_rests_as_long_as_others_kept_it_waiting() -> None:
     assert machine.rests == [0.005] * 3
 
 
+def test_it_gets_on_however_much_others_have_to_do() -> None:
+    machine = Machine()
+    courtesy = machine.courtesy(share=1 / 2)
+    for _ in range(3):
+        courtesy.rest()
+        machine.work(0.005, share=0.1)
+    assert machine.rests == [0.015] * 2
+
+
 def test_alone_on_its_processor_it_takes_its_share() -> None:
     machine = Machine()
     courtesy = machine.courtesy(share=1 / 4)

@@ -13,6 +13,9 @@ from attrs import define, field
 
 REST_S_MAX = 0.1
 """A rest is no longer, so that such work ends on the busiest machine too."""
+_WAIT_MAX = 2.0
+"""What it waited counts up to so many times its own work. Else, the busier the machine, the less it would do of what it
+could: a follower that is late would never be there under load, since the log goes on meanwhile."""
 
 
 @define
@@ -20,7 +23,7 @@ class Courtesy:
     """Takes the time of one piece of work after another; all calls are on the thread that does it.
 
     What a piece took beyond the processor time that it used, others had the processor, the interpreter or the disk. It
-    owes them as long again, and what makes its own time a `share` of all where nobody keeps it waiting.
+    owes them as long again, up to a bound, and what makes its own time a `share` of all where nobody keeps it waiting.
     """
 
     share: float = 1.0
@@ -36,7 +39,8 @@ class Courtesy:
         if before is None:
             return 0.0
         took_s, used_s = now[0] - before[0], now[1] - before[1]
-        return min(max(0.0, took_s - used_s) + took_s * (1 / self.share - 1), REST_S_MAX)
+        waited_s = min(max(0.0, took_s - used_s), _WAIT_MAX * used_s)
+        return min(waited_s + used_s * (1 / self.share - 1), REST_S_MAX)
 
     def rest(self) -> None:
         """Sleep for what the piece that ends now owes."""
