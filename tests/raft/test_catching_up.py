@@ -6,14 +6,15 @@ from attrs import evolve
 from tests.raft.rig import OPTIONS, Rig
 
 from coord.protocol.messages import Append
+from coord.raft.options import RaftOptions
 
 SLOW = evolve(OPTIONS, append_bytes_max=5, catch_up_bytes=10)
 MISSED = 40
 
 
-def late() -> Rig:
+def late(options: RaftOptions = SLOW) -> Rig:
     """Return a leader whose log member 2 holds, and of which member 3 has missed all but the first entry."""
-    rig = Rig.make(options=SLOW).lead(2)
+    rig = Rig.make(options=options).lead(2)
     put(rig, MISSED)
     rig.tick(2)
     put(rig, 1)
@@ -43,6 +44,19 @@ def test_late_follower_is_sent_so_much_a_tick_while_others_are_written() -> None
     assert not sent(rig, 3), "not before the next tick"
     rig.tick()
     assert sent(rig, 3) == [4, 5]
+
+
+def test_an_append_that_is_larger_is_owed_by_the_ticks_that_follow() -> None:
+    rig = late(evolve(SLOW, append_bytes_max=30))
+    rig.ack(3, 1)
+    assert sent(rig, 3) == [2, 3, 4, 5, 6, 7], "thirty bytes are for three ticks"
+    rig.ack(3, 7)
+    for _ in range(2):
+        put(rig, 1)
+        rig.tick()
+        assert not sent(rig, 3)
+    rig.tick()
+    assert sent(rig, 3)
 
 
 def test_who_keeps_up_is_sent_all_at_once_meanwhile() -> None:

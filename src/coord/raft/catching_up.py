@@ -27,6 +27,7 @@ class CatchingUp:
     _allowance_bytes: int | None = None
     """For each follower and tick; None where nobody has a reason to wait."""
     _sent_bytes: dict[int, int] = field(factory=dict)
+    """In this tick, by member. An append may be larger than the allowance, and is then owed by the next ticks."""
 
     def start(self) -> None:
         """Lead: what comes first goes at once."""
@@ -62,4 +63,10 @@ class CatchingUp:
 
     def _note_tick(self) -> None:
         self._last_index = self._state.log.last_index
-        self._sent_bytes.clear()
+        allowance = self._allowance_bytes
+        if allowance is None:
+            self._sent_bytes.clear()
+        else:
+            self._sent_bytes = {
+                member: sent - allowance for member, sent in self._sent_bytes.items() if sent > allowance
+            }
