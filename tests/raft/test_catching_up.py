@@ -70,7 +70,7 @@ def test_who_keeps_up_is_sent_all_at_once_meanwhile() -> None:
 
 
 def test_late_follower_comes_nearer_however_much_is_written() -> None:
-    """It is sent twice what comes; when it has caught up it is sent all at once again."""
+    """It is sent more than what comes; when it has caught up it is sent all at once again."""
     rig = late()
     rig.ack(3, 1)
     behind = [MISSED]
