@@ -295,11 +295,10 @@ class Node:
         await synced.wait()
 
     async def _hand_over(self) -> None:
-        """S12: make another voter lead, so that no client has to wait for an election."""
+        """S12: make another voter lead, lest clients wait for an election. After a stall one has to be heard first."""
         with trio.move_on_after(self.options.election_s):
             while self.raft.role is Role.LEADER and not self.leadership.is_lone:
                 if not self.raft.transferee and not self.raft.transfer():
-                    # Nobody was heard lately. After a stall of the machine they are, before they miss this leader.
                     await trio.sleep(self.options.heartbeat_s)
                 await self._pass()
             # The new leader is known here, so that what clients still wait for can be forwarded to it.
