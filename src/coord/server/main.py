@@ -282,11 +282,9 @@ def _tell_identity(directory: DataDirectory, log: Log) -> None:
 def _load(machine: StateMachine, store_map: StoreMap, log: Log, notifier: Notifier) -> None:
     """Rebuild the index, without the collector, which would walk over it again and again while it grows."""
     started = time.monotonic()
-    courtesy = Courtesy()
     gc.disable()
     try:
         for number, _ in enumerate(machine.load()):
-            courtesy.rest()
             if number % 100 == 0:
                 notifier.extend_timeout(30)
                 store_map.trim()
