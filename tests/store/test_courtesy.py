@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from attrs import define, field
 
 from coord.store.courtesy import REST_S_MAX, Courtesy
@@ -37,32 +38,22 @@ def test_alone_on_its_processor_it_never_rests() -> None:
     assert not machine.rests
 
 
-def test_it_rests_as_long_as_others_kept_it_waiting() -> None:
+@pytest.mark.parametrize(
+    ("share", "processor", "rest"),
+    [
+        pytest.param(1.0, 0.5, 0.005, id="as long as others kept it waiting"),
+        pytest.param(1 / 2, 0.1, 0.015, id="no longer, however much others have to do"),
+        pytest.param(1 / 4, 1.0, 0.015, id="alone on its processor, for its share"),
+    ],
+)
+def test_it_rests(share: float, processor: float, rest: float) -> None:
     machine = Machine()
-    courtesy = machine.courtesy()
+    courtesy = machine.courtesy(share)
     for _ in range(4):
         courtesy.rest()
-        machine.work(0.005, share=0.5)
+        machine.work(0.005, processor)
     # A rest is no piece of work: it owes nothing itself.
-    assert machine.rests == [0.005] * 3
-
-
-def test_it_gets_on_however_much_others_have_to_do() -> None:
-    machine = Machine()
-    courtesy = machine.courtesy(share=1 / 2)
-    for _ in range(3):
-        courtesy.rest()
-        machine.work(0.005, share=0.1)
-    assert machine.rests == [0.015] * 2
-
-
-def test_alone_on_its_processor_it_takes_its_share() -> None:
-    machine = Machine()
-    courtesy = machine.courtesy(share=1 / 4)
-    for _ in range(3):
-        courtesy.rest()
-        machine.work(0.005, share=1.0)
-    assert machine.rests == [0.015] * 2
+    assert machine.rests == [rest] * 3
 
 
 def test_a_rest_is_bounded() -> None:

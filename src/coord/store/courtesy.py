@@ -26,7 +26,7 @@ class Courtesy:
     owes them as long again, up to a bound, and what makes its own time a `share` of all where nobody keeps it waiting.
     """
 
-    share: float = 1.0
+    share: float
     clock: Callable[[], float] = time.monotonic
     processor_clock: Callable[[], float] = time.thread_time
     sleep: Callable[[float], None] = time.sleep
