@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coord.mvcc.index import KeyIndex
+from coord.mvcc.index import KeyIndex, unpack_state
 from coord.mvcc.keys import BLOCK_KEYS_MAX, OrderedKeys
 
 names = st.binary(min_size=1, max_size=2)
@@ -83,9 +83,10 @@ def test_keys_in_order_fill_their_blocks() -> None:
 def test_the_collector_sees_nothing_of_a_key() -> None:
     index = KeyIndex()
     for number in range(3000):
-        for mod in range(1 + number % 3):
+        for mod in range(1 + number % 3 * 6):
             key = b"%d" % number
-            index.replace(key, index.latest(key), (number * 3 + mod, 0, 1, 1, 0))
+            index.replace(key, index.latest(key), (number * 13 + mod, 0, 1, 1, 0))
+    assert any(index._history)
     index.keys.slice(b"\0", None, 10)
     gc.collect()
     for shard in (*index._states, *index._history, *index.keys._blocks):
@@ -108,7 +109,7 @@ class History:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
-    changes=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 2)), max_size=25),
+    changes=st.lists(st.tuples(st.integers(0, 2), st.booleans(), st.integers(0, 2)), max_size=60),
     prunes=st.lists(st.integers(0, 40), max_size=3),
 )
 def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: list[int]) -> None:
@@ -118,7 +119,10 @@ def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: li
         mod, sub = (mod + step, 0) if step else (mod, sub + 1)
         key, model = b"k%d" % which, models[which]
         is_delete = deletes and bool(model.positions) and not model.positions[-1][2]
-        index.replace(key, index.latest(key), (mod, sub, 0 if is_delete else 1, not is_delete, 0))
+        if deletes or sub:
+            index.replace(key, index.latest(key), (mod, sub, 0 if is_delete else 1, not is_delete, 0))
+        else:
+            index.put(key, mod)
         model.positions.append((mod, sub, is_delete))
     floor = 0
     for at in [0, *sorted(prunes)]:
@@ -179,6 +183,39 @@ def test_restore_takes_back_a_death_and_a_rebirth() -> None:
     index.restore(b"k", dead)
     assert index.slice(b"", None, 9, 9) == []
     assert index.slice(b"", None, 9, 2) == [b"k"]
+
+
+def test_a_put_is_the_same_as_what_it_spares() -> None:
+    index, other = KeyIndex(), KeyIndex()
+    for mod in range(2, 40):
+        key = b"k%d" % (mod % 2)
+        for each in (index, other):
+            if mod % 7 == 0 and (old := each.latest(key)):
+                each.replace(key, old, (mod, 0, 0, 0, 5))
+        if mod % 7:
+            was = other.latest(key)
+            is_alive = was is not None and was[3] > 0
+            state = (mod, 0, was[2] if was and is_alive else mod, was[3] + 1 if was else 1, 0)
+            other.replace(key, was, state)
+            create, version, lease, packed = index.put(key, mod)
+            assert (mod, 0, create, version, 0) == state == index.latest(key)
+            assert (lease, packed and unpack_state(packed)) == (was[4] if was else 0, was)
+        for revision in range(mod + 1):
+            assert index.newest_at(key, revision) == other.newest_at(key, revision)
+            assert index.slice(b"", None, 9, revision) == other.slice(b"", None, 9, revision)
+    assert any(index._history)
+
+
+def test_restore_takes_back_one_of_many() -> None:
+    index = KeyIndex()
+    for mod in range(2, 40):
+        state, old = (mod, 0, 2, mod - 1, 0), index.latest(b"k")
+        index.replace(b"k", old, state)
+        index.restore(b"k", old)
+        assert index.latest(b"k") == old
+        assert [index.position_at(b"k", revision) for revision in range(2, mod)] == [(one, 0) for one in range(2, mod)]
+        index.replace(b"k", old, state)
+    assert any(index._history)
 
 
 def test_restore_takes_back_one_change() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attrs import define, field
 
+from coord.codec import NULL
 from coord.mvcc.backend import Position
+from coord.mvcc.index import unpack_state
+from coord.types import EventType
+
+_PUT = int(EventType.PUT)
 
 Answer = tuple[int, bool, bytes]
 """`(revision, ok, payload)`, as it is recorded (S18) and sent: `payload` is the encoded result, or the encoded
@@ -18,6 +24,42 @@ of the pair before it, if there was one."""
 
 
 @define
+class PutRun:
+    """Plain puts that were applied at once, each in a revision of its own: from `first` on.
+
+    What they answer and what they changed is told only where somebody asks, which on most members nobody does.
+    """
+
+    number: int
+    """Of the first one in its client's count, 0 without a client; the others have those behind it."""
+    first: int
+    pairs: Sequence[Sequence[bytes]]
+    """The arguments of the puts, and perhaps of others behind them that were not applied."""
+    records: list[bytes]
+    olds: list[bytes | None]
+    """What the index held of the keys before."""
+
+    def answers(self) -> list[Answer]:
+        """Return the answer of each put."""
+        return [(revision, True, NULL) for revision in range(self.first, self.first + len(self.records))]
+
+    def events(self) -> list[tuple[int, list[RawEvent]]]:
+        """Return the event of each put, with its revision."""
+        runs = zip(self.pairs, self.records, map(_previous, self.olds), strict=False)
+        return [
+            (revision, [(pair[0], _PUT, record, previous)])
+            for revision, (pair, record, previous) in enumerate(runs, self.first)
+        ]
+
+
+def _previous(old: bytes | None) -> Position | None:
+    if old is None:
+        return None
+    mod, sub, _, version, _ = unpack_state(old)
+    return (mod, sub) if version else None
+
+
+@define
 class Applied:
     """The outcome of one entry. Lists are in order; `answers` has one item for each write of the entry."""
 
@@ -25,9 +67,8 @@ class Applied:
     kind: int
     origin: int = 0
     frame: int = 0
-    answers: list[Answer] = field(factory=list)
-    events: list[tuple[int, list[RawEvent]]] = field(factory=list)
-    """`(revision, events)`, one item a revision."""
+    outcomes: list[Answer | PutRun] = field(factory=list)
+    changes: list[tuple[int, list[RawEvent]] | PutRun] = field(factory=list)
     leases_granted: list[tuple[int, int]] = field(factory=list)
     """`(lease, ttl_s)`."""
     leases_revoked: list[int] = field(factory=list)
@@ -41,3 +82,25 @@ class Applied:
     members_changed: bool = False
     notes: list[tuple[str, dict[str, Any]]] = field(factory=list)
     """Log events, as (name, fields), for the actor to emit."""
+
+    @property
+    def answers(self) -> list[Answer]:
+        """The answers, made when they are asked for."""
+        answers: list[Answer] = []
+        for outcome in self.outcomes:
+            if isinstance(outcome, PutRun):
+                answers += outcome.answers()
+            else:
+                answers.append(outcome)
+        return answers
+
+    @property
+    def events(self) -> list[tuple[int, list[RawEvent]]]:
+        """`(revision, events)`, one item a revision, made when they are asked for."""
+        events: list[tuple[int, list[RawEvent]]] = []
+        for change in self.changes:
+            if isinstance(change, PutRun):
+                events += change.events()
+            else:
+                events.append(change)
+        return events

@@ -68,10 +68,10 @@ class WriteApplier:
             check_body(writes)
         except ApiError as error:
             count = len(writes) if type(writes) is list else 0
-            applied.answers = [error_answer(self.writer.revision, error)] * count
+            applied.outcomes += [error_answer(self.writer.revision, error)] * count
             return
         frame = Frame(applied, header)
-        answers = applied.answers
+        outcomes = applied.outcomes
         client = header.client
         record = self.clients.use(client, header.low, applied.index) if client else None
         position = 0
@@ -80,14 +80,14 @@ class WriteApplier:
             frame.position = position
             position += 1
             if record is not None:
-                answers.append(self._apply_once(frame, write, record))
+                outcomes.append(self._apply_once(frame, write, record))
             elif client:
                 # S17: a client without a record may be one whose record was evicted; applying could apply twice.
-                answers.append(error_answer(self.writer.revision, expired()))
+                outcomes.append(error_answer(self.writer.revision, expired()))
             elif write[0]:
-                answers.append(error_answer(self.writer.revision, number_without_client()))
+                outcomes.append(error_answer(self.writer.revision, number_without_client()))
             else:
-                answers.append(self._apply_write(frame, write))
+                outcomes.append(self._apply_write(frame, write))
 
     def _apply_puts(self, frame: Frame, writes: list[Any], start: int, record: ClientRecord | None) -> int:
         """Apply the plain puts from `start` on whose numbers are new, all at once; return the position behind them.
@@ -99,21 +99,20 @@ class WriteApplier:
         if header.settled or cluster.no_space or cluster.corrupt:
             return start
         end = plain_puts(writes, start)
-        if record is not None:
+        if record is None:
+            if header.client or any(write[0] for write in writes[start:end]):
+                return start
+        elif start < end:
             end = record.new_until(writes, start, end)
-        elif header.client or any(write[0] for write in writes[start:end]):
-            return start
         if start == end:
             return start
-        puts = writes[start:end]
-        events = self.writer.put_each([write[3] for write in puts])
-        answers = [(revision, True, NULL) for revision, _ in events]
+        run = self.writer.put_each([write[3] for write in writes[start:end]], writes[start][0])
         if record is not None:
-            record.keep_puts(puts[: len(answers)], answers)
-        frame.applied.answers += answers
-        frame.applied.events += events
-        self.applied_by_op[_PUT] += len(events)
-        return start + len(events)
+            record.keep_puts(run)
+        frame.applied.outcomes.append(run)
+        frame.applied.changes.append(run)
+        self.applied_by_op[_PUT] += len(run.records)
+        return start + len(run.records)
 
     def expire(self, applied: Applied, seen_index: int, leases: list[int]) -> None:
         """Revoke the leases of an expiry entry, each in its own revision; those that are gone do not matter.
@@ -188,7 +187,7 @@ class WriteApplier:
         self.applied_by_op[op] += 1
         events = writer.commit()
         if events:
-            frame.applied.events.append((writer.revision, events))
+            frame.applied.changes.append((writer.revision, events))
         return writer.revision, True, payload
 
     def _raised(self, frame: Frame, error: str) -> Answer:

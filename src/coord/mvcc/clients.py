@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import blake2b
+from itertools import repeat
 from typing import Any, Final
 
 from attrs import define, field
@@ -23,12 +24,11 @@ from coord.errors import (
     SequenceReused,
 )
 from coord.limits import ANSWER_BYTES_KEPT, CLIENT_RECORDS_MAX, CLIENT_WINDOW
-from coord.mvcc.applied import Answer
+from coord.mvcc.applied import Answer, PutRun
 from coord.protocol.ops import Op
 
-Kept = tuple[bytes | list[Any], Answer]
-"""`(digest, answer)`: a recorded answer and what it answers. A plain put stands for itself, as its arguments, until the
-record is stored: most are closed before, and so never need a digest."""
+Kept = tuple[bytes, Answer]
+"""`(digest, answer)`: a recorded answer and what it answers."""
 
 _HASHER: Final = blake2b(digest_size=8)
 """Copied for each digest, which costs two thirds of making a new one."""
@@ -54,11 +54,6 @@ def digest(op: int, guard: Any, arguments: Any) -> bytes:
     return hasher.digest()
 
 
-def _digest_of(kept: Kept) -> bytes:
-    what, _ = kept
-    return what if type(what) is bytes else digest(_PUT, None, what)
-
-
 def error_answer(revision: int, error: ApiError) -> Answer:
     """Return the answer that tells of an error."""
     return revision, False, NULL + encode(error.to_wire())
@@ -75,7 +70,9 @@ class ClientRecord:
 
     used: int
     low: int = 0
-    answers: dict[int, Kept] = field(factory=dict)
+    answers: dict[int, Kept | PutRun] = field(factory=dict)
+    """By number. A run stands for each of its puts until the record is stored: most are closed before, and so never
+    need a digest."""
 
     def close_below(self, low: int) -> None:
         """Take a `low`: answers leave only by this (S18)."""
@@ -98,7 +95,8 @@ class ClientRecord:
             return SequenceClosed(f"coord: number {number} is below the client's low, {self.low}")
         kept = self.answers.get(number)
         if kept is not None:
-            if _digest_of(kept) != fingerprint:
+            kept = _kept(number, kept)
+            if kept[0] != fingerprint:
                 return SequenceReused(f"coord: number {number} stands for another write")
             return kept
         if number >= self.low + CLIENT_WINDOW:
@@ -116,29 +114,29 @@ class ClientRecord:
         self.answers[number] = (fingerprint, answer)
 
     def new_until(self, writes: list[Any], start: int, end: int) -> int:
-        """Return where the writes of `[start, end)` cease to be new for certain: their numbers rise, all unknown."""
-        answers = self.answers
-        last, ahead = max(self.low - 1, 0), self.low + CLIENT_WINDOW
-        for position in range(start, end):
-            number = writes[position][0]
-            if not last < number < ahead or number in answers:
+        """Return where the writes of `[start, end)` cease to be new for certain: their numbers follow each other, and
+        all are unknown.
+        """
+        answers, first = self.answers, writes[start][0]
+        if first < max(self.low, 1):
+            return start
+        end = min(end, start + max(self.low + CLIENT_WINDOW - first, 0))
+        for number, position in enumerate(range(start, end), first):
+            if writes[position][0] != number or number in answers:
                 return position
-            last = number
         return end
 
-    def keep_puts(self, writes: list[Any], answers: list[Answer]) -> None:
-        """Record the answers of plain puts."""
-        kept = self.answers
-        for (number, _, _, arguments), answer in zip(writes, answers, strict=True):
-            kept[number] = (arguments, answer)
+    def keep_puts(self, run: PutRun) -> None:
+        """Record the answers of numbered puts."""
+        self.answers.update(zip(range(run.number, run.number + len(run.records)), repeat(run)))
 
     def to_row(self) -> bytes:
         """Return the record as it is stored. What was put is let go of: from here on the digest stands for it."""
         answers = self.answers
-        for number, kept in answers.items():
-            if type(kept[0]) is not bytes:
-                answers[number] = (_digest_of(kept), kept[1])
-        rows = [[number, fingerprint, *answer] for number, (fingerprint, answer) in sorted(answers.items())]
+        rows = []
+        for number in sorted(answers):
+            answers[number] = fingerprint, answer = _kept(number, answers[number])
+            rows.append([number, fingerprint, *answer])
         return encode([self.used, self.low, rows])
 
     @staticmethod
@@ -146,6 +144,13 @@ class ClientRecord:
         """Return the record that `to_row` stored."""
         used, low, kept = decode_trusted(row)
         return ClientRecord(used, low, {item[0]: (item[1], tuple(item[2:])) for item in kept})
+
+
+def _kept(number: int, kept: Kept | PutRun) -> Kept:
+    if not isinstance(kept, PutRun):
+        return kept
+    place = number - kept.number
+    return digest(_PUT, None, kept.pairs[place]), (kept.first + place, True, NULL)
 
 
 class ClientTable:

@@ -3,6 +3,9 @@
 All state of a key is packed bytes in dicts of bytes, which the garbage collector does not look at: with a million
 keys a full collection over tuples or lists would stop the loop for 0.1 s. The dicts are sharded, because the growth
 of one dict of a million keys takes 70 ms.
+
+The last few older positions of a key stand behind its state, in the same bytes: a put of one key among many costs what
+memory it has to wait for, and so finds all it needs in one place.
 """
 
 from __future__ import annotations
@@ -24,11 +27,15 @@ State = tuple[int, int, int, int, int]
 Found = tuple[bytes, Position, int, int]
 """`(key, position, create, version)` of a record; the last two are 0 where only the record itself tells them."""
 
-_STATE: Final = Struct("<QIQQQ")
-
-_OLD: Final = Struct(">QI")
-"""An older position, packed big-endian so that bytes order as positions do; the top bit of `sub` marks a delete."""
-_OLD_BYTES: Final = _OLD.size
+_STATE: Final = Struct(">QIQQQ")
+"""A state, packed big-endian so that the bytes order as positions do; the top bit of `sub` marks a delete."""
+_STATE_BYTES: Final = _STATE.size
+_AFTER_POSITION: Final = Struct(">QQQ")
+_POSITION: Final = Struct(">QI")
+"""An older position: what its state began with."""
+_POSITION_BYTES: Final = _POSITION.size
+_FULL_BYTES: Final = _STATE_BYTES + 8 * _POSITION_BYTES
+"""A state with as many older positions behind it as stay there, the oldest first."""
 _DELETED: Final = 1 << 31
 _VERSION: Final = slice(20, 28)
 _NO_VERSION: Final = bytes(8)
@@ -41,7 +48,9 @@ class KeyIndex:
 
     def __init__(self) -> None:
         self._states: list[dict[bytes, bytes]] = [{} for _ in range(SHARDS)]
+        """The newest state of each key, and its last older positions."""
         self._history: list[dict[bytes, bytearray]] = [{} for _ in range(SHARDS)]
+        """The positions before those, of keys that have so many."""
         self.keys = OrderedKeys()
         """Those that live now. A lock or a queue leaves a dead key behind for each use until the next compaction, and
         must not become slower by each."""
@@ -56,14 +65,14 @@ class KeyIndex:
     def latest(self, key: bytes) -> State | None:
         """Return the state of a key, deleted or not, or None if it is not known."""
         packed = self._states[hash(key) & _MASK].get(key)
-        return None if packed is None else _STATE.unpack(packed)
+        return None if packed is None else unpack_state(packed)
 
     def state(self, key: bytes) -> State | None:
         """Return the state of a living key, or None."""
         packed = self._states[hash(key) & _MASK].get(key)
         if packed is None:
             return None
-        state: State = _STATE.unpack(packed)
+        state: State = _STATE.unpack_from(packed)
         return state if state[3] else None
 
     def current(self, key: bytes) -> Position | None:
@@ -77,20 +86,47 @@ class KeyIndex:
         self._newest, _, _, version, _ = state
         if old is None:
             self.keys.add(key)
-        else:
-            self._remember(shard, key, old)
-            if (not old[3]) != (not version):
-                self._move(key, is_dead=not version)
-        self._states[shard][key] = _STATE.pack(*state)
+        elif (not old[3]) != (not version):
+            self._move(key, is_dead=not version)
+        self._succeed(shard, key, _pack(state))
 
-    def _remember(self, shard: int, key: bytes, old: State) -> None:
-        """Make a state history."""
-        mod, sub, _, version, _ = old
-        history = self._history[shard]
-        past = history.get(key)
-        if past is None:
-            history[key] = past = bytearray()
-        past += _OLD.pack(mod, sub if version else sub | _DELETED)
+    def put(self, key: bytes, mod: int) -> tuple[int, int, int, bytes | None]:
+        """Set the state of a key that was put at `(mod, 0)`, without a lease: `latest` and `replace` in one.
+
+        Returns `(create, version, lease, packed)`: what is so now, the lease it had, and what it was, which
+        `unpack_state` tells. If this raises, the key is as it was.
+        """
+        states = self._states[hash(key) & _MASK]
+        old = states.get(key)
+        if old is None:
+            self.keys.add(key)
+            states[key] = _STATE.pack(mod, 0, mod, 1, 0)
+            self._newest = mod
+            return mod, 1, 0, None
+        create, version, lease = _AFTER_POSITION.unpack_from(old, _POSITION_BYTES)
+        if not version:
+            self._move(key, is_dead=False)
+            create = mod
+        version += 1
+        if len(old) < _FULL_BYTES:
+            states[key] = _STATE.pack(mod, 0, create, version, 0) + old[_STATE_BYTES:] + old[:_POSITION_BYTES]
+        else:
+            self._succeed(hash(key) & _MASK, key, _STATE.pack(mod, 0, create, version, 0))
+        self._newest = mod
+        return create, version, lease, old
+
+    def _succeed(self, shard: int, key: bytes, packed: bytes) -> None:
+        """Set a packed state; that before it becomes history."""
+        states = self._states[shard]
+        old = states.get(key)
+        if old is None:
+            states[key] = packed
+        elif len(old) < _FULL_BYTES:
+            states[key] = packed + old[_STATE_BYTES:] + old[:_POSITION_BYTES]
+        else:
+            past = self._history[shard].setdefault(key, bytearray())
+            past += old[_STATE_BYTES:]
+            states[key] = packed + old[:_POSITION_BYTES]
 
     def _move(self, key: bytes, *, is_dead: bool) -> None:
         """Let a key that died or was made anew be found where it belongs."""
@@ -105,14 +141,11 @@ class KeyIndex:
             del self._states[shard][key]
             self.keys.discard((key,))
             return
-        version = old[3]
-        if (not version) != (not _STATE.unpack(self._states[shard][key])[3]):
-            self._move(key, is_dead=not version)
-        past = self._history[shard][key]
-        del past[-_OLD_BYTES:]
-        if not past and version:
-            del self._history[shard][key]
-        self._states[shard][key] = _STATE.pack(*old)
+        packed = self._states[shard][key]
+        if (not old[3]) != (not _STATE.unpack_from(packed)[3]):
+            self._move(key, is_dead=not old[3])
+        # It was the last to become history, and so stands last behind what took its place.
+        self._states[shard][key] = _pack(old) + packed[_STATE_BYTES:-_POSITION_BYTES]
 
     def load(self, records: Iterable[tuple[bytes, State]]) -> None:
         """Take `(key, state)` of records in revision order, when the node starts.
@@ -120,14 +153,7 @@ class KeyIndex:
         The keys have no order before `order` was called.
         """
         for key, state in records:
-            shard = hash(key) & _MASK
-            states = self._states[shard]
-            old = states.get(key)
-            if old is not None:
-                self._remember(shard, key, _STATE.unpack(old))
-            states[key] = _STATE.pack(*state)
-            if not state[3]:
-                self._history[shard].setdefault(key, bytearray())
+            self._succeed(hash(key) & _MASK, key, _pack(state))
 
     def order(self, newest: int) -> None:
         """Put the keys in order after the last `load`, at once, which takes a third of adding each by itself.
@@ -160,7 +186,7 @@ class KeyIndex:
 
     def found_at(self, keys: Iterable[bytes], revision: int) -> list[Found]:
         """Return those of the keys that are there at `revision`, with their positions and what else is known."""
-        states, unpack = self._states, _STATE.unpack
+        states, unpack = self._states, _STATE.unpack_from
         found: list[Found] = []
         for key in keys:
             packed = states[hash(key) & _MASK].get(key)
@@ -185,22 +211,24 @@ class KeyIndex:
         packed = self._states[shard].get(key)
         if packed is None:
             return None, False
-        mod, sub, _, version, _ = _STATE.unpack(packed)
+        mod, sub, _, version, _ = unpack_state(packed)
         if mod <= revision:
             return (mod, sub), not version
-        past = self._history[shard].get(key)
-        if past is None:
-            return None, False
-        count = _count_at(past, revision)
+        past: bytes | bytearray = packed
+        first, end = _STATE_BYTES, len(packed)
+        if first == end or _POSITION.unpack_from(packed, first)[0] > revision:
+            past = self._history[shard].get(key, b"")
+            first, end = 0, len(past)
+        count = _count_at(past, first, end, revision)
         if not count:
             return None, False
-        mod, sub = _OLD.unpack_from(past, (count - 1) * _OLD_BYTES)
+        mod, sub = _POSITION.unpack_from(past, first + (count - 1) * _POSITION_BYTES)
         return (mod, sub & ~_DELETED), sub >= _DELETED
 
     def keys_with_history(self) -> Iterator[list[bytes]]:
         """Yield, shard by shard, the keys that may have positions to prune."""
-        for history in self._history:
-            yield list(history)
+        for states in self._states:
+            yield [key for key, state in states.items() if len(state) > _STATE_BYTES or state[_VERSION] == _NO_VERSION]
 
     def prune(self, key: bytes, revision: int) -> tuple[list[Position], bool]:
         """Forget what a compaction at `revision` makes unreachable: return where it lies, and whether the key is gone.
@@ -209,45 +237,54 @@ class KeyIndex:
         compacted revision itself still finds its delete.
         """
         shard = hash(key) & _MASK
-        history = self._history[shard]
-        past = history.get(key)
-        if past is None:
+        packed = self._states[shard].get(key)
+        if packed is None:
             return [], False
-        packed = self._states[shard][key]
-        mod, sub, _, version, _ = _STATE.unpack(packed)
+        past = self._history[shard].pop(key, b"") + packed[_STATE_BYTES:]
+        mod, sub, _, version, _ = unpack_state(packed)
+        count = len(past) // _POSITION_BYTES
         if mod <= revision:
-            dead = [_position(past, number) for number in range(len(past) // _OLD_BYTES)]
             if not version and mod < revision:
-                del history[key], self._states[shard][key]
-                return [*dead, (mod, sub)], True
-            if version:
-                del history[key]
-            else:
-                past.clear()
-            return dead, False
-        count = _count_at(past, revision)
-        if count:
-            mod, sub = _OLD.unpack_from(past, (count - 1) * _OLD_BYTES)
-            if sub < _DELETED or mod == revision:
-                count -= 1
-        dead = [_position(past, number) for number in range(count)]
-        del past[: count * _OLD_BYTES]
-        if not past and version:
-            del history[key]
-        return dead, False
+                del self._states[shard][key]
+                return [*_positions(past, count), (mod, sub)], True
+        else:
+            count = _count_at(past, 0, len(past), revision)
+            if count:
+                newest, sub = _POSITION.unpack_from(past, (count - 1) * _POSITION_BYTES)
+                if sub < _DELETED or newest == revision:
+                    count -= 1
+        kept = past[count * _POSITION_BYTES :]
+        older = len(kept) - (_FULL_BYTES - _STATE_BYTES)
+        if older > 0:
+            self._history[shard][key] = bytearray(kept[:older])
+            kept = kept[older:]
+        self._states[shard][key] = packed[:_STATE_BYTES] + kept
+        return _positions(past, count), False
 
 
-def _position(past: bytearray, number: int) -> Position:
-    mod, sub = _OLD.unpack_from(past, number * _OLD_BYTES)
-    return mod, sub & ~_DELETED
+def unpack_state(packed: bytes) -> State:
+    """Return the state that packed bytes tell of."""
+    mod, sub, create, version, lease = _STATE.unpack_from(packed)
+    return mod, sub & ~_DELETED, create, version, lease
 
 
-def _count_at(past: bytearray, revision: int) -> int:
-    """Return how many of the packed positions are at or below `revision`."""
-    low, high = 0, len(past) // _OLD_BYTES
+def _pack(state: State) -> bytes:
+    mod, sub, create, version, lease = state
+    return _STATE.pack(mod, sub if version else sub | _DELETED, create, version, lease)
+
+
+def _positions(past: bytes | bytearray, count: int) -> list[Position]:
+    """Return the first `count` of packed positions."""
+    found = _POSITION.iter_unpack(past[: count * _POSITION_BYTES])
+    return [(mod, sub & ~_DELETED) for mod, sub in found]
+
+
+def _count_at(past: bytes | bytearray, first: int, end: int, revision: int) -> int:
+    """Return how many of the packed positions in `past[first:end]` are at or below `revision`."""
+    low, high = 0, (end - first) // _POSITION_BYTES
     while low < high:
         middle = (low + high) // 2
-        if int.from_bytes(past[middle * _OLD_BYTES : middle * _OLD_BYTES + 8], "big") <= revision:
+        if _POSITION.unpack_from(past, first + middle * _POSITION_BYTES)[0] <= revision:
             low = middle + 1
         else:
             high = middle

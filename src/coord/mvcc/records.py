@@ -10,7 +10,8 @@ from typing import Final
 
 from coord.codec import bytes_head, decode_trusted, uint
 
-_REVISIONS: Final = Struct(">BIBI")
+_NUMBERS: Final = Struct(">BIBIBB")
+_HEADS: Final = tuple(b"\x86" + bytes_head(length) for length in range(256))
 
 Fields = tuple[bytes, int, int, int, int, bytes]
 """`(key, create_revision, mod_revision, version, lease, value)`."""
@@ -18,20 +19,14 @@ Fields = tuple[bytes, int, int, int, int, bytes]
 
 def encode_record(key: bytes, create: int, mod: int, version: int, lease: int, value: bytes) -> bytes:
     """Return the record, byte for byte what `codec.encode` makes of the array, at a fifth of the time."""
-    # A store spends its life between these two: there both have a head of one byte and four bytes.
-    is_usual = create >= 0x10000 and mod < 0x100000000
-    return b"".join(
-        (
-            b"\x86",
-            bytes_head(len(key)),
-            key,
-            _REVISIONS.pack(0x1A, create, 0x1A, mod) if is_usual else uint(create) + uint(mod),
-            uint(version),
-            uint(lease) if lease else b"\0",
-            bytes_head(len(value)),
-            value,
-        )
-    )
+    if create >= 0x10000 and mod < 0x100000000 and version < 24 and not lease:
+        # Most are so: the revisions, between which a store spends its life, take a byte and four, the others one.
+        numbers = _NUMBERS.pack(0x1A, create, 0x1A, mod, version, 0)
+    else:
+        numbers = uint(create) + uint(mod) + uint(version) + uint(lease)
+    length = len(key)
+    head = _HEADS[length] if length < 256 else b"\x86" + bytes_head(length)
+    return b"".join((head, key, numbers, bytes_head(len(value)), value))
 
 
 def encode_tombstone(key: bytes, mod: int) -> bytes:

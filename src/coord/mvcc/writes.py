@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from coord.errors import NodeError
-from coord.mvcc.applied import RawEvent
+from coord.mvcc.applied import PutRun, RawEvent
 from coord.mvcc.backend import Backend, Position
-from coord.mvcc.index import KeyIndex, State
+from coord.mvcc.index import KeyIndex, State, unpack_state
 from coord.mvcc.leases import LeaseTable
 from coord.mvcc.records import encode_record, encode_tombstone
 from coord.protocol.intervals import interval
@@ -105,42 +105,35 @@ class Writer:
             keys = self.index.keys.slice(keys[-1] + b"\0", end, DELETE_SLICE_KEYS) if range_end else []
         return deleted, records
 
-    def put_each(self, pairs: Iterable[Sequence[bytes]]) -> list[tuple[int, list[RawEvent]]]:
-        """Put keys without a lease, each in a revision of its own: what `put` and `commit` would do, at half the cost.
+    def put_each(self, pairs: Sequence[Sequence[bytes]], number: int) -> PutRun:
+        """Put keys without a lease, each in a revision of its own: what `put` and `commit` would do, at a third of the
+        cost.
 
-        Returns `(revision, events)` of those that were put. They are fewer than the pairs only if pure code raised:
-        the one at fault has changed nothing, and none behind it was tried (S15).
+        Those that were put are fewer than the pairs only if pure code raised: the one at fault has changed nothing, and
+        none behind it was tried (S15).
         """
-        index, leases = self.index, self.leases
+        put, leases = self.index.put, self.leases
         first = self.revision + 1
-        key, old, old_lease, mod = b"", None, 0, first
+        key, mod, lease, old = b"", first, 0, None
         records: list[bytes] = []
-        events: list[tuple[int, list[RawEvent]]] = []
+        olds: list[bytes | None] = []
         try:
             for mod, (key, value) in enumerate(pairs, first):
-                old_lease = 0
-                old = index.latest(key)
-                if old is None or not old[3]:
-                    create, version, previous = mod, 1, None
-                else:
-                    old_mod, old_sub, create, version, old_lease = old
-                    version += 1
-                    previous = (old_mod, old_sub)
-                record = encode_record(key, create, mod, version, 0, value)
-                index.replace(key, old, (mod, 0, create, version, 0))
-                if old_lease:
-                    leases.move(key, old_lease, 0)
-                records.append(record)
-                events.append((mod, [(key, _PUT, record, previous)]))
+                lease = 0
+                create, version, lease, old = put(key, mod)
+                if lease:
+                    leases.move(key, lease, 0)
+                records.append(encode_record(key, create, mod, version, 0, value))
+                olds.append(old)
         except (NodeError, MemoryError):
             raise
         except Exception:
-            self.revision += len(records)
-            self._undo.append((key, old, old_lease, 0))
+            self.revision = mod - 1
+            self._undo.append((key, unpack_state(old) if old is not None else None, lease, 0))
             self.rollback()
         self._backend.extend(first, records)
         self.revision = first + len(records) - 1
-        return events
+        return PutRun(number, first, pairs, records, olds)
 
     def commit(self) -> list[RawEvent]:
         """Keep the draft: its records go to the backend, the revision moves if anything changed. Return its events."""

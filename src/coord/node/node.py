@@ -368,7 +368,7 @@ class Node:
 
     def on_applied(self, applied: Applied) -> None:
         """Pass on what an entry changed."""
-        if applied.events:
+        if self.watches.watch_count and applied.changes:
             self.watches.on_events(applied.events)
         if applied.leases_granted or applied.leases_revoked or applied.leases_checkpointed:
             self.leases.on_applied(applied)

@@ -81,9 +81,10 @@ class Broadcaster:
         return self.delivery.events_sent
 
     def on_events(self, events: Sequence[tuple[int, list[RawEvent]]]) -> None:
-        """Queue what the applier changed; where nobody watches, a watch that comes later starts behind it."""
-        if self.watch_count:
-            self._inbox.extend(events)
+        """Queue what the applier changed. Where nobody watches this may be left out: a watch that comes later starts
+        behind it.
+        """
+        self._inbox.extend(events)
 
     def create(self, watch: Watch) -> int:
         """Add a watch and return its start revision. Raises `ApiError`.

@@ -53,8 +53,8 @@ MUTANTS: Final = (
         ),
         (
             "coord.mvcc.clients",
-            "        last, ahead = max(self.low - 1, 0), self.low + CLIENT_WINDOW\n",
-            "        last, ahead = max(self.low - 1, 0, *answers), self.low + CLIENT_WINDOW\n",
+            "        if first < max(self.low, 1):\n",
+            "        if first <= max(self.low - 1, 0, *answers):\n",
         ),
     ),
     _mutant(
