@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import coord
@@ -35,6 +37,22 @@ def test_a_frame_that_no_node_would_take_is_not_made() -> None:
         protocol.writes_frame([(1, 1)], [(0, 1, None, (b"k", bytes(2_200_000)))])
     with pytest.raises(InvalidArgument, match="too large"):
         protocol.requests_frame([(1, 20, 1, (bytes(2_200_000),))])
+
+
+UINT = st.integers(0, 2**64 - 1)
+KEYS = st.binary(max_size=300) | st.just(bytes(70_000))
+PUTS = st.tuples(UINT, st.just(1), st.none(), st.lists(KEYS, min_size=2, max_size=2))
+WRITES = st.tuples(
+    UINT, st.integers(0, 9), st.none() | st.lists(UINT), st.lists(st.binary(max_size=9) | UINT, min_size=3)
+)
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(PUTS | PUTS | WRITES, UINT, UINT), min_size=1, max_size=40), UINT, UINT)
+def test_writes_are_the_bytes_of_the_codec(writes: list[Any], client: int, low: int) -> None:
+    ids = [(request_id, timeout_ms) for _, request_id, timeout_ms in writes]
+    sent = [write for write, _, _ in writes]
+    assert protocol.writes_frame(ids, sent, client, low) == encode([2, client, low, ids, encode(sent)])
 
 
 def test_timeouts_are_whole_milliseconds_that_a_node_takes() -> None:

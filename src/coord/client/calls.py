@@ -84,11 +84,6 @@ class Call:
             return self.numbering is not None or self.code == _REGISTER
         return self.code not in MEMBER_CHANGES
 
-    @property
-    def client_id(self) -> int:
-        """The client id that it is sent under; 0 for what has no number."""
-        return self.numbering.client_id if self.numbering is not None else 0
-
     def close(self) -> None:
         """End it: nobody waits for its answer any more, and it is sent no more."""
         self.is_done = True

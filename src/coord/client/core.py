@@ -27,6 +27,7 @@ from coord.client.failing import (
     unanswered,
     unreachable,
 )
+from coord.client.numbering import Numbering
 from coord.client.once import Once
 from coord.client.watches import Watches
 from coord.errors import ApiError, OutcomeUnknown, ProtocolViolation
@@ -144,7 +145,7 @@ class ClientCore:
         if self.once.waiting:
             calls += self.once.take(room - len(calls))
         reads: list[Call] = []
-        writes: dict[int, list[Call]] = {}
+        writes: dict[Numbering | None, list[Call]] = {}
         for call in calls:
             # One that was cancelled or timed out while it waited here is done.
             if not call.is_done:
@@ -156,7 +157,7 @@ class ClientCore:
                 elif call.code == _REGISTER:
                     frames += self._frames([call], _writes_frame)
                 else:
-                    writes.setdefault(call.client_id, []).append(call)
+                    writes.setdefault(call.numbering, []).append(call)
         if reads:
             frames += self._frames(reads, _requests_frame)
         for of_one_client in writes.values():

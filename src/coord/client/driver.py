@@ -8,6 +8,7 @@ the core names it among its wakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -103,13 +104,24 @@ class Driver:
         await checkpoint_if_cancelled()
         core = self.core
         task, now = current_task(), trio.current_time()
+        if patience > share_s:
+            patience = share_s
         call = Call(
-            core.next_id(), is_write, code, arguments, timeout_ms, now + timeout, task, timeout=timeout, guard=guard
+            core.next_id(),
+            is_write,
+            code,
+            arguments,
+            timeout_ms,
+            now + timeout,
+            task,
+            timeout=timeout,
+            guard=guard,
+            patience_s=patience,
+            ask_again_at=now + patience,
         )
-        call.patience_s = min(patience, share_s)
-        call.ask_again_at = now + call.patience_s
         core.submit(call)
-        await self._wait((call,))
+        self._start((call,))
+        await wait_task_rescheduled(partial(self._abandon, (call,)))
         if call.error is not None:
             raise call.error
         return call
@@ -146,7 +158,8 @@ class Driver:
         for call in calls:
             core.submit(call)
         if calls:
-            await self._wait(calls)
+            self._start(calls)
+            await wait_task_rescheduled(partial(self._abandon, calls))
         else:
             await trio.lowlevel.checkpoint()
         return calls
@@ -159,13 +172,14 @@ class Driver:
         number, timeout_ms = self.core.next_id(), milliseconds(timeout)
         call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription, timeout=timeout)
         self.core.submit_progress(call, subscription)
-        await self._wait((call,))
+        self._start((call,))
+        await wait_task_rescheduled(partial(self._abandon, (call,)))
         if call.error is not None:
             raise call.error
         return call
 
-    async def _wait(self, calls: Sequence[Call]) -> None:
-        """Have calls that were submitted sent, and wait until they have ended."""
+    def _start(self, calls: Sequence[Call]) -> None:
+        """Have calls that were submitted sent; the caller is then to wait until they have ended."""
         if self.is_closed or self._forks != forks.count():
             for call in calls:
                 call.close()
@@ -180,13 +194,11 @@ class Driver:
             else:
                 self._wake_pump()
 
-        def abort(_: object) -> Abort:
-            for call in calls:
-                self.core.abandon(call)
-            self._wake_pump()
-            return Abort.SUCCEEDED
-
-        await wait_task_rescheduled(abort)
+    def _abandon(self, calls: Sequence[Call], _: object) -> Abort:
+        for call in calls:
+            self.core.abandon(call)
+        self._wake_pump()
+        return Abort.SUCCEEDED
 
     async def subscribe(self, subscription: Subscription, timeout: float | None) -> None:
         """Have a watch created, and wait until a node has confirmed it."""

@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from coord.codec import bytes_head, decode, encode
+from coord.codec import NULL, array_head, bytes_head, decode, encode, uint
 from coord.errors import ProtocolViolation, request_too_large
 from coord.limits import FRAME_BYTES_MAX, REQUEST_TIMEOUT_MS_MAX
-from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
+from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, Op, ServerMessage
 
 Request = tuple[int, int, int, Sequence[Any]]
 """`(request id, method, timeout_ms, arguments)`."""
@@ -33,6 +33,9 @@ _ANSWER_S_MAX: Final = 0.3
 
 _REQUESTS: Final = int(ClientMessage.REQUESTS)
 _WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
+_PUT: Final = int(Op.PUT)
+_PUT_PLAIN: Final = encode(_PUT) + NULL + array_head(2)
+"""What follows the number of a put without a guard, a lease or an option."""
 
 
 @frozen
@@ -93,8 +96,25 @@ def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 
 
     Raises `InvalidArgument` if no node would take it.
     """
-    body = encode(writes)
-    return _checked(b"".join((_WRITES_HEAD, encode(client), encode(low), encode(ids), bytes_head(len(body)), body)))
+    body = _encode_writes(writes)
+    parts = [_WRITES_HEAD, uint(client), uint(low), array_head(len(ids))]
+    for request_id, timeout_ms in ids:
+        parts += (b"\x82", uint(request_id), uint(timeout_ms))
+    parts += (bytes_head(len(body)), body)
+    return _checked(b"".join(parts))
+
+
+def _encode_writes(writes: Sequence[Write]) -> bytes:
+    """Return what `encode` makes of the writes; of plain puts, which are most, in half the time."""
+    parts = [array_head(len(writes))]
+    for write in writes:
+        number, op, guard, arguments = write
+        if op == _PUT and guard is None and len(arguments) == 2:
+            key, value = arguments
+            parts += (b"\x84", uint(number), _PUT_PLAIN, bytes_head(len(key)), key, bytes_head(len(value)), value)
+        else:
+            parts.append(encode(write))
+    return b"".join(parts)
 
 
 def _checked(frame: bytes) -> bytes:
