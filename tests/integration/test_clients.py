@@ -19,6 +19,9 @@ from .processes import ProcessCluster
 MakeCluster = Callable[..., ProcessCluster]
 CALL_S = 1.5
 """A call with a stopped node in the client's list takes no longer."""
+TRIES = 5
+DIAL_TIMEOUT_S = 40.0
+COMMAND_S = 20.0
 
 
 def command(cluster: ProcessCluster, *words: str) -> tuple[float, str]:
@@ -37,19 +40,24 @@ def command(cluster: ProcessCluster, *words: str) -> tuple[float, str]:
 
 def test_a_stopped_node_in_the_list_holds_up_nobody(shared: ProcessCluster) -> None:
     shared.put("k", b"v")
-    usual_s = max(command(shared, "get", "k")[0] for _ in range(3))
     stopped, _ = shared.followers()
     shared.pause(stopped)
     for _ in range(4):
-        took_s, said = command(shared, "get", "k")
+        took_s, said = command(shared, "get", "k", f"--dial-timeout={DIAL_TIMEOUT_S}s")
         assert said == "k\nv\n"
-        assert took_s < usual_s + 0.9, "the next is asked long before the dial timeout is over"
+        assert took_s < COMMAND_S, "the next is asked long before the dial timeout is over"
     for seed in range(6):
-        with coord.connect_sync(shared.endpoints, random=Random(seed)) as client:
-            started = time.monotonic()
-            client.put("k", b"v")
-            assert time.monotonic() - started < CALL_S
+        # Others on the machine make it longer, never shorter: one try within the bound is proof.
+        assert any(call_s(shared, Random(seed)) < CALL_S for _ in range(TRIES))
     shared.resume(stopped)
+
+
+def call_s(cluster: ProcessCluster, chance: Random) -> float:
+    """Return how long the first call takes of a client that tries the endpoints in this order."""
+    with coord.connect_sync(cluster.endpoints, random=chance) as client:
+        started = time.monotonic()
+        client.put("k", b"v")
+        return time.monotonic() - started
 
 
 def connected(cluster: ProcessCluster, *, to_leader: bool) -> tuple[coord.BlockingClient, str]:
