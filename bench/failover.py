@@ -35,7 +35,6 @@ PREFIX = "w/"
 SLOTS = 1_000
 """Keys of one client, written in turn: more than it writes between two checks, so that none hides a lost one."""
 PAGE = 10_000
-SETTLE_S = 1.0
 RECOVER_TIMEOUT_S = 30.0
 RETRY_S = 0.001
 PAUSE_ELECTIONS = 2
@@ -63,6 +62,8 @@ class Load:
     """The clients, and what they were told."""
 
     value: bytes
+    settle_s: float
+    """How long writes have to go on before a node goes, and after."""
     acknowledged: dict[bytes, int] = field(factory=dict)
     """The revision of each write since the last check."""
     count: int = 0
@@ -106,13 +107,15 @@ class Load:
                 self.count += 1
                 self.acknowledged[key] = revision
 
-    async def wait_for_writes(self, count: int) -> None:
-        wanted = self.count + count
+    async def go_on(self) -> None:
+        """Wait until writes are acknowledged again, and let them go on for a while."""
+        wanted = self.count + 100
         with trio.fail_after(RECOVER_TIMEOUT_S):
             while True:
                 await trio.sleep(0.005)
                 if self.count >= wanted:
-                    return
+                    break
+        await trio.sleep(self.settle_s)
 
     async def check(self, client: coord.Client) -> int:
         """Return how many of the writes acknowledged since the last check are not there."""
@@ -173,8 +176,7 @@ async def restart(cluster: Cluster, node: Node, load: Load) -> tuple[float, floa
 
 
 async def gap_without(load: Load) -> float:
-    await load.wait_for_writes(100)
-    await trio.sleep(SETTLE_S)
+    await load.go_on()
     return load.gap_s
 
 
@@ -224,7 +226,7 @@ class Way:
 
 async def measure(cluster: Cluster, options: argparse.Namespace, ways: Sequence[Way]) -> dict[str, list[Loss]]:
     """Lose nodes in each way as often as asked for, under load; tell each."""
-    load = Load(bytes(options.value_bytes))
+    load = Load(bytes(options.value_bytes), options.settle_s)
     losses: dict[str, list[Loss]] = {}
     async with coord.connect(cluster.endpoints, timeout=RECOVER_TIMEOUT_S) as client, trio.open_nursery() as nursery:
         endpoints = [node.endpoint for node in cluster.nodes]
@@ -247,8 +249,7 @@ async def measure(cluster: Cluster, options: argparse.Namespace, ways: Sequence[
 
 async def lose(way: Way, cluster: Cluster, node: Node, load: Load, client: coord.Client) -> Loss:
     """Lose a node under load, and have it back as a follower."""
-    await load.wait_for_writes(100)
-    await trio.sleep(SETTLE_S)
+    await load.go_on()
     unknown, refused = load.unknown, load.refused
     load.gap_s = 0.0
     gap_s, back_s = await way.lose(cluster, node, load)
@@ -270,6 +271,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--conns", type=int, default=10)
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--value-bytes", type=int, default=256)
+    parser.add_argument("--settle-s", type=float, default=1.0, help="how long writes go on before and after each loss")
     parser.add_argument("--limit-ms", type=float, default=300.0, help="of the gap after a kill or a stop in order")
     parser.add_argument("--json", type=Path, help="write what each loss cost here")
     options = parser.parse_args()

@@ -20,7 +20,7 @@ def failover(module: Callable[[str], ModuleType]) -> ModuleType:
 def test_nodes_go_and_return_and_no_write_is_missing(tmp_path: Path) -> None:
     """How long the gaps are is for a quiet machine to say."""
     kept = tmp_path / "losses.json"
-    sizes = ["--kills=1", "--pauses=1", "--rolling=1", "--conns=3", "--clients=6", "--limit-ms=60000"]
+    sizes = ["--kills=1", "--pauses=1", "--rolling=1", "--conns=3", "--clients=6", "--settle-s=0.2", "--limit-ms=60000"]
     assert run("failover.py", *sizes, f"--json={kept}", statuses=(0, 1)).stderr == ""
     losses = json.loads(kept.read_text())
     assert {way: len(some) for way, some in losses.items()} == {"kills": 1, "pauses": 1, "rolling": 3}
