@@ -27,8 +27,8 @@ ESCAPE = re.compile(r"\x1b\[[0-9;]*[mK]")
 
 
 def free_base() -> int:
-    """Return a port for n1 of which all nine that follow from it are free."""
-    for base in range(11_000 + os.getpid() % 5000, 20_000, 7):
+    """Return a port for n1 of which all nine that follow from it are free; no other test has any of them."""
+    for base in range(11_000 + os.getpid() % 500 * 10, 20_000, 10):
         ports = [base + node * PORT_STEP + offset for node in range(3) for offset in range(3)]
         try:
             for port in ports:
