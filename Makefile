@@ -8,8 +8,11 @@ SEED ?= 0
 ROUNDS ?= 40
 
 QUICK := not sim and not conformance and not torture
-# Clusters of processes, whose tests look at the clock: one at a time.
+# Clusters of processes. Their tests mostly wait: two at a time leave half of two processors to those that look at the
+# clock. The tests of a file share a cluster, and so stay together.
 PROCESSES := tests/integration tests/docs/test_walkthrough.py tests/docs/test_members.py
+# Tests start some hundreds of processes: what is compiled once is kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help cluster test lint bench bench-self bench-failover bench-recipes bench-curves bench-steady torture sim mutants conformance docs clean
@@ -22,7 +25,7 @@ cluster: $(VENV)/.base ## run three nodes in this terminal, with keys to kill an
 
 test: lint ## check everything: ruff, mypy, pytest (some minutes)
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "$(QUICK)" $(PROCESSES:%=--ignore=%)
-	$(BIN)/python -m pytest -q -m "$(QUICK)" $(PROCESSES)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "$(QUICK)" $(PROCESSES)
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -74,14 +77,17 @@ clean: ## remove .venv and caches, but no data
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find src tests bench docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.base: pyproject.toml
+$(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "coord needs Python 3.11 or later: make PYTHON=python3.12")'
-	@echo 'Installing coord into $(VENV) (once) ...'
 	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.base: pyproject.toml | $(VENV)/.made
+	@echo 'Installing coord into $(VENV) (once) ...'
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	@echo 'Installing the tools of developers into $(VENV) (once) ...'
+$(VENV)/.dev: pyproject.toml | $(VENV)/.made
+	@echo 'Installing coord and the tools of developers into $(VENV) (once) ...'
 	@$(PIP) --editable '.[dev]'
-	@touch $@
+	@touch $(VENV)/.base $@
