@@ -17,7 +17,9 @@ def test_records_are_deterministic_cbor(number: int) -> None:
         fields = (b"k" * length, number, number + 1, number, number, b"v" * length)
         assert encode_record(*fields) == encode(fields)
         assert decode_record(encode(fields)) == fields
-    assert encode_record(b"k", number, number, 1, 0, b"") == encode([b"k", number, number, 1, 0, b""])
+        for mod, version in ((number, 1), (number + 1, 24), (max(number, 70_000), 1023), (2**32, 1024)):
+            usual = (b"k" * length, number, mod, version, 0, b"v")
+            assert encode_record(*usual) == encode(usual)
     assert encode_tombstone(b"k", number) == encode([b"k", 0, number, 0, 0, b""])
 
 

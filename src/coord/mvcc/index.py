@@ -4,8 +4,8 @@ All state of a key is packed bytes in dicts of bytes, which the garbage collecto
 keys a full collection over tuples or lists would stop the loop for 0.1 s. The dicts are sharded, because the growth
 of one dict of a million keys takes 70 ms.
 
-The last few older positions of a key stand behind its state, in the same bytes: a put of one key among many costs what
-memory it has to wait for, and so finds all it needs in one place.
+The last few older positions of a key stand before its state, in the same bytes, and a state begins with its own: a put
+of one key among many costs what memory it has to wait for, and so finds all it needs, and leaves it, in one place.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ Found = tuple[bytes, Position, int, int]
 _STATE: Final = Struct(">QIQQQ")
 """A state, packed big-endian so that the bytes order as positions do; the top bit of `sub` marks a delete."""
 _STATE_BYTES: Final = _STATE.size
-_AFTER_POSITION: Final = Struct(">QQQ")
 _POSITION: Final = Struct(">QI")
 """An older position: what its state began with."""
 _POSITION_BYTES: Final = _POSITION.size
+_REST: Final = Struct(">QQQ")
+"""A state without its position: `(create, version, lease)`."""
+_PAST: Final = slice(None, -_STATE_BYTES)
+_POSITIONS: Final = slice(None, -_REST.size)
 _FULL_BYTES: Final = _STATE_BYTES + 8 * _POSITION_BYTES
-"""A state with as many older positions behind it as stay there, the oldest first."""
+"""A state with as many older positions before it as stay there, the oldest first."""
 _DELETED: Final = 1 << 31
-_VERSION: Final = slice(20, 28)
+_VERSION: Final = slice(-16, -8)
 _NO_VERSION: Final = bytes(8)
 
 
@@ -72,7 +75,7 @@ class KeyIndex:
         packed = self._states[hash(key) & _MASK].get(key)
         if packed is None:
             return None
-        state: State = _STATE.unpack_from(packed)
+        state: State = _STATE.unpack_from(packed, -_STATE_BYTES)
         return state if state[3] else None
 
     def current(self, key: bytes) -> Position | None:
@@ -103,13 +106,13 @@ class KeyIndex:
             states[key] = _STATE.pack(mod, 0, mod, 1, 0)
             self._newest = mod
             return mod, 1, 0, None
-        create, version, lease = _AFTER_POSITION.unpack_from(old, _POSITION_BYTES)
+        create, version, lease = _REST.unpack_from(old, -_REST.size)
         if not version:
             self._move(key, is_dead=False)
             create = mod
         version += 1
         if len(old) < _FULL_BYTES:
-            states[key] = _STATE.pack(mod, 0, create, version, 0) + old[_STATE_BYTES:] + old[:_POSITION_BYTES]
+            states[key] = old[_POSITIONS] + _STATE.pack(mod, 0, create, version, 0)
         else:
             self._succeed(hash(key) & _MASK, key, _STATE.pack(mod, 0, create, version, 0))
         self._newest = mod
@@ -122,11 +125,11 @@ class KeyIndex:
         if old is None:
             states[key] = packed
         elif len(old) < _FULL_BYTES:
-            states[key] = packed + old[_STATE_BYTES:] + old[:_POSITION_BYTES]
+            states[key] = old[_POSITIONS] + packed
         else:
             past = self._history[shard].setdefault(key, bytearray())
-            past += old[_STATE_BYTES:]
-            states[key] = packed + old[:_POSITION_BYTES]
+            past += old[_POSITIONS]
+            states[key] = packed
 
     def _move(self, key: bytes, *, is_dead: bool) -> None:
         """Let a key that died or was made anew be found where it belongs."""
@@ -142,10 +145,18 @@ class KeyIndex:
             self.keys.discard((key,))
             return
         packed = self._states[shard][key]
-        if (not old[3]) != (not _STATE.unpack_from(packed)[3]):
+        if (not old[3]) != (packed[_VERSION] == _NO_VERSION):
             self._move(key, is_dead=not old[3])
-        # It was the last to become history, and so stands last behind what took its place.
-        self._states[shard][key] = _pack(old) + packed[_STATE_BYTES:-_POSITION_BYTES]
+        past = packed[_PAST]
+        if past:
+            past = past[:-_POSITION_BYTES]
+        else:
+            # The positions had become too many, and went away with the last of them.
+            older = self._history[shard][key]
+            del older[-_POSITION_BYTES:]
+            if not older:
+                del self._history[shard][key]
+        self._states[shard][key] = past + _pack(old)
 
     def load(self, records: Iterable[tuple[bytes, State]]) -> None:
         """Take `(key, state)` of records in revision order, when the node starts.
@@ -192,7 +203,7 @@ class KeyIndex:
             packed = states[hash(key) & _MASK].get(key)
             if packed is None:
                 continue
-            mod, sub, create, version, _ = unpack(packed)
+            mod, sub, create, version, _ = unpack(packed, -_STATE_BYTES)
             if mod <= revision:
                 if version:
                     found.append((key, (mod, sub), create, version))
@@ -214,15 +225,13 @@ class KeyIndex:
         mod, sub, _, version, _ = unpack_state(packed)
         if mod <= revision:
             return (mod, sub), not version
-        past: bytes | bytearray = packed
-        first, end = _STATE_BYTES, len(packed)
-        if first == end or _POSITION.unpack_from(packed, first)[0] > revision:
+        past: bytes | bytearray = packed[_PAST]
+        if not past or _POSITION.unpack_from(past)[0] > revision:
             past = self._history[shard].get(key, b"")
-            first, end = 0, len(past)
-        count = _count_at(past, first, end, revision)
+        count = _count_at(past, revision)
         if not count:
             return None, False
-        mod, sub = _POSITION.unpack_from(past, first + (count - 1) * _POSITION_BYTES)
+        mod, sub = _POSITION.unpack_from(past, (count - 1) * _POSITION_BYTES)
         return (mod, sub & ~_DELETED), sub >= _DELETED
 
     def keys_with_history(self) -> Iterator[list[bytes]]:
@@ -240,7 +249,7 @@ class KeyIndex:
         packed = self._states[shard].get(key)
         if packed is None:
             return [], False
-        past = self._history[shard].pop(key, b"") + packed[_STATE_BYTES:]
+        past = bytes(self._history[shard].pop(key, b"")) + packed[_PAST]
         mod, sub, _, version, _ = unpack_state(packed)
         count = len(past) // _POSITION_BYTES
         if mod <= revision:
@@ -248,7 +257,7 @@ class KeyIndex:
                 del self._states[shard][key]
                 return [*_positions(past, count), (mod, sub)], True
         else:
-            count = _count_at(past, 0, len(past), revision)
+            count = _count_at(past, revision)
             if count:
                 newest, sub = _POSITION.unpack_from(past, (count - 1) * _POSITION_BYTES)
                 if sub < _DELETED or newest == revision:
@@ -258,13 +267,13 @@ class KeyIndex:
         if older > 0:
             self._history[shard][key] = bytearray(kept[:older])
             kept = kept[older:]
-        self._states[shard][key] = packed[:_STATE_BYTES] + kept
+        self._states[shard][key] = kept + packed[-_STATE_BYTES:]
         return _positions(past, count), False
 
 
 def unpack_state(packed: bytes) -> State:
     """Return the state that packed bytes tell of."""
-    mod, sub, create, version, lease = _STATE.unpack_from(packed)
+    mod, sub, create, version, lease = _STATE.unpack_from(packed, -_STATE_BYTES)
     return mod, sub & ~_DELETED, create, version, lease
 
 
@@ -279,12 +288,12 @@ def _positions(past: bytes | bytearray, count: int) -> list[Position]:
     return [(mod, sub & ~_DELETED) for mod, sub in found]
 
 
-def _count_at(past: bytes | bytearray, first: int, end: int, revision: int) -> int:
-    """Return how many of the packed positions in `past[first:end]` are at or below `revision`."""
-    low, high = 0, (end - first) // _POSITION_BYTES
+def _count_at(past: bytes | bytearray, revision: int) -> int:
+    """Return how many of the packed positions are at or below `revision`."""
+    low, high = 0, len(past) // _POSITION_BYTES
     while low < high:
         middle = (low + high) // 2
-        if _POSITION.unpack_from(past, first + middle * _POSITION_BYTES)[0] <= revision:
+        if _POSITION.unpack_from(past, middle * _POSITION_BYTES)[0] <= revision:
             low = middle + 1
         else:
             high = middle

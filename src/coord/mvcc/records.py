@@ -10,7 +10,10 @@ from typing import Final
 
 from coord.codec import bytes_head, decode_trusted, uint
 
-_NUMBERS: Final = Struct(">BIBIBB")
+_REVISIONS: Final = Struct(">BIBI")
+_REVISIONS_EARLY: Final = Struct(">BHBI")
+_VERSIONS: Final = tuple(uint(version) + b"\0" for version in range(1024))
+"""Versions, and no lease behind them."""
 _HEADS: Final = tuple(b"\x86" + bytes_head(length) for length in range(256))
 
 Fields = tuple[bytes, int, int, int, int, bytes]
@@ -19,14 +22,24 @@ Fields = tuple[bytes, int, int, int, int, bytes]
 
 def encode_record(key: bytes, create: int, mod: int, version: int, lease: int, value: bytes) -> bytes:
     """Return the record, byte for byte what `codec.encode` makes of the array, at a fifth of the time."""
-    if create >= 0x10000 and mod < 0x100000000 and version < 24 and not lease:
-        # Most are so: the revisions, between which a store spends its life, take a byte and four, the others one.
-        numbers = _NUMBERS.pack(0x1A, create, 0x1A, mod, version, 0)
+    # A store spends its life between these two: there a revision has a head of one byte and four bytes.
+    if not 0x10000 <= mod < 0x100000000 or create < 0x100:
+        revisions = uint(create) + uint(mod)
+    elif create < 0x10000:
+        revisions = _REVISIONS_EARLY.pack(0x19, create, 0x1A, mod)
     else:
-        numbers = uint(create) + uint(mod) + uint(version) + uint(lease)
+        revisions = _REVISIONS.pack(0x1A, create, 0x1A, mod)
     length = len(key)
-    head = _HEADS[length] if length < 256 else b"\x86" + bytes_head(length)
-    return b"".join((head, key, numbers, bytes_head(len(value)), value))
+    return b"".join(
+        (
+            _HEADS[length] if length < 256 else b"\x86" + bytes_head(length),
+            key,
+            revisions,
+            _VERSIONS[version] if version < 1024 and not lease else uint(version) + uint(lease),
+            bytes_head(len(value)),
+            value,
+        )
+    )
 
 
 def encode_tombstone(key: bytes, mod: int) -> bytes:
