@@ -255,6 +255,8 @@ class FrameHeads:
 def reply_id(reply: bytes) -> int:
     """Return the request id of an encoded reply: the unsigned integer behind its one-byte array head."""
     head = reply[1]
+    if head == 0x19:
+        return reply[2] << 8 | reply[3]
     if head < 24:
         return head
     return int.from_bytes(reply[2 : 2 + (1 << (head - 24))], "big")

@@ -121,8 +121,12 @@ class Connection:
             return
         self._open |= new
         counts = self._metrics.client_requests_total
-        for write in writes.decoded:
-            counts[_name(_OP_NAMES, write[1])] += 1
+        ops = [write[1] for write in writes.decoded]
+        if ops.count(ops[0]) == len(ops):
+            counts[_name(_OP_NAMES, ops[0])] += len(ops)
+        else:
+            for op in ops:
+                counts[_name(_OP_NAMES, op)] += 1
         if not self._node.cluster_id:
             self._refuse_without_cluster(ids)
             return
