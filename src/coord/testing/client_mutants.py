@@ -207,8 +207,8 @@ MUTANTS: Final = (
         "S30",
         (
             "coord.client.driver",
-            "        call.ask_again_at = now + call.patience_s\n",
-            "        call.ask_again_at = now + call.patience_s if is_write else NEVER\n",
+            "            ask_again_at=now + patience,\n",
+            "            ask_again_at=now + patience if is_write else NEVER,\n",
         ),
         setting="the_node_that_it_talks_to_stands_still",
         seeds_max=5,
