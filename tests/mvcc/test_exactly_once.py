@@ -167,7 +167,7 @@ def test_a_leap_of_low_closes_everything_below() -> None:
         rig.entry(numbered(number), client=client, low=1)
     rig.entry(numbered(2**60), client=client, low=2**60)
     (row,) = rig.rows()["clients"].values()
-    assert [item[0] for item in decode(row)[2]] == [2**60]
+    assert list(ClientRecord.from_row(row).answers) == [2**60]
 
 
 def test_refusals_are_recorded() -> None:
@@ -227,6 +227,19 @@ def test_numbers_need_a_client_and_clients_need_numbers() -> None:
     (answer,) = rig.entry(numbered(0), client=client, low=0)
     assert answer.result == ("InvalidArgument", "coord: a registered client's writes are numbered from 1")
     assert rig.keys() == []
+
+
+def test_a_stored_record_answers_as_before() -> None:
+    """Answers of every shape: a revision alone, a result, a refusal."""
+    rig = Rig()
+    client = rig.register()
+    writes = [numbered(1), [2, DELETE, None, [b"k"]], [3, PUT, None, [b"k", b"v", 5]], numbered(7)]
+    first = [rig.entry(write, client=client, low=1) for write in writes]
+    rig.reload()
+    assert [rig.entry(write, client=client, low=1) for write in writes] == first
+    record = rig.machine._clients.use(client, 1, rig.machine.applied_index)
+    assert record is not None
+    assert ClientRecord.from_row(record.to_row()) == record
 
 
 def test_a_busy_client_costs_one_row_a_flush() -> None:
