@@ -8,11 +8,10 @@ the core names it among its wakes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 import trio
-from attrs import define
+from attrs import define, field
 from trio.lowlevel import Abort, Task, checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from coord.client import forks
@@ -40,6 +39,22 @@ class _Nothing:
 
 
 _NOTHING: Final = _Nothing()
+
+
+@define(eq=False)
+class WaitedCall(Call):
+    """A call that a task of its own waits for. It is what Trio calls to end the wait, where the task is cancelled.
+
+    A thousand calls that wait are walked over by the garbage collector again and again: what each is made of counts.
+    """
+
+    driver: Driver = field(kw_only=True)
+
+    def __call__(self, _: object) -> Abort:
+        """Be sent no more."""
+        self.driver.core.abandon(self)
+        self.driver._wake_pump()
+        return Abort.SUCCEEDED
 
 
 @define(eq=False)
@@ -106,7 +121,7 @@ class Driver:
         task, now = current_task(), trio.current_time()
         if patience > share_s:
             patience = share_s
-        call = Call(
+        call = WaitedCall(
             core.next_id(),
             is_write,
             code,
@@ -114,6 +129,7 @@ class Driver:
             timeout_ms,
             now + timeout,
             task,
+            driver=self,
             timeout=timeout,
             guard=guard,
             patience_s=patience,
@@ -121,7 +137,7 @@ class Driver:
         )
         core.submit(call)
         self._start((call,))
-        await wait_task_rescheduled(partial(self._abandon, (call,)))
+        await wait_task_rescheduled(call)
         if call.error is not None:
             raise call.error
         return call
@@ -159,7 +175,14 @@ class Driver:
             core.submit(call)
         if calls:
             self._start(calls)
-            await wait_task_rescheduled(partial(self._abandon, calls))
+
+            def abort(_: object) -> Abort:
+                for call in calls:
+                    core.abandon(call)
+                self._wake_pump()
+                return Abort.SUCCEEDED
+
+            await wait_task_rescheduled(abort)
         else:
             await trio.lowlevel.checkpoint()
         return calls
@@ -170,10 +193,12 @@ class Driver:
         await checkpoint_if_cancelled()
         task, deadline = current_task(), trio.current_time() + timeout
         number, timeout_ms = self.core.next_id(), milliseconds(timeout)
-        call = Call(number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription, timeout=timeout)
+        call = WaitedCall(
+            number, False, _PROGRESS, (), timeout_ms, deadline, task, subscription, timeout=timeout, driver=self
+        )
         self.core.submit_progress(call, subscription)
         self._start((call,))
-        await wait_task_rescheduled(partial(self._abandon, (call,)))
+        await wait_task_rescheduled(call)
         if call.error is not None:
             raise call.error
         return call
@@ -193,12 +218,6 @@ class Driver:
                 self._send_alone(calls[0])
             else:
                 self._wake_pump()
-
-    def _abandon(self, calls: Sequence[Call], _: object) -> Abort:
-        for call in calls:
-            self.core.abandon(call)
-        self._wake_pump()
-        return Abort.SUCCEEDED
 
     async def subscribe(self, subscription: Subscription, timeout: float | None) -> None:
         """Have a watch created, and wait until a node has confirmed it."""
