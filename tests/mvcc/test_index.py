@@ -206,6 +206,19 @@ def test_a_put_is_the_same_as_what_it_spares() -> None:
     assert any(index._history)
 
 
+def test_compaction_is_told_of_every_key_with_a_past() -> None:
+    index = KeyIndex()
+    for mod in range(2, 40):
+        index.put(b"k", mod)
+        assert [key for keys in index.keys_with_history() for key in keys] == [b"k"][: mod - 2]
+    state, dead = (2, 0, 2, 1, 0), (3, 0, 0, 0, 0)
+    index.replace(b"dead", None, state)
+    index.replace(b"dead", state, dead)
+    index.prune(b"dead", 3)
+    assert index.position_at(b"dead", 3) is None
+    assert sorted(key for keys in index.keys_with_history() for key in keys) == [b"dead", b"k"]
+
+
 def test_restore_takes_back_one_of_many() -> None:
     index = KeyIndex()
     for mod in range(2, 40):

@@ -236,8 +236,12 @@ class KeyIndex:
 
     def keys_with_history(self) -> Iterator[list[bytes]]:
         """Yield, shard by shard, the keys that may have positions to prune."""
-        for states in self._states:
-            yield [key for key, state in states.items() if len(state) > _STATE_BYTES or state[_VERSION] == _NO_VERSION]
+        for states, history in zip(self._states, self._history, strict=True):
+            yield [
+                key
+                for key, state in states.items()
+                if len(state) > _STATE_BYTES or state[_VERSION] == _NO_VERSION or key in history
+            ]
 
     def prune(self, key: bytes, revision: int) -> tuple[list[Position], bool]:
         """Forget what a compaction at `revision` makes unreachable: return where it lies, and whether the key is gone.
