@@ -15,6 +15,7 @@ from coord.protocol.messages import Append, AppendReply, Heartbeat, HeartbeatRep
 from coord.raft.catching_up import CatchingUp
 from coord.raft.progress import Progress, Stage
 from coord.raft.quorum import agreed
+from coord.raft.spares import Spares
 from coord.raft.state import State
 from coord.raft.types import Configuration, Entry
 from coord.types import Role
@@ -38,11 +39,13 @@ class Replication:
     _blank: frozenset[int] = frozenset()
     """Who had not had its incarnation published, as far as was applied when the configuration was last taken."""
     _catching_up: CatchingUp = field(init=False)
+    _spares: Spares = field(init=False)
     _slice: tuple[int, int, Sequence[Entry]] = (0, 0, ())
     """The last slice that was cut in this `flush`: followers that keep up are sent the same one."""
 
     def __attrs_post_init__(self) -> None:
         self._catching_up = CatchingUp(self._state)
+        self._spares = Spares(self._state, self.progress)
 
     def start(self) -> None:
         """Lead: nothing is known of anybody, and all are taken to have been heard just now."""
@@ -74,6 +77,7 @@ class Replication:
             end = state.log.last_index + 1
             self.progress[member] = Progress(next_index=end, heard_at=state.ticks, commit_awaited=end)
             self._reached[member] = 0
+        self._spares.spare_nobody()
 
     def commit(self) -> None:
         """Commit what a quorum holds on its disks, if this member leads.
@@ -121,6 +125,7 @@ class Replication:
             return False
         if reply.index > self._state.log.last_index:
             return False
+        self._spares.answered(reply.sender, reply.index)
         is_higher = reply.index > progress.match
         progress.acknowledged(reply.index)
         self._reached[reply.sender] = progress.match
@@ -147,6 +152,7 @@ class Replication:
         """Let go what is due once a tick."""
         self.tell_all = True
         self._catching_up.tick()
+        self._spares.tick()
 
     def link_up(self, member: int) -> None:
         """Probe at once a member that can be reached again."""
@@ -154,10 +160,11 @@ class Replication:
             progress.is_paused = False
 
     def link_broken(self, member: int) -> None:
-        """What is in flight to `member` is lost: find out what it got."""
+        """What is in flight to `member` is lost: find out what it got, and do without it meanwhile."""
         progress = self.progress.get(member)
         if progress is not None and progress.stage is Stage.REPLICATE:
             self._probe(member, progress, "the link to it broke")
+            self._spares.spare_nobody()
 
     def snapshot_sent(self, member: int, index: int) -> None:
         """Go on behind the snapshot; the follower's answer may come before or after this."""
@@ -205,6 +212,7 @@ class Replication:
     def _replicate(self, member: int, progress: Progress) -> None:
         log, options = self._state.log, self._state.options
         last_index = log.last_index
+        is_spared = member in self._spares.members and not self.tell_all and not progress.is_watched
         while progress.next_index <= last_index:
             if progress.next_index <= log.base_index:
                 self._want_snapshot(member, progress)
@@ -214,6 +222,8 @@ class Replication:
             if not self._catching_up.may_send(member, progress.next_index):
                 break
             last, size_bytes = log.fit(progress.next_index, options.append_bytes_max)
+            if is_spared and last == last_index and progress.commit_awaited < progress.next_index:
+                break
             self._catching_up.sent(member, size_bytes)
             self._append(member, progress, self._cut(progress.next_index, last), log.committed)
             progress.sent(last, size_bytes)

@@ -91,6 +91,7 @@ class Transfer:
         self.to = to
         match = self._replication.progress[to].match
         state.note("raft.transfer.started", to=to, match=match, last_index=state.log.last_index)
+        self._replication.await_commit(state.log.last_index, to)
         self._nudge()
 
     def _nudge(self) -> None:
