@@ -88,7 +88,7 @@ class HeldWorker:
     def __init__(self, held: list[object]) -> None:
         self.held = held
 
-    def submit(self, job: object, done: object) -> None:
+    def submit(self, job: object, done: object, *, is_short: bool = False) -> None:
         self.held.append((job, done))
 
     def close(self) -> bool:

@@ -249,7 +249,7 @@ def test_a_renewal_that_waits_for_an_expiry_times_out_and_leaves_with_its_connec
 
 
 class Stuck:
-    def submit(self, job: object, done: object) -> None:
+    def submit(self, job: object, done: object, *, is_short: bool = False) -> None:
         pass
 
     def close(self) -> bool:

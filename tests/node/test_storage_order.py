@@ -33,7 +33,7 @@ class HeldWorker:
 
     jobs: list[tuple[Job, Done]] = field(factory=list)
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         self.jobs.append((job, done))
 
     def close(self) -> bool:

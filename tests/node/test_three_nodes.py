@@ -457,7 +457,7 @@ class _Stuck:
 
     jobs: list[tuple[Job, Done]]
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         self.jobs.append((job, done))
 
     def close(self) -> bool:

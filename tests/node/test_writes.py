@@ -67,7 +67,7 @@ class Held:
         self.jobs: list[tuple[Job, Done]] = []
         self.is_held = True
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         self.jobs.append((job, done))
         if not self.is_held:
             self.release()

@@ -138,7 +138,6 @@ class Consensus:
     def persisted(self, term: int, index: int, state: HardState) -> None:
         """Queue the log writer's completion."""
         self._completions.append((term, index, state))
-        self.wake()
 
     def received(self, message: RaftMessage | Propose | Proposed) -> None:
         """Queue what another member sent."""
@@ -169,8 +168,7 @@ class Consensus:
         """Step everything, then hand on one Ready; True if more of the peers waits."""
         raft = self.raft
         is_drained = self._drain_peers()
-        while self._completions:
-            raft.persisted(*self._completions.popleft())
+        self._take_completions()
         if self._is_tick_due and is_drained:
             # S11: never before what lay in the inbox, which may tell that the leader lives; and once, however many
             # ticks a stall has cost.
@@ -184,6 +182,13 @@ class Consensus:
             raft.read_index(round_id)
         self.hand_on()
         return not is_drained
+
+    def settle(self) -> bool:
+        """Hand on what a write that was over at once brings about, in the same pass."""
+        if self._completions:
+            self._take_completions()
+            self.hand_on()
+        return False
 
     def hand_on(self) -> bool:
         """Take Raft's Ready apart; True if there was one."""
@@ -238,6 +243,10 @@ class Consensus:
             if self.clock() >= ends:
                 break
         return not self._from_peers
+
+    def _take_completions(self) -> None:
+        while self._completions:
+            self.raft.persisted(*self._completions.popleft())
 
     def _propose_internal(self) -> None:
         if self._internal and self.raft.role is not Role.LEADER:

@@ -22,6 +22,8 @@ from coord.wal.record import SnapshotMark
 
 _SLOW_S = 0.1
 _RETRY_FULL_S = 0.5
+_SHORT_BYTES = 4096
+"""A write up to here takes hardly longer than its sync."""
 
 
 @define
@@ -47,7 +49,7 @@ class LogWriter:
     """Owns the WAL.
 
     `persisted(term, index, state)` is called when entries up to `index` and `state` are durable, `send` for the
-    messages that waited for it.
+    messages that waited for it; then `wake`, unless that was in this actor's own turn.
     """
 
     wal: Wal
@@ -124,7 +126,7 @@ class LogWriter:
         if self._retry is not None and self.clock() >= self._retry_at:
             retry, self._retry = self._retry, None
             retry()
-        if self._queue and self._writing is None:
+        while self._queue and self._writing is None:
             self._plan(self._queue.popleft())
         if not self._is_preparing and self.clock() >= self._prepare_at:
             self._prepare()
@@ -141,6 +143,7 @@ class LogWriter:
 
     def _write(self, job: WriteJob, write: _Write, term: int, index: int) -> None:
         started = self._started = self.clock()
+        is_at_once = True
 
         def done(error: BaseException | None) -> None:
             if isinstance(error, DiskFullError):
@@ -163,8 +166,11 @@ class LogWriter:
                 self.send(write.messages)
             if write.marked is not None:
                 write.marked()
+            if not is_at_once:
+                self.wake()
 
-        self.worker.submit(job.run, done)
+        self.worker.submit(job.run, done, is_short=job.bytes <= _SHORT_BYTES and not job.segments)
+        is_at_once = False
 
     def _written(self, job: WriteJob, count: int, index: int, took_s: float) -> None:
         self.syncs += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import count
 from typing import Any
 
 import trio
@@ -255,6 +256,7 @@ class Node:
                     # The appends leave before the own write begins, whose thread would want the interpreter meanwhile.
                     self.peers.turn,
                     self.log_writer.turn,
+                    self.consensus.settle,
                     self.applier.turn,
                     self.installation.turn,
                     self.leadership.turn,
@@ -325,15 +327,14 @@ class Node:
     async def _tick(self) -> None:
         tick_s = self.options.tick_s
         next_second = last = self.seams.clock()
-        ticks = local_reads = 0
-        while True:
+        local_reads = 0
+        for ticks in count(1):
             await trio.sleep(tick_s)
             now = self.seams.clock()
             if now - last > 2 * tick_s:
                 for _ in range(_STALL_PASSES):
                     await trio.lowlevel.checkpoint()
             last = now
-            ticks += 1
             self.consensus.tick()
             self.reader.expire(now)
             self.calls.expire()
@@ -341,8 +342,7 @@ class Node:
             self.standing.tick()
             self.compactor.tick()
             if ticks % TICKS_PER_HEARTBEAT == 0:
-                # For all who look at the clock in their turns.
-                self.loop.wake()
+                self.loop.wake()  # for all who look at the clock in their turns
                 self.consensus.expire(now)
                 self.raft.is_watched = self.watches.watch_count > 0 or self.reader.local_reads != local_reads
                 local_reads = self.reader.local_reads
