@@ -127,7 +127,7 @@ class Story:
         host = trial.hosts[self.away]
         host.settings.on_node = lambda name, node: self.follower.follow(host, node)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._write, trial, leader, range(150, 230))
+            nursery.start_soon(self._write, trial, leader, range(150, 300))
             await trial.start(self.away)
             await self.until_back(trial)
 
