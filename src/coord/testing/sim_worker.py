@@ -32,7 +32,8 @@ class SimWorker:
 
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         """See `Worker`."""
-        if is_short and not self._jobs and not self._is_busy and self._chance.random() < AT_ONCE_SHARE:
+        is_quick = self.delay_s_max <= DELAY_S_MAX and not self._jobs and not self._is_busy
+        if is_short and is_quick and self._chance.random() < AT_ONCE_SHARE:
             done(self._do(job))
             return
         self._jobs.append((job, done))
