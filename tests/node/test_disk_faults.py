@@ -119,6 +119,8 @@ def test_the_log_says_why_the_node_ends() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         host.disk.fail_sync_at = 1
         await SimClient(node).put(b"a", b"1")
+        # It may have been the sync of the next segment that failed, which is beside the put.
+        await trio.sleep_forever()
 
     (reason,) = failure_of(scenario, host)
 
