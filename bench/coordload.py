@@ -117,14 +117,14 @@ async def fill(options: argparse.Namespace) -> Cycles:
 
 
 async def closed_loop(options: argparse.Namespace, call: Callable[[coord.Client, bytes], Awaitable[object]]) -> Cycles:
-    clock, chance, keys = time.perf_counter, random.Random(1), options.keys
+    clock, chance, keys = time.perf_counter, random.Random(1).random, options.keys
     async with connected(options, options.conns) as clients:
         cycles = Cycles()
         took_s, ends = cycles.took_s, cycles.began + options.seconds
 
         async def run(client: coord.Client) -> None:
             while (began := clock()) < ends:
-                await call(client, key(chance.randrange(keys)))
+                await call(client, key(int(chance() * keys)))
                 took_s.append(clock() - began)
 
         await callers(clients, options.clients, run)

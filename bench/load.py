@@ -100,7 +100,7 @@ class Load:
         clock, latencies = time.perf_counter, self.latencies_s
         while self.left > 0:
             self.left -= 1
-            key = b"%08d" % self.chance.randrange(self.options.keys)
+            key = b"%08d" % int(self.chance.random() * self.options.keys)
             started = clock()
             if self.mode == "put":
                 await client.put(key, self.value)

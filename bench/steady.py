@@ -50,7 +50,7 @@ LOOK_S = 0.05
 SAMPLE_S = 1.0
 BUCKETS_A_S = 10_000
 """Waits are counted in steps of a tenth of a millisecond."""
-TIMEOUT_S = 120.0
+TIMEOUT_S = 300.0
 SNAPSHOT_EVENT = b"snapshot.state.installed"
 
 
