@@ -16,7 +16,7 @@ from pathlib import Path
 from coord.codec import encode
 from coord.mvcc.index import KeyIndex
 from coord.mvcc.machine import StateMachine
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import NOTHING, Frame, WritesHeader, encode_writes
 from coord.protocol.ops import Op
 from coord.testing.memory_backend import MemoryBackend
 
@@ -30,11 +30,16 @@ def resident_mib() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
+def entry(body: bytes, client: int = 0, low: int = 0) -> bytes:
+    """Return an entry of one frame."""
+    return encode_writes(WritesHeader(1, 1, 128), [Frame(client, low, "", NOTHING, body)])
+
+
 def puts(name: str, key: Callable[[int], bytes], *, client: int) -> None:
     """Apply 40 000 puts in entries of 200 and print the CPU time of one, decoding included."""
     machine = StateMachine(MemoryBackend())
     register = encode([[0, int(Op.REGISTER), None, []]])
-    machine.apply(1, 1, encode_writes(WritesHeader(1, 1, 0, 0, "", 128, {}), register))
+    machine.apply(1, 1, entry(register))
     entries = []
     for number in range(0, 40_000, WRITES_PER_ENTRY):
         first = number + 1 if client else 0
@@ -42,8 +47,7 @@ def puts(name: str, key: Callable[[int], bytes], *, client: int) -> None:
             [first and first + place, int(Op.PUT), None, [key(number + place), VALUE]]
             for place in range(WRITES_PER_ENTRY)
         ]
-        header = WritesHeader(1, 1, client, first, "", 128, {})
-        entries.append(encode_writes(header, encode(writes)))
+        entries.append(entry(encode(writes), client, first))
     print(f"put, {name:<24} {apply(machine, entries) / 40_000 * 1e6:6.2f} µs")
 
 
@@ -52,8 +56,7 @@ def transactions() -> None:
     entries = []
     for number in range(400):
         operations = [[int(Op.PUT), [b"key%05d" % (number * 100 + place), VALUE]] for place in range(100)]
-        header = WritesHeader(1, 1, 0, 0, "", 128, {})
-        entries.append(encode_writes(header, encode([[0, int(Op.TXN), None, [[], operations, []]]])))
+        entries.append(entry(encode([[0, int(Op.TXN), None, [[], operations, []]]])))
     spent = apply(StateMachine(MemoryBackend()), entries, first=1)
     print(f"put, {'100 in a transaction':<24} {spent / 40_000 * 1e6:6.2f} µs")
 
@@ -92,8 +95,7 @@ def restart(count: int) -> None:
     machine = StateMachine(backend)
     for number in range(0, count, WRITES_PER_ENTRY):
         writes = [[0, int(Op.PUT), None, [b"%08d" % (number + place), VALUE]] for place in range(WRITES_PER_ENTRY)]
-        header = WritesHeader(1, 1, 0, 0, "", 128, {})
-        machine.apply(number // WRITES_PER_ENTRY + 1, 1, encode_writes(header, encode(writes)))
+        machine.apply(number // WRITES_PER_ENTRY + 1, 1, entry(encode(writes)))
     machine.flush_rows()
     restarted = StateMachine(backend)
     longest = 0.0

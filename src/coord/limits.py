@@ -81,6 +81,12 @@ MEMBER_CHANGES_PENDING_MAX: Final = 64
 # Node queues.
 PROPOSAL_BYTES_PENDING_MAX: Final = 64 * MIB
 PROPOSALS_PENDING_MAX: Final = 65_536
+"""Clients' frames that are not applied yet."""
+ENTRY_FRAMES_MAX: Final = 256
+"""Frames that share an entry: applying them takes some 2 ms at most where each holds little."""
+ENTRY_BYTES_SHARED_MAX: Final = 32 * KIB
+"""What clients wrote in the frames that share an entry: of more there is nothing to save, and beyond 128 KiB each copy
+of it is a mapping of its own."""
 INTERNAL_RESERVE: Final = 1_024
 """The share of the proposal queue that only internal entries may use (S11)."""
 READS_PENDING_MAX: Final = 65_536
@@ -173,6 +179,7 @@ assert CBOR_SCAN_FROM_BYTES <= CBOR_ITEMS_MAX
 assert WAL_BATCH_BYTES_MAX < WAL_SEGMENT_BYTES
 assert WAL_BATCH_BYTES_MAX > 2 * FRAME_BYTES_MAX
 assert APPEND_BYTES_MAX < INFLIGHT_BYTES_MAX
+assert ENTRY_BYTES_SHARED_MAX < APPEND_BYTES_MAX
 assert FLUSH_BYTES < OVERLAY_BYTES_MAX
 assert SEND_BUFFER_HARD_BYTES > REPLY_BYTES_MAX + SEND_BUFFER_HIGH_BYTES
 assert INTERNAL_RESERVE < PROPOSALS_PENDING_MAX

@@ -9,7 +9,7 @@ from coord.errors import ApiError
 from coord.mvcc.applied import RawEvent
 from coord.mvcc.machine import StateMachine
 from coord.mvcc.ranges import run as run_range
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import Frame, WritesHeader, encode_writes
 from coord.protocol.ops import Op, Settled
 from coord.protocol.ranges import parse_range
 from coord.testing.memory_backend import MemoryBackend
@@ -78,9 +78,10 @@ class MachineDriver:
             ttl, lease = arguments
             self._lease += 1
             settled[0] = (int(Settled.LEASE), lease or self._lease, max(ttl, LEASE_FLOOR_S))
-        header = WritesHeader(1, self._index, 0, 0, "", MAX_TXN_OPS, settled)
+        frame = Frame(0, 0, "", settled, encode([[0, int(op), None, arguments]]))
+        entry = encode_writes(WritesHeader(1, self._index, MAX_TXN_OPS), [frame])
         self._index += 1
-        applied = self._machine.apply(self._index, 1, encode_writes(header, encode([[0, int(op), None, arguments]])))
+        applied = self._machine.apply(self._index, 1, entry)
         for _, events in applied.events:
             self.told += map(self._happened, events)
         if applied.compacted:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from coord.codec import decode, encode
 from coord.mvcc.applied import Applied
 from coord.mvcc.machine import StateMachine
-from coord.protocol.entries import Member, WritesHeader, encode_entry, encode_writes
+from coord.protocol.entries import NOTHING, Frame, Member, WritesHeader, encode_entry, encode_writes
 from coord.protocol.ops import EntryKind, Op
 from coord.protocol.ranges import parse_range
 from coord.testing.memory_backend import MemoryBackend
@@ -37,6 +37,11 @@ def opened(answer: tuple[int, bool, bytes]) -> Answer:
     assert payload[:1] == b"\xf6"
     code, text, _ = decode(payload[1:])
     return Answer(revision, False, (code, text))
+
+
+def frame(*writes: list[Any], client: int = 0, low: int = 0, settled: dict[int, Any] | None = None) -> Frame:
+    """Return a frame of writes `[number, op, guard, arguments]`."""
+    return Frame(client, low, "", settled or NOTHING, encode(list(writes)))
 
 
 class Rig:
@@ -70,9 +75,13 @@ class Rig:
         settled: dict[int, Any] | None = None,
         max_txn_ops: int = 128,
     ) -> list[Answer]:
-        """Apply one entry of writes `[number, op, guard, arguments]`."""
-        header = WritesHeader(7, 1, client, low, "", max_txn_ops, settled or {})
-        return [opened(answer) for answer in self.apply(encode_writes(header, encode(list(writes)))).answers]
+        """Apply one entry of one frame of writes `[number, op, guard, arguments]`."""
+        return self.frames(frame(*writes, client=client, low=low, settled=settled), max_txn_ops=max_txn_ops)
+
+    def frames(self, *frames: Frame, max_txn_ops: int = 128) -> list[Answer]:
+        """Apply one entry of frames."""
+        entry = encode_writes(WritesHeader(7, 1, max_txn_ops), frames)
+        return [opened(answer) for answer in self.apply(entry).answers]
 
     def write(self, op: int, *arguments: Any, guard: Any = None) -> Answer:
         """Apply one write without a number."""

@@ -31,7 +31,7 @@ class Comparison(RuleBasedStateMachine):
 
     @rule(body=st.lists(ops.writes(), min_size=1, max_size=3))
     def write(self, body: list[list[Any]]) -> None:
-        assert self.rig.entry(*body) == self.model.entry(0, 0, self.rig.last.index, body)
+        assert self.rig.entry(*body) == self.model.frame(0, 0, body)
 
     @rule(arguments=ops.txns())
     def transact(self, arguments: list[Any]) -> None:
@@ -60,7 +60,7 @@ class Comparison(RuleBasedStateMachine):
     def send(self, client: int, low: int, write: list[Any]) -> None:
         self.sent.append((client, low, write))
         answers = self.rig.entry(write, client=client, low=low)
-        assert answers == self.model.entry(client, low, self.rig.last.index, [write])
+        assert answers == self.model.frame(client, low, [write])
 
     @rule()
     def register(self) -> None:

@@ -18,18 +18,20 @@ from coord.mvcc.leases import LeaseTable
 from coord.mvcc.machine import StateMachine
 from coord.mvcc.writes import Writer
 from coord.protocol.entries import (
+    NOTHING,
+    Frame,
     Member,
     Roster,
     decode_entry,
     encode_cluster,
     encode_entry,
     encode_members,
-    writes_header,
+    read_writes,
 )
 from coord.protocol.ops import EntryKind
 from coord.testing.memory_backend import MemoryBackend
 
-from .rig import ALARM, COMPACT, DELETE, GRANT, PUT, REVOKE, TXN, Rig
+from .rig import ALARM, COMPACT, DELETE, GRANT, PUT, REVOKE, TXN, Rig, frame
 
 NO_SPACE = ("ResourceExhausted", "etcdserver: mvcc: database space exceeded")
 CORRUPT = ("DataLoss", "etcdserver: corrupt cluster")
@@ -197,16 +199,14 @@ def test_each_write_of_an_entry_stands_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\xff\xff", encode(5), encode([]), encode({}), encode([5]), encode([[0, 1, None]])]
+    "body", [b"", b"\xff\xff", b"\x81", encode(5), encode([]), encode({}), encode([5]), encode([[0, 1, None]])]
 )
 def test_bodies_that_cannot_be_read_change_nothing(body: bytes) -> None:
     rig = Rig()
-    header = encode([7, 1, 0, 0, "", [128], []])
-    data = b"\x84\x01\x01" + header + encode(body)
-    rig.apply(data)
-    assert all(not ok for _, ok, _ in rig.last.answers)
-    assert rig.machine.revision == 1
-    assert rig.put(b"a").ok
+    good, bad = frame([0, PUT, None, [b"a", b"1"]]), Frame(0, 0, "", NOTHING, body)
+    *refused, last = rig.frames(good, bad, good)[1:]
+    assert all(not answer.ok and answer.revision == 2 for answer in refused)
+    assert last.revision == 3
 
 
 def test_apply_does_not_count_the_items_of_a_body(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +256,9 @@ def test_a_decoded_entry_may_be_handed_over() -> None:
     rig, other = filled(), Rig()
     for index, term, data in rig.entries[1:]:
         kind, header, body = decode_entry(data)
-        entry = (kind, writes_header(header), decode(body)) if kind == EntryKind.WRITES else (kind, header, body)
-        other.machine.apply(index, term, data, entry=entry)
+        if kind == EntryKind.WRITES:
+            header, body = read_writes(header, body)
+        other.machine.apply(index, term, data, entry=(kind, header, body))
     assert other.hash() == rig.hash()
 
 

@@ -11,9 +11,9 @@ import pytest
 from coord.codec import decode, encode
 from coord.limits import ANSWER_BYTES_KEPT, CLIENT_WINDOW
 from coord.mvcc.clients import ClientRecord, ClientTable, digest
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import NOTHING, Frame, WritesHeader, encode_writes
 
-from .rig import COMPACT, DELETE, PUT, TXN, Rig
+from .rig import COMPACT, DELETE, PUT, REGISTER, TXN, Rig, frame
 
 
 def numbered(number: int, value: bytes = b"v", key: bytes = b"k") -> list[Any]:
@@ -237,7 +237,7 @@ def test_a_stored_record_answers_as_before() -> None:
     first = [rig.entry(write, client=client, low=1) for write in writes]
     rig.reload()
     assert [rig.entry(write, client=client, low=1) for write in writes] == first
-    record = rig.machine._clients.use(client, 1, rig.machine.applied_index)
+    record = rig.machine._clients.use(client, 1, (rig.machine.applied_index, 0))
     assert record is not None
     assert ClientRecord.from_row(record.to_row()) == record
 
@@ -271,9 +271,9 @@ def test_whatever_a_client_sends_has_a_digest(arguments: str) -> None:
     rig = Rig()
     client = rig.register()
     body = b"\x82\x84\x01\x01\xf6" + bytes.fromhex(arguments) + encode(numbered(2))
-    header = WritesHeader(7, 1, client, 1, "", 128, {})
+    entry = encode_writes(WritesHeader(7, 1, 128), [Frame(client, 1, "", NOTHING, body)])
     for _ in range(2):
-        applied = rig.apply(encode_writes(header, body))
+        applied = rig.apply(entry)
         assert [ok for _, ok, _ in applied.answers] == [False, True]
     assert rig.get(b"k")[3] == 1
     rig.reload()
@@ -288,3 +288,43 @@ def test_eviction_order_survives_a_restart() -> None:
             each.reload()
         each.register()
     assert rig.rows() == other.rows()
+
+
+def test_eviction_order_within_an_entry_survives_a_restart() -> None:
+    """Two clients whose last frames share an entry: who came first there goes first, on every member."""
+    rig, other = Rig(max_clients=2), Rig(max_clients=2)
+    for each in (rig, other):
+        first, second = each.register(), each.register()
+        each.frames(frame(numbered(1), client=second, low=1), frame(numbered(1), client=first, low=1))
+        if each is rig:
+            each.reload()
+        each.register()
+        (answer,) = each.entry(numbered(2), client=first, low=1)
+        assert answer.ok
+    assert rig.rows() == other.rows()
+
+
+@pytest.mark.parametrize("known", [1, 2])
+def test_numbers_are_told_apart_over_the_frames_of_an_entry(known: int) -> None:
+    """S18: what is sent again may come in the entry that holds the first sending."""
+    rig = Rig()
+    client, other = rig.register(), rig.register()
+    first, between = frame(numbered(1, b"a"), client=client, low=1), frame(numbered(1, b"b"), client=other, low=1)
+    again = frame(numbered(1, b"a"), numbered(2, b"c"), client=client, low=known)
+    answers = rig.frames(first, between, again)
+    assert [answer.revision for answer in (*answers[:2], answers[3])] == [2, 3, 4]
+    if known == 1:
+        assert answers[2] == answers[0]
+    else:
+        assert answers[2].result == ("FailedPrecondition", "coord: number 1 is below the client's low, 2")
+    assert rig.machine.revision == 4
+
+
+def test_registration_shares_no_entry() -> None:
+    """S17: the proposer sees to it, and whatever it did, no id is given twice."""
+    rig = Rig()
+    register = frame([0, REGISTER, None, []])
+    first, second = rig.frames(register, register)
+    assert first.ok
+    assert second.result == ("InvalidArgument", "coord: register must be alone in its entry")
+    assert rig.register() == first.result + 1

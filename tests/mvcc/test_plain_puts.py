@@ -17,13 +17,13 @@ from coord.mvcc.apply import WriteApplier
 from coord.mvcc.index import KeyIndex
 from coord.mvcc.leases import LeaseTable
 from coord.protocol.check import check_write, plain_puts
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import Frame, WritesHeader, encode_writes
 from coord.testing import operations as ops
 
-from .rig import ALARM, GRANT, PUT, Rig
+from .rig import ALARM, GRANT, PUT, Rig, frame
 
 PLAIN = st.tuples(ops.keys, ops.values).map(lambda pair: [0, PUT, None, list(pair)])
-CLIENT = 3  # the entry that registers it
+CLIENT, OTHER = 3, 4  # the entries that register them
 
 
 def one_by_one(rig: Rig) -> Rig:
@@ -32,7 +32,7 @@ def one_by_one(rig: Rig) -> Rig:
     class OneByOne(WriteApplier):
         __slots__ = ()
 
-        def _apply_puts(self, frame: Any, writes: Any, start: int, record: Any) -> int:
+        def _plain_until(self, frame: Any, record: Any, start: int) -> int:
             return start
 
     old = rig.machine._writes
@@ -47,17 +47,23 @@ def told(applied: Applied) -> dict[str, Any]:
 
 
 @st.composite
-def entries(draw: st.DrawFn) -> bytes:
-    """An entry of mostly plain puts: with numbers or without, some of them closed, known, ahead or twice there."""
+def frames(draw: st.DrawFn) -> Frame:
+    """A frame of mostly plain puts: with numbers or without, some of them closed, known, ahead or twice there."""
     writes = draw(st.lists(st.one_of(PLAIN, PLAIN, PLAIN, ops.writes()), min_size=1, max_size=6))
-    client = draw(st.sampled_from((0, CLIENT, CLIENT, 99)))
+    client = draw(st.sampled_from((0, CLIENT, CLIENT, OTHER, 99)))
     number = draw(st.integers(0, 12))
     for write in writes:
         number += draw(st.sampled_from((1, 1, 1, 1, 0, -1, 1100)))
         write[0] = max(number, 0) if client or not draw(st.integers(0, 9)) else 0
     settled = draw(st.sampled_from(({}, {}, {}, {1: (1, 55, 10)})))
     low = draw(st.integers(0, 8)) if client else 0
-    return encode_writes(WritesHeader(7, 1, client, low, "", 128, settled), encode(writes))
+    body = encode(writes) if draw(st.integers(0, 19)) else draw(st.sampled_from((b"\x80", b"\x81\x01", b"\xff")))
+    return Frame(client, low, "", settled, body)
+
+
+def entries() -> st.SearchStrategy[bytes]:
+    """Frames of one client or of several, the same one twice among them."""
+    return st.lists(frames(), min_size=1, max_size=5).map(lambda some: encode_writes(WritesHeader(7, 1, 128), some))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -67,6 +73,7 @@ def test_many_at_once_is_the_same_as_one_by_one(script: list[Any]) -> None:
     for each in (rig, other):
         each.write(GRANT, 60, 1)
         assert each.register() == CLIENT
+        assert each.register() == OTHER
     for step in script:
         if step == "flush":
             assert rig.rows() == other.rows()
@@ -117,6 +124,7 @@ def test_a_put_that_raises_changes_nothing_and_the_others_stand(
     for each in (rig, other):
         each.write(GRANT, 60, 1)
         assert each.register() == CLIENT
+        assert each.register() == OTHER
         each.put(b"k2", b"old", 1)
     calls = 0
 
@@ -130,19 +138,21 @@ def test_a_put_that_raises_changes_nothing_and_the_others_stand(
             raise RuntimeError("planted")
         return result
 
-    puts = [[number, PUT, None, [b"k%d" % number, b"new"]] for number in range(1, 5)]
+    puts = [[number, PUT, None, [b"k%d" % number, b"new"]] for number in range(1, 6)]
+    refused = frame(puts[0], settled={0: (0, ["Unavailable", "refused", []])})
+    last = frame(*puts[3:], client=OTHER, low=1)
     with monkeypatch.context() as patch:
         for method in methods:
             patch.setattr(owner, method, partialmethod(planted, honest=getattr(owner, method)))
-        answers = rig.entry(*puts, client=CLIENT, low=1)
-    assert [answer.ok for answer in answers] == [True, False, True, True]
-    assert answers[1].result == ("Internal", "coord: applying this write raised RuntimeError; nothing was changed")
-    assert [note[1]["position"] for note in rig.last.notes] == [1]
-    others = other.entry(puts[0], puts[2], puts[3], client=CLIENT, low=1)
-    assert [answers[0], *answers[2:]] == others
+        answers = rig.frames(refused, frame(*puts[:3], client=CLIENT, low=1), last)
+    assert [answer.ok for answer in answers] == [False, True, False, True, True, True]
+    assert answers[2].result == ("Internal", "coord: applying this write raised RuntimeError; nothing was changed")
+    assert [note[1]["position"] for note in rig.last.notes] == [2]
+    others = other.frames(refused, frame(puts[0], puts[2], client=CLIENT, low=1), last)
+    assert [*answers[:2], *answers[3:]] == others
     assert rig.hash() == other.hash()
     assert rig.machine.lease_keys(1) == [b"k2"]
-    assert rig.entry(puts[1], client=CLIENT, low=1) == [answers[1]]
+    assert rig.entry(puts[1], client=CLIENT, low=1) == [answers[2]]
 
 
 def test_a_put_is_known_by_itself_until_it_is_stored_and_by_its_digest_from_then_on() -> None:
@@ -157,7 +167,7 @@ def test_a_put_is_known_by_itself_until_it_is_stored_and_by_its_digest_from_then
         (answer,) = rig.entry(another, client=client, low=1)
         assert answer.result == ("InvalidArgument", "coord: number 1 stands for another write")
         rig.machine.flush_rows()
-    record = rig.machine._clients.use(client, 1, rig.machine.applied_index)
+    record = rig.machine._clients.use(client, 1, (rig.machine.applied_index, 0))
     assert record is not None
     assert not any(isinstance(kept, PutRun) for kept in record.answers.values())
     rig.reload()

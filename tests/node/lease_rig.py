@@ -7,7 +7,7 @@ from coord.codec import decode, encode
 from coord.mvcc.machine import StateMachine
 from coord.node.leases import LeaseReaper
 from coord.observe.log import RecordingLog
-from coord.protocol.entries import WritesHeader, decode_entry, encode_writes
+from coord.protocol.entries import NOTHING, Frame, WritesHeader, decode_entry, encode_writes
 from coord.protocol.ops import EntryKind, Op, Settled
 from coord.testing.memory_backend import MemoryBackend
 
@@ -41,12 +41,11 @@ class Reaping:
     def grant(self, first: int, ttl_s: int, count: int = 1) -> None:
         settled = {place: (int(Settled.LEASE), first + place, ttl_s) for place in range(count)}
         writes = [[0, int(Op.LEASE_GRANT), None, [ttl_s]]] * count
-        self.apply(encode_writes(WritesHeader(1, 1, 0, 0, "", 128, settled), encode(writes)))
+        self.apply(encode_writes(WritesHeader(1, 1, 128), [Frame(0, 0, "", settled, encode(writes))]))
 
     def revoke(self, lease: int) -> None:
-        self.apply(
-            encode_writes(WritesHeader(1, 1, 0, 0, "", 128, {}), encode([[0, int(Op.LEASE_REVOKE), None, [lease]]]))
-        )
+        body = encode([[0, int(Op.LEASE_REVOKE), None, [lease]]])
+        self.apply(encode_writes(WritesHeader(1, 1, 128), [Frame(0, 0, "", NOTHING, body)]))
 
     def apply(self, entry: bytes, term: int | None = None) -> None:
         index = self.machine.applied_index + 1

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import trio
 
+from coord.codec import encode
 from coord.limits import COMPACTION_FLUSH_RECORDS, COMPACTION_SHARE
 from coord.node.compactor import AutoCompaction, Compactor
 from coord.node.node import Node
@@ -37,6 +38,25 @@ def test_a_physical_compaction_does_not_share_the_end_of_an_earlier_one(monkeypa
                 await trio.lowlevel.checkpoint()
             await client.write(Op.COMPACT, [401, True])
             assert len(host.medium.state.records) == 200
+
+    play(scenario)
+
+
+def test_a_physical_compaction_holds_up_nobody_with_whom_it_shares_an_entry() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        for _ in range(2):
+            await SimClient(node).write_many([[0, int(Op.PUT), None, [b"k%03d" % key, b"v"]] for key in range(200)])
+        answers: list[tuple[int, int]] = []
+        put, compact = [0, int(Op.PUT), None, [b"k", b"v"]], [0, int(Op.COMPACT), None, [401, True]]
+        for number, writes in enumerate(([put], [put, compact], [put])):
+            client = SimClient(node)
+            client.answered = lambda reply, number=number: answers.append((number, reply[0]))  # type: ignore[misc]
+            node.writes(client, 0, 0, [(place, 0) for place in range(len(writes))], encode(writes), writes)
+        last_index = node.raft.log.last_index
+        await trio.sleep(5)
+        assert node.raft.log.last_index == last_index + 1
+        assert answers == [(0, 0), (1, 0), (2, 0), (1, 1)]
+        assert len(host.medium.state.records) <= 203
 
     play(scenario)
 

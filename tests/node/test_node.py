@@ -8,6 +8,7 @@ from tests.node.conftest import play
 
 from coord.errors import ApiError, Compacted, OutcomeUnknown, ResourceExhausted
 from coord.node.node import Node
+from coord.node.waiters import Load
 from coord.protocol.ops import Method, Op
 from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
@@ -310,7 +311,7 @@ def test_overload_is_refused_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) 
         assert refused > 0
         assert refused + len(client.acknowledged) == 100
         await client.put(b"after", b"x")
-        assert node.waiters.bytes == 0
+        assert node.waiters.placed_load == Load()
 
     monkeypatch.setattr("coord.node.consensus.PROPOSAL_BYTES_PENDING_MAX", 20_000)
     play(scenario)

@@ -13,7 +13,7 @@ from coord.node.keeper import StoreKeeper
 from coord.node.log_writer import LogWriter
 from coord.node.worker import Done, Job
 from coord.observe.log import RecordingLog
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import NOTHING, Frame, WritesHeader, encode_writes
 from coord.protocol.messages import AppendReply, RaftMessage
 from coord.protocol.ops import Op
 from coord.raft.log import RaftLog
@@ -211,7 +211,7 @@ class StoreDesk:
     def apply(self, last: int, *, durable: int) -> None:
         while (index := self.raft_log.last_index + 1) <= last:
             body = encode([[0, int(Op.PUT), None, [b"k", b"%d" % index]]])
-            data = encode_writes(WritesHeader(1, index, 0, 0, "", 128, {}), body)
+            data = encode_writes(WritesHeader(1, index, 128), [Frame(0, 0, "", NOTHING, body)])
             self.raft_log.append((index, 1, data))
             self.machine.apply(index, 1, data)
         self.raft_log.committed = self.raft_log.applied = last

@@ -9,6 +9,7 @@ from tests.node.cluster_rig import NAMES, Trial, play_three, until
 
 from coord.codec import encode
 from coord.errors import ApiError, OutcomeUnknown
+from coord.node.waiters import Load
 from coord.node.worker import Done, Job
 from coord.protocol.entries import encode_entry
 from coord.protocol.ops import AlarmAction, EntryKind, Method, Notification, Op
@@ -73,7 +74,7 @@ def test_many_frames_of_a_follower_travel_together() -> None:
         assert len(client.acknowledged) == 300
         assert not follower.waiters.sent
         assert not follower.waiters.placed
-        assert follower.waiters.sent_bytes == follower.waiters.bytes == 0
+        assert follower.waiters.sent_load == follower.waiters.placed_load == Load()
 
     play_three(story)
 

@@ -26,6 +26,36 @@ def test_a_request_id_of_zero_is_answered_like_any_other() -> None:
     play(scenario)
 
 
+def test_frames_of_one_turn_share_an_entry_and_each_is_answered_its_own() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        answers: dict[int, list[list[object]]] = {}
+        clients: list[SimClient] = []
+        held = Held()
+        node.log_writer.worker = held
+        last_index = node.raft.log.last_index
+        for number in range(4):
+            client = SimClient(node)
+            client.answered = answers.setdefault(number, []).append
+            writes = [[0, int(Op.PUT), None, [b"k%d" % number, b"1"]] for _ in range(number + 1)]
+            writes[0][3] = [b"", b"1"] if number == 2 else writes[0][3]
+            ids = [(position, 0) for position in range(number + 1)]
+            node.writes(client, 0, 0, ids, encode(writes), writes)
+            clients.append(client)
+        await trio.testing.wait_all_tasks_blocked()
+        node.forget(clients[1])
+        held.release()
+        await trio.sleep(1)
+        assert node.raft.log.last_index == last_index + 1
+        assert answers[0] == [[0, 2, None]]
+        assert answers[1] == []
+        assert [answer[:2] for answer in answers[2]] == [[0, 4], [1, 5], [2, 6]]
+        assert [len(answer) for answer in answers[2]] == [4, 3, 3]
+        assert answers[3] == [[0, 7, None], [1, 8, None], [2, 9, None], [3, 10, None]]
+        assert node.consensus.is_idle
+
+    play(scenario)
+
+
 def test_a_frame_that_timed_out_is_not_answered_again() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)

@@ -8,7 +8,7 @@ from typing import Any
 from attrs import define, field
 
 from coord.codec import encode
-from coord.protocol.entries import WritesHeader, encode_entry, encode_writes
+from coord.protocol.entries import Frame, WritesHeader, encode_entry, encode_writes
 from coord.protocol.ops import EntryKind, Op, Settled
 from coord.testing.history import History, Kind, Operation, WatchEvents, WatchProgress, WatchRecord
 from coord.testing.history_check import check_history
@@ -34,11 +34,11 @@ class Perfect:
 
     def write(self, session: int, low: int, write: list[Any], settled: dict[int, tuple[Any, ...]] | None = None) -> Any:
         """Commit a write and return the model's answer."""
-        header = WritesHeader(7, 0, session, low, "", 128, settled or {})
-        index = self.commit(encode_writes(header, encode([write])))
+        frame = Frame(session, low, "", settled or {}, encode([write]))
+        index = self.commit(encode_writes(WritesHeader(7, 0, 128), [frame]))
         self.model.index = index
         self.model.settled = (settled or {}).get(0)
-        return self.model.entry(session, low, index, [write])[0]
+        return self.model.frame(session, low, [write])[0]
 
     def expire(self, lease: int) -> None:
         """Commit the expiry of a lease."""

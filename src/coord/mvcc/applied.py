@@ -43,6 +43,11 @@ class PutRun:
         """Return the answer of each put."""
         return [(revision, True, NULL) for revision in range(self.first, self.first + len(self.records))]
 
+    def part(self, number: int, start: int, end: int) -> PutRun:
+        """Return those of `[start, end)`, whose first one has `number` in its client's count."""
+        pairs, records, olds = self.pairs[start:end], self.records[start:end], self.olds[start:end]
+        return PutRun(number, self.first + start, pairs, records, olds)
+
     def events(self) -> list[tuple[int, list[RawEvent]]]:
         """Return the event of each put, with its revision."""
         runs = zip(self.pairs, self.records, map(_previous, self.olds), strict=False)
@@ -66,7 +71,8 @@ class Applied:
     index: int
     kind: int
     origin: int = 0
-    frame: int = 0
+    number: int = 0
+    """What the entry is known by to its origin."""
     outcomes: list[Answer | PutRun] = field(factory=list)
     changes: list[tuple[int, list[RawEvent]] | PutRun] = field(factory=list)
     leases_granted: list[tuple[int, int]] = field(factory=list)

@@ -1,8 +1,12 @@
-"""Applying writes: each alone, in order, with its own revision; none can end a node (S15)."""
+"""Applying writes: each alone, in order, with its own revision; none can end a node (S15).
+
+An entry holds frames of many clients. Most hold plain puts and nothing else; those that follow each other, also over
+several frames, go into the store together, since most of what one put costs can be shared.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from attrs import define, field
@@ -17,7 +21,7 @@ from coord.mvcc.cluster import ID_KEY, ClusterState
 from coord.mvcc.txn import Transactions, has_put
 from coord.mvcc.writes import Writer
 from coord.protocol.check import check_body, check_write, plain_puts
-from coord.protocol.entries import WritesHeader
+from coord.protocol.entries import Frame
 from coord.protocol.ops import Op, Settled
 
 _PUT: Final = int(Op.PUT)
@@ -25,16 +29,21 @@ _TXN: Final = int(Op.TXN)
 _ALARM: Final = int(Op.ALARM)
 _REVOKE: Final = int(Op.LEASE_REVOKE)
 _COMPACT: Final = int(Op.COMPACT)
-_NO_HEADER: Final = WritesHeader(0, 0, 0, 0, "", 0, {})
 
 
 @define
-class Frame:
-    """The entry that is being applied, and the write of it that is."""
+class Current:
+    """The entry that is being applied: what its proposer settled for the write that is, and what waits before it."""
 
     applied: Applied
-    header: WritesHeader
-    position: int = 0
+    max_txn_ops: int = 0
+    settled: tuple[Any, ...] | None = None
+    puts: list[list[Any]] = field(factory=list)
+    """Plain puts that follow each other and wait to be applied at once."""
+    runs: list[tuple[ClientRecord | None, int]] = field(factory=list)
+    """Whose they are, and how many in a row."""
+    clients: set[int] = field(factory=set)
+    """Those of them that are registered."""
 
 
 @define
@@ -48,7 +57,7 @@ class WriteApplier:
     cluster: ClusterState
     applied_by_op: list[int] = field(factory=lambda: [0] * (max(Op) + 1))
     """How many writes of each op were applied since the start: for metrics, no part of the state."""
-    _handlers: dict[int, Callable[[Frame, Any], bytes]] = field(init=False)
+    _handlers: dict[int, Callable[[Current, Any], bytes]] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._handlers = {
@@ -62,57 +71,90 @@ class WriteApplier:
             int(Op.ALARM): self._alarm,
         }
 
-    def apply(self, applied: Applied, header: WritesHeader, writes: Any) -> None:
-        """Apply the decoded body of an entry; one answer for each of its writes goes to `applied`."""
+    def apply(self, applied: Applied, max_txn_ops: int, frames: Iterable[Frame]) -> None:
+        """Apply the frames of an entry; one answer for each of their writes goes to `applied`, in order."""
+        current = Current(applied, max_txn_ops)
+        for place, frame in enumerate(frames):
+            if frame.client in current.clients:
+                # S18: what this frame closes or repeats must be on record.
+                self._apply_puts(current)
+            self._apply_frame(current, place, frame)
+        self._apply_puts(current)
+
+    def _apply_frame(self, current: Current, place: int, frame: Frame) -> None:
+        """Apply a frame, but for plain puts at its end."""
+        applied, client, writes = current.applied, frame.client, frame.writes
         try:
             check_body(writes)
         except ApiError as error:
+            self._apply_puts(current)
             count = len(writes) if type(writes) is list else 0
             applied.outcomes += [error_answer(self.writer.revision, error)] * count
             return
-        frame = Frame(applied, header)
-        outcomes = applied.outcomes
-        client = header.client
-        record = self.clients.use(client, header.low, applied.index) if client else None
-        position = 0
-        while (position := self._apply_puts(frame, writes, position, record)) < len(writes):
-            write = writes[position]
-            frame.position = position
-            position += 1
-            if record is not None:
-                outcomes.append(self._apply_once(frame, write, record))
-            elif client:
-                # S17: a client without a record may be one whose record was evicted; applying could apply twice.
-                outcomes.append(error_answer(self.writer.revision, expired()))
-            elif write[0]:
-                outcomes.append(error_answer(self.writer.revision, number_without_client()))
+        record = self.clients.use(client, frame.low, (applied.index, place)) if client else None
+        start = 0
+        while start < len(writes):
+            if start:
+                # What follows in a frame may repeat a number, and is judged by what went before.
+                self._apply_puts(current)
+            end = self._plain_until(frame, record, start)
+            if start < end:
+                current.puts += writes[start:end]
+                current.runs.append((record, end - start))
+                if client:
+                    current.clients.add(client)
+                start = end
             else:
-                outcomes.append(self._apply_write(frame, write))
+                self._apply_puts(current)
+                current.settled = frame.settled.get(start)
+                applied.outcomes.append(self._apply_one(current, writes[start], client, record))
+                start += 1
 
-    def _apply_puts(self, frame: Frame, writes: list[Any], start: int, record: ClientRecord | None) -> int:
-        """Apply the plain puts from `start` on whose numbers are new, all at once; return the position behind them.
+    def _plain_until(self, frame: Frame, record: ClientRecord | None, start: int) -> int:
+        """Return the position behind the plain puts from `start` on whose numbers are new.
 
-        They need no draft and no digest, and what holds for the frame is judged once. Whatever may be refused, or was
-        answered before, is left to the judgement of each write by itself.
+        They need no draft and no digest. Whatever may be refused, or was answered before, is left to the judgement of
+        each write by itself.
         """
-        header, cluster = frame.header, self.cluster
-        if header.settled or cluster.no_space or cluster.corrupt:
+        if frame.settled or self.cluster.no_space or self.cluster.corrupt:
             return start
-        end = plain_puts(writes, start)
+        end = plain_puts(frame.writes, start)
         if record is None:
-            if header.client or any(write[0] for write in writes[start:end]):
-                return start
-        elif start < end:
-            end = record.new_until(writes, start, end)
-        if start == end:
-            return start
-        run = self.writer.put_each([write[3] for write in writes[start:end]], writes[start][0])
+            return start if frame.client or any(write[0] for write in frame.writes[start:end]) else end
+        return record.new_until(frame.writes, start, end) if start < end else start
+
+    def _apply_puts(self, current: Current) -> None:
+        """Apply the puts that wait."""
+        applied, puts, runs = current.applied, current.puts, current.runs
+        if not puts:
+            return
+        current.puts, current.runs = [], []
+        current.clients.clear()
+        run = self.writer.put_each([put[3] for put in puts], puts[0][0])
+        applied.outcomes.append(run)
+        applied.changes.append(run)
+        count = len(run.records)
+        self.applied_by_op[_PUT] += count
+        start = 0
+        for record, length in runs:
+            end = start + length
+            if record is not None:
+                record.keep_puts(run if length == len(puts) else run.part(puts[start][0], start, end))
+            # Nothing, unless pure code has raised: from the write at fault on each is judged by itself.
+            for put in puts[max(start, count) : end]:
+                current.settled = None
+                applied.outcomes.append(self._apply_one(current, put, 0, record))
+            start = end
+
+    def _apply_one(self, current: Current, write: list[Any], client: int, record: ClientRecord | None) -> Answer:
         if record is not None:
-            record.keep_puts(run)
-        frame.applied.outcomes.append(run)
-        frame.applied.changes.append(run)
-        self.applied_by_op[_PUT] += len(run.records)
-        return start + len(run.records)
+            return self._apply_once(current, write, record)
+        if client:
+            # S17: a client without a record may be one whose record was evicted; applying could apply twice.
+            return error_answer(self.writer.revision, expired())
+        if write[0]:
+            return error_answer(self.writer.revision, number_without_client())
+        return self._apply_write(current, write)
 
     def expire(self, applied: Applied, seen_index: int, leases: list[int]) -> None:
         """Revoke the leases of an expiry entry, each in its own revision; those that are gone do not matter.
@@ -120,10 +162,10 @@ class WriteApplier:
         S22: the proposer judged what it had applied at `seen_index`. A lease that was revoked and granted anew since,
         under the same id, is another one, whose time has not come.
         """
-        frame = Frame(applied, _NO_HEADER)
+        current = Current(applied)
         for lease in leases:
             if self.writer.leases.existed_at(lease, seen_index):
-                self._apply_write(frame, [0, _REVOKE, None, [lease]])
+                self._apply_write(current, [0, _REVOKE, None, [lease]])
 
     def checkpoint(self, applied: Applied, seen_index: int, checkpoints: list[list[int]]) -> None:
         """Note what is left of leases, `[lease, remaining_ms]` each; those that are gone or granted anew do not matter.
@@ -141,13 +183,13 @@ class WriteApplier:
     def _put_lease(self, lease: int) -> None:
         self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), encode(self.writer.leases.row(lease)))
 
-    def _apply_once(self, frame: Frame, write: list[Any], record: ClientRecord) -> Answer:
+    def _apply_once(self, current: Current, write: list[Any], record: ClientRecord) -> Answer:
         """Apply a numbered write, or answer what its number got before (S18)."""
         number, op, guard, arguments = write
         fingerprint = digest(op, guard, arguments)
         known = record.recall(number, fingerprint)
         if known is None:
-            answer = self._apply_write(frame, write)
+            answer = self._apply_write(current, write)
             record.keep(number, fingerprint, answer, is_txn=op == _TXN)
             return answer
         if isinstance(known, ApiError):
@@ -155,18 +197,18 @@ class WriteApplier:
         answer = known[1]
         if op == _COMPACT and answer[1] and _is_physical(arguments):
             # The rows may not be gone yet: who asks another member meanwhile waits there.
-            frame.applied.physical.append(frame.position)
+            current.applied.physical.append(len(current.applied.answers))
         return answer
 
-    def _apply_write(self, frame: Frame, write: list[Any]) -> Answer:
+    def _apply_write(self, current: Current, write: list[Any]) -> Answer:
         """Run a write in a draft of its own: all of it stands, or nothing."""
         writer = self.writer
-        header = frame.header
+        settled = current.settled
         try:
             # S15: what the proposer refused stays refused; the rest meets the same check that ran at the edge.
-            if header.settled and (settled := header.settled.get(frame.position)) and settled[0] == Settled.REFUSED:
+            if settled is not None and settled[0] == Settled.REFUSED:
                 raise ApiError.from_wire(settled[1])
-            refusal = check_write(write, header.max_txn_ops)
+            refusal = check_write(write, current.max_txn_ops)
             if refusal is not None:
                 raise refusal
             _, op, guard, arguments = write
@@ -174,7 +216,7 @@ class WriteApplier:
                 raise errors.corrupt()
             if guard is not None:
                 self._check_guard(guard)
-            payload = self._handlers[op](frame, arguments)
+            payload = self._handlers[op](current, arguments)
         except ApiError as error:
             writer.rollback()
             return error_answer(writer.revision, error)
@@ -183,16 +225,16 @@ class WriteApplier:
         except Exception as error:
             # S15: a mistake in pure code is the same on all members, and must not end them all.
             writer.rollback()
-            return self._raised(frame, type(error).__name__)
+            return self._raised(current, type(error).__name__)
         self.applied_by_op[op] += 1
         events = writer.commit()
         if events:
-            frame.applied.changes.append((writer.revision, events))
+            current.applied.changes.append((writer.revision, events))
         return writer.revision, True, payload
 
-    def _raised(self, frame: Frame, error: str) -> Answer:
-        applied = frame.applied
-        note = {"index": applied.index, "position": frame.position, "error": error}
+    def _raised(self, current: Current, error: str) -> Answer:
+        applied = current.applied
+        note = {"index": applied.index, "position": len(applied.answers), "error": error}
         applied.notes.append(("apply.write.raised", note))
         text = f"coord: applying this write raised {error}; nothing was changed"
         return error_answer(self.writer.revision, ApiError(text, code=Code.INTERNAL))
@@ -204,7 +246,7 @@ class WriteApplier:
         if state is None or state[2] != create:
             raise FenceLost(f"coord: fence lost: the key no longer has create revision {create}", key, create)
 
-    def _put(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _put(self, current: Current, arguments: list[Any]) -> bytes:
         if self.cluster.no_space:
             raise errors.no_space()
         if len(arguments) == 2:
@@ -212,15 +254,15 @@ class WriteApplier:
             return NULL
         return self.transactions.put(arguments)
 
-    def _delete(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _delete(self, current: Current, arguments: list[Any]) -> bytes:
         return self.transactions.delete(arguments)
 
-    def _txn(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _txn(self, current: Current, arguments: list[Any]) -> bytes:
         if self.cluster.no_space and has_put(arguments):
             raise errors.no_space()
         return self.transactions.apply(arguments)
 
-    def _compact(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _compact(self, current: Current, arguments: list[Any]) -> bytes:
         revision = arguments[0]
         cluster = self.cluster
         if revision <= cluster.compact_revision:
@@ -228,15 +270,16 @@ class WriteApplier:
         if revision > self.writer.revision:
             raise errors.future_revision()
         cluster.compact_revision = revision
-        frame.applied.compacted = revision
+        applied = current.applied
+        applied.compacted = revision
         if _is_physical(arguments):
-            frame.applied.physical.append(frame.position)
+            applied.physical.append(len(applied.answers))
         return NULL
 
-    def _grant(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _grant(self, current: Current, arguments: list[Any]) -> bytes:
         if self.cluster.no_space:
             raise errors.no_space()
-        settled = frame.header.settled.get(frame.position)
+        settled = current.settled
         if settled is not None and settled[0] == Settled.LEASE:
             lease, ttl_s = settled[1], settled[2]
         else:
@@ -246,12 +289,12 @@ class WriteApplier:
             raise errors.lease_not_found()
         if lease in leases:
             raise errors.lease_exists()
-        leases.grant(lease, ttl_s, frame.applied.index)
+        leases.grant(lease, ttl_s, current.applied.index)
         self._put_lease(lease)
-        frame.applied.leases_granted.append((lease, ttl_s))
+        current.applied.leases_granted.append((lease, ttl_s))
         return encode([lease, ttl_s])
 
-    def _revoke(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _revoke(self, current: Current, arguments: list[Any]) -> bytes:
         lease = arguments[0]
         if lease not in self.writer.leases:
             raise errors.lease_not_found()
@@ -259,17 +302,20 @@ class WriteApplier:
             self.writer.delete(key)
         self.writer.leases.revoke(lease)
         self.backend.put_row(Table.LEASES, ID_KEY.pack(lease), None)
-        frame.applied.leases_revoked.append(lease)
+        current.applied.leases_revoked.append(lease)
         return NULL
 
-    def _register(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _register(self, current: Current, arguments: list[Any]) -> bytes:
         # S17: the entry's index is an id that is never used again.
-        self.clients.register(frame.applied.index)
-        return encode(frame.applied.index)
+        client = current.applied.index
+        if current.applied.answers:
+            raise errors.InvalidArgument("coord: register must be alone in its entry")
+        self.clients.register(client)
+        return encode(client)
 
-    def _alarm(self, frame: Frame, arguments: list[Any]) -> bytes:
+    def _alarm(self, current: Current, arguments: list[Any]) -> bytes:
         changed = self.cluster.change_alarm(self.backend, *arguments)
-        frame.applied.alarms_changed = True
+        current.applied.alarms_changed = True
         return encode([list(alarm) for alarm in changed])
 
 

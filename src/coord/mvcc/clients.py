@@ -74,9 +74,9 @@ def expired() -> ApiError:
 
 @define
 class ClientRecord:
-    """What is remembered of one client. `used` is the index of the last entry that named it."""
+    """What is remembered of one client. `used` tells the last frame that named it: its entry and position there."""
 
-    used: int
+    used: tuple[int, int]
     low: int = 0
     answers: dict[int, Kept | PutRun] = field(factory=dict)
     """By number. A run stands for each of its puts until the record is stored: most are closed before, and so never
@@ -149,16 +149,16 @@ class ClientRecord:
                 done.append(pack(number, revision, fingerprint))
             else:
                 others.append([number, fingerprint, *answer])
-        return encode([self.used, self.low, others, b"".join(done)])
+        return encode([*self.used, self.low, others, b"".join(done)])
 
     @staticmethod
     def from_row(row: bytes) -> ClientRecord:
         """Return the record that `to_row` stored."""
-        used, low, others, done = decode_trusted(row)
+        index, position, low, others, done = decode_trusted(row)
         answers: dict[int, Kept | PutRun] = {item[0]: (item[1], tuple(item[2:])) for item in others}
         for number, revision, fingerprint in _DONE.iter_unpack(done):
             answers[number] = (fingerprint, (revision, True, NULL))
-        return ClientRecord(used, low, answers)
+        return ClientRecord((index, position), low, answers)
 
 
 def _kept(number: int, kept: Kept | PutRun) -> Kept:
@@ -186,19 +186,19 @@ class ClientTable:
 
     def register(self, client: int) -> None:
         """Add a record; beyond the replicated maximum the least recently used one goes."""
-        self._records[client] = ClientRecord(used=client)
+        self._records[client] = ClientRecord((client, 0))
         self._dirty[client] = None
         while len(self._records) > self.maximum:
             evicted, _ = self._records.popitem(last=False)
             self._dirty[evicted] = None
 
-    def use(self, client: int, low: int, index: int) -> ClientRecord | None:
-        """Return the record of a client that an entry names, or None if there is none."""
+    def use(self, client: int, low: int, place: tuple[int, int]) -> ClientRecord | None:
+        """Return the record of a client that the frame at `place` names, or None if there is none."""
         record = self._records.get(client)
         if record is not None:
             self._records.move_to_end(client)
             self._dirty[client] = None
-            record.used = index
+            record.used = place
             record.close_below(low)
         return record
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from attrs import define, field
 
-from coord.codec import decode, decode_trusted, encode
+from coord.codec import decode_trusted, encode
 from coord.errors import DecodeError, InvalidArgument, NodeError
 from coord.mvcc.applied import Applied, RawEvent
 from coord.mvcc.apply import WriteApplier
@@ -26,7 +26,7 @@ from coord.mvcc.ranges import RangeReader, RangeSteps
 from coord.mvcc.txn import Transactions, all_serializable, only_ranges
 from coord.mvcc.writes import Writer
 from coord.protocol.check import check_txn
-from coord.protocol.entries import Member, Roster, decode_entry, writes_header
+from coord.protocol.entries import Member, Roster, decode_entry, read_writes
 from coord.protocol.ops import EntryKind
 from coord.protocol.ranges import RangeRequest
 
@@ -172,7 +172,7 @@ class StateMachine:
         """Apply a committed entry; indexes come in order, each once.
 
         `entry` spares the decoding where the node still has it: `(kind, header, body)`, for writes the `WritesHeader`
-        and the decoded body, both of exactly these bytes. Raises `NodeError` for an entry that this release cannot
+        and the frames, both of exactly these bytes. Raises `NodeError` for an entry that this release cannot
         read: going on would make this member differ from the others.
         """
         if entry is None:
@@ -181,8 +181,7 @@ class StateMachine:
             except DecodeError as error:
                 raise NodeError(f"entry {index}: {error}") from error
             if kind == EntryKind.WRITES:
-                header = writes_header(header)
-                body = _decode_body(body)
+                header, body = read_writes(header, body)
         else:
             kind, header, body = entry
         handler = self._kinds.get(kind)
@@ -252,8 +251,8 @@ class StateMachine:
         """A new leader's first entry changes nothing."""
 
     def _apply_writes(self, applied: Applied, term: int, header: Any, body: Any) -> None:
-        applied.origin, applied.frame = header.origin, header.frame
-        self._writes.apply(applied, header, body)
+        applied.origin, applied.number = header.origin, header.number
+        self._writes.apply(applied, header.max_txn_ops, body)
 
     def _apply_expiry(self, applied: Applied, term: int, header: Any, body: Any) -> None:
         proposed_in, seen_index, leases = decode_trusted(body)
@@ -306,14 +305,3 @@ class StateMachine:
         self._cluster.cluster_id = cluster_id
         self._cluster.version = version
         self._clients.maximum = maximum
-
-
-def _decode_body(body: bytes) -> Any:
-    """Decode a client's writes; bytes that cannot be read refuse the whole body, on all members alike (S15).
-
-    How many items there may be was judged where the frame came in: in the log they stand, and are applied.
-    """
-    try:
-        return decode(body, is_counted=False)
-    except DecodeError:
-        return None

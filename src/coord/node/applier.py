@@ -17,7 +17,7 @@ from coord.mvcc.machine import StateMachine
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_answer
-from coord.node.waiters import ANSWERED, Waiters
+from coord.node.waiters import ANSWERED, Waiter, Waiters
 from coord.raft.core import Raft
 from coord.raft.types import Entry
 from coord.store.port import StorePort
@@ -76,33 +76,42 @@ class Applier:
         waiters = self.waiters
         if term > self.machine.applied_term:
             waiters.term_began(term)
-        waiter = waiters.take_placed(term, index, data)
-        applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter is not None else None)
-        if waiter is None and applied.origin == self.member_id:
-            # The leader has not said, or not yet, where it put this frame.
-            waiter = waiters.take_applied(applied.frame, data)
+        proposal = waiters.take_placed(term, index, data)
+        entry = proposal.decoded if proposal is not None else None
+        applied = self.machine.apply(index, term, data, entry=entry)
+        if proposal is None and applied.origin == self.member_id:
+            # The leader has not said, or not yet, where it put this entry.
+            proposal = waiters.take_applied(applied.number, data)
         self.applied_entries += 1
-        if waiter is not None and waiter.sink is not None:
-            self._answer(applied, waiter.ids, waiter.sink)
+        if proposal is not None:
+            self._answer(applied, proposal.waiters)
         if applied.members_changed:
             self.on_members()
         self.on_applied(applied)
 
-    def _answer(self, applied: Applied, ids: Sequence[tuple[int, float]], sink: Sink) -> None:
-        if applied.physical:
-            self._answer_later(applied, ids, sink)
-            return
-        reply = sink.reply
-        for (request_id, _), answer in zip(ids, applied.answers, strict=True):
-            if request_id != ANSWERED:
-                reply(reply_answer(request_id, answer))
-        self.outbox.touch(sink)
+    def _answer(self, applied: Applied, waiters: Sequence[Waiter]) -> None:
+        answers, first = applied.answers, 0
+        for waiter in waiters:
+            sink, ids = waiter.sink, waiter.ids
+            last = first + len(ids)
+            if sink is None:
+                pass
+            elif applied.physical:
+                self._answer_later(applied, waiter, sink, first)
+            else:
+                reply = sink.reply
+                for (request_id, _), answer in zip(ids, answers[first:last], strict=True):
+                    if request_id != ANSWERED:
+                        reply(reply_answer(request_id, answer))
+                self.outbox.touch(sink)
+            first = last
 
-    def _answer_later(self, applied: Applied, ids: Sequence[tuple[int, float]], sink: Sink) -> None:
-        """Answer a frame with a physical compaction in it; that one is answered when the rows are gone."""
-        for position, ((request_id, _), answer) in enumerate(zip(ids, applied.answers, strict=True)):
+    def _answer_later(self, applied: Applied, waiter: Waiter, sink: Sink, first: int) -> None:
+        """Answer a frame of an entry with a physical compaction; that one is answered when the rows are gone."""
+        for position, (request_id, _) in enumerate(waiter.ids, first):
             if request_id == ANSWERED:
                 continue
+            answer = applied.answers[position]
             reply = reply_answer(request_id, answer)
             if position in applied.physical and answer[1]:
                 self.hold_physical(partial(self.outbox.reply, sink, reply))

@@ -21,6 +21,7 @@ from coord.limits import (
 from coord.mvcc.backend import Position
 from coord.mvcc.machine import StateMachine
 from coord.node.consensus import Log
+from coord.protocol.entries import NOTHING, Frame
 from coord.protocol.ops import Op
 from coord.store.port import StorePort
 
@@ -224,6 +225,6 @@ class AutoCompaction:
         return target
 
 
-def compact_body(revision: int) -> bytes:
-    """Return the body of a write entry that compacts at `revision`."""
-    return encode([[0, int(Op.COMPACT), None, [revision]]])
+def compact_frame(revision: int) -> Frame:
+    """Return the frame, as of a client, that compacts at `revision`."""
+    return Frame(0, 0, "", NOTHING, encode([[0, int(Op.COMPACT), None, [revision]]]))

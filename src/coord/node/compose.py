@@ -95,6 +95,7 @@ def _connect_waiting(node: Node) -> None:
         no_leader=node.standing.no_leader,
         patience_s=2 * options.heartbeat_s,
         retry_s=options.tick_s,
+        max_txn_ops=options.max_txn_ops,
         has_room=lambda: raft.log.bytes_above(min(raft.log.persisted_index, raft.log.applied)) < LOG_BYTES_OPEN_MAX,
         is_leaving=lambda member: node.membership.is_leaving(member),
     )
@@ -117,8 +118,7 @@ def _connect_consensus(node: Node) -> None:
     node.consensus = Consensus(
         raft=node.raft,
         settings=Settings(
-            member_id=options.member_id,
-            first_frame=options.first_number,
+            first_number=options.first_number,
             max_request_bytes=options.max_request_bytes,
             max_txn_ops=options.max_txn_ops,
             # etcd's floor: a lease must outlive one election, or every leader change would end it.

@@ -30,9 +30,9 @@ from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.node.waiters import Waiter, Waiters
 from coord.protocol.check import check_write, plain_puts
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import NOTHING, Frame, Settling
 from coord.protocol.messages import PeerMessage, Propose, Proposed, RaftMessage
-from coord.protocol.ops import EntryKind, Op, Settled
+from coord.protocol.ops import Op, Settled
 from coord.raft.core import Raft, Ready
 from coord.raft.types import Entry, HardState
 from coord.types import Role
@@ -54,8 +54,7 @@ class Log(Protocol):
 class Settings:
     """What the node settles for its clients' writes (S15)."""
 
-    member_id: int
-    first_frame: int
+    first_number: int
     """Frames are numbered from here on, and no two of a member alike, over all its boots (S14)."""
     max_request_bytes: int
     max_txn_ops: int
@@ -96,10 +95,9 @@ class Consensus:
     waiters: Waiters
     forwarder: Forwarder
     refused: int = 0
-    proposed: int = 0
     leader_changes: int = 0
     is_stopping: bool = False
-    _frame: int = field(init=False)
+    _last_number: int = field(init=False)
     _known_leader: int = 0
     _is_tick_due: bool = False
     _inbox: deque[tuple[Sink, int, int, list[tuple[int, int]], bytes, list[Any]]] = field(factory=deque)
@@ -108,17 +106,17 @@ class Consensus:
     _from_peers: deque[Callable[[], object]] = field(factory=deque)
 
     def __attrs_post_init__(self) -> None:
-        self._frame = self.settings.first_frame
+        self._last_number = self.settings.first_number
 
     @property
     def pending_count(self) -> int:
         """How many frames wait to be applied."""
-        return len(self.waiters) + self.forwarder.waiting_count
+        return self.waiters.frames + self.forwarder.waiting_count
 
     @property
     def is_idle(self) -> bool:
         """True if nobody waits for a write."""
-        return not self.waiters and self.forwarder.is_idle and not self._inbox
+        return not self.waiters.placed and self.forwarder.is_idle and not self._inbox
 
     def writes(
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
@@ -175,8 +173,8 @@ class Consensus:
             self._is_tick_due = False
             raft.tick()
         self._propose_internal()
-        while self._inbox:
-            self._take(*self._inbox.popleft())
+        if self._inbox:
+            self._take_all()
         self.forwarder.turn()
         if round_id := self.wants_round():
             raft.read_index(round_id)
@@ -255,49 +253,52 @@ class Consensus:
         while self._internal and self.raft.propose(self._internal[0]) is not None:
             self._internal.popleft()
 
-    def _take(
-        self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
-    ) -> None:
-        refusal = self._refusal(len(body))
+    def _take_all(self) -> None:
+        now = self.clock()
+        default = now + self.settings.request_timeout_s
+        latest = now + REQUEST_TIMEOUT_MS_MAX / 1000
+        while self._inbox:
+            sink, client, low, ids, body, decoded = self._inbox.popleft()
+            settled = self._judge(sink, ids, decoded, len(body))
+            if settled is None:
+                continue
+            deadlines = [
+                (request_id, min(now + timeout_ms / 1000, latest) if timeout_ms else default)
+                for request_id, timeout_ms in ids
+            ]
+            self._last_number += 1
+            frame = Frame(client, low, "", settled, body, decoded)
+            self.forwarder.submit(Waiter(self._last_number, sink, deadlines, frame))
+
+    def _judge(self, sink: Sink, ids: list[tuple[int, int]], decoded: list[Any], size: int) -> Settling | None:
+        """Return what is settled for a frame, or answer it and return None if nothing of it is to be proposed."""
+        refusal = self._refusal(size)
         if refusal is not None:
             self.refused += len(ids)
             self.outbox.refuse(sink, ids, refusal)
-            return
-        settled = self._settle(decoded, len(body))
+            return None
+        settled = self._settle(decoded, size)
         if len(settled) == len(decoded) and all(what[0] == Settled.REFUSED for what in settled.values()):
             # Nothing to propose: what the pure check refuses once, it refuses always.
             for position, (request_id, _) in enumerate(ids):
                 self.outbox.reply(sink, reply_error(request_id, 0, ApiError.from_wire(settled[position][1])))
-            return
-        self.proposed += 1
-        settings = self.settings
-        self._frame += 1
-        header = WritesHeader(settings.member_id, self._frame, client, low, "", settings.max_txn_ops, settled)
-        now = self.clock()
-        default = now + settings.request_timeout_s
-        latest = now + REQUEST_TIMEOUT_MS_MAX / 1000
-        deadlines = [
-            (request_id, min(now + timeout_ms / 1000, latest) if timeout_ms else default)
-            for request_id, timeout_ms in ids
-        ]
-        entry = (int(EntryKind.WRITES), header, decoded)
-        self.forwarder.submit(Waiter(self._frame, sink, deadlines, encode_writes(header, body), entry))
+            return None
+        return settled
 
     def _refusal(self, size: int) -> ApiError | None:
         """Return why nothing at all of a frame can be proposed now, or None."""
         if self.is_stopping:
             return errors.server_stopped()
-        pending_bytes = self.waiters.bytes + self.forwarder.bytes
+        pending_bytes = self.waiters.placed_load.bytes + self.forwarder.bytes
         if pending_bytes + size > PROPOSAL_BYTES_PENDING_MAX or self.pending_count >= PROPOSALS_PENDING_MAX:
             return errors.too_many_requests()
         return None
 
-    def _settle(self, decoded: list[Any], size: int) -> dict[int, tuple[Any, ...]]:
+    def _settle(self, decoded: list[Any], size: int) -> Settling:
         """Check each write and settle what depends on this node, by position (S15).
 
         S16: without space only what grows the store is refused, also beside a delete in the same frame.
         """
-        settled: dict[int, tuple[Any, ...]] = {}
         has_space: bool | None = None
         max_txn_ops = self.settings.max_txn_ops
         # Only a frame above the limit can hold a write above it, so that no other is measured.
@@ -306,6 +307,9 @@ class Consensus:
         plain = plain_puts(decoded, 0) if size_max is None else 0
         if plain:
             has_space = self.has_space(size + 256 * len(decoded))
+            if has_space and plain == len(decoded):
+                return NOTHING
+        settled: dict[int, tuple[Any, ...]] = {}
         for position in range(plain if has_space else 0, len(decoded)):
             write = decoded[position]
             error = check_write(write, max_txn_ops)

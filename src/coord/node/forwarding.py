@@ -1,30 +1,37 @@
 """The way of writes to the log: proposed here by the leader, forwarded to it by everybody else (S14).
 
-The member that took a write settles it, gives it the number of a frame and answers it from its own apply. What waits
-for a leader waits in order; a frame goes again only after an answer that it was not proposed; one whose fate is not
-known is answered so and never sent again.
+The member that took a write settles it, and answers it from its own apply. What waits for a leader waits in order, as
+frames; all that waits when it can go makes up one entry, or a few. A log, its followers and apply work by the entry:
+with a hundred connections that each write a little, most of what a write costs would be that of its entry. An entry is
+known by a number, that of its first frame; its frames go again only after an answer that it was not proposed; one whose
+fate is not known is answered so and never sent again.
 
-Writes of one connection reach the log in the order in which they were sent. Frames are pipelined, and so a refusal may
+Writes of one connection reach the log in the order in which they were sent. Entries are pipelined, and so a refusal may
 have others behind it on the way, which must not be taken when their forerunners come again later. Therefore a leader
-that refused a frame refuses all that follow, until an empty `Propose` says that the sender has heard of it.
+that refused an entry refuses all that follow, until an empty `Propose` says that the sender has heard of it.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Final
 
 from attrs import define, field
 
 from coord.errors import ApiError, OutcomeUnknown
-from coord.limits import APPEND_BYTES_MAX, FORWARD_BYTES_MAX
+from coord.limits import APPEND_BYTES_MAX, ENTRY_BYTES_SHARED_MAX, ENTRY_FRAMES_MAX, FORWARD_BYTES_MAX
 from coord.node.ports import Sink
-from coord.node.waiters import Waiter, Waiters
+from coord.node.waiters import Proposal, Waiter, Waiters
+from coord.protocol.entries import WritesHeader, encode_writes
 from coord.protocol.messages import PeerMessage, Propose, Proposed
+from coord.protocol.ops import Op
 from coord.raft.core import Raft
 from coord.types import Role
 
 _BROKEN = OutcomeUnknown("etcdserver: leader changed: the link to the leader broke, and the write may still be applied")
+_REGISTER: Final = int(Op.REGISTER)
 _UNANSWERED = OutcomeUnknown("etcdserver: leader changed: the former leader does not answer; the write may be applied")
 
 
@@ -41,12 +48,15 @@ class Forwarder:
     patience_s: float
     """How long a former leader may take to say what it did not propose."""
     retry_s: float
+    max_txn_ops: int
+    """Settled for all writes (S15)."""
     has_room: Callable[[], bool] = lambda: True
     """Tells whether the log can take what other members forward; what it cannot take yet waits here."""
     is_leaving: Callable[[int], bool] = lambda member: False
     """Tells whether the entry after which a member is sent no more stands in the log, or may: it would never learn what
-    became of a frame behind it."""
-    forwarded: int = 0
+    became of an entry behind it."""
+    proposed_count: int = 0
+    """Entries that went to the own log or to the leader."""
     _queue: deque[Waiter] = field(factory=deque)
     _queue_bytes: int = 0
     _target: int = 0
@@ -54,9 +64,9 @@ class Forwarder:
     _waits_since: float | None = None
     _again_at: float = 0.0
     _heard: set[int] = field(factory=set)
-    """Members that refused a frame, and have not been told that this was heard."""
+    """Members that refused an entry, and have not been told that this was heard."""
     _refusing: set[int] = field(factory=set)
-    """Members that had a frame refused here, and have not said that they heard."""
+    """Members that had an entry refused here, and have not said that they heard."""
     _held: deque[Propose] = field(factory=deque)
     """What other members forwarded and there was no room for. They send no more than they may have unanswered."""
     _refusal: ApiError | None = None
@@ -65,7 +75,7 @@ class Forwarder:
     @property
     def bytes(self) -> int:
         """What waits to be proposed, or to be answered by the leader."""
-        return self._queue_bytes + self.waiters.sent_bytes
+        return self._queue_bytes + self.waiters.sent_load.bytes
 
     @property
     def waiting_count(self) -> int:
@@ -80,7 +90,7 @@ class Forwarder:
     def submit(self, waiter: Waiter) -> None:
         """Queue a frame for the log."""
         self._queue.append(waiter)
-        self._queue_bytes += len(waiter.data)
+        self._queue_bytes += len(waiter.frame.body)
 
     def turn(self) -> None:
         """Propose what waits, or send it to the leader."""
@@ -96,22 +106,27 @@ class Forwarder:
         if not self._queue:
             return
         if raft.role is Role.LEADER:
-            while self._queue and (place := raft.propose(self._queue[0].data, raft.member_id)) is not None:
-                self.waiters.place(self._pop(), *place)
+            while self._queue:
+                proposal = self._merge()
+                place = raft.propose(proposal.data, raft.member_id)
+                if place is None:
+                    break
+                self._take(proposal)
+                self.waiters.place(proposal, *place)
         elif raft.leader_id and self.clock() >= self._again_at and self.is_linked(raft.leader_id):
             self._forward(raft.leader_id)
 
     def proposed(self, message: Proposed) -> None:
-        """Learn from the leader what it did with forwarded frames."""
+        """Learn from the leader what it did with forwarded entries."""
         refused: list[Waiter] = []
-        for frame, term, index in message.results:
-            waiter = self.waiters.take_sent(frame)
-            if waiter is None:
+        for number, term, index in message.results:
+            proposal = self.waiters.take_sent(number)
+            if proposal is None:
                 continue
             if index:
-                self.waiters.place(waiter, term, index)
+                self.waiters.place(proposal, term, index)
             else:
-                refused.append(waiter)
+                refused += proposal.waiters
         if not refused:
             return
         if self._refusal is not None:
@@ -121,8 +136,8 @@ class Forwarder:
         # Nothing was proposed: these go again, before all that came later.
         self._heard.add(message.sender)
         self._again_at = self.clock() + self.retry_s
-        self._queue = deque(sorted((*refused, *self._queue), key=lambda waiter: waiter.frame))
-        self._queue_bytes += sum(len(waiter.data) for waiter in refused)
+        self._queue = deque(sorted((*refused, *self._queue), key=lambda waiter: waiter.number))
+        self._queue_bytes += sum(len(waiter.frame.body) for waiter in refused)
 
     def propose_for(self, message: Propose) -> None:
         """Propose what another member forwards, and tell it what became of it."""
@@ -142,11 +157,11 @@ class Forwarder:
         results: list[tuple[int, int, int]] = []
         if self.is_leaving(message.sender):
             self._refusing.add(message.sender)
-        for frame, data in message.entries:
+        for number, data in message.entries:
             place = None if message.sender in self._refusing else self.raft.propose(data, message.sender)
             if place is None:
                 self._refusing.add(message.sender)
-            results.append((frame, *(place or (0, 0))))
+            results.append((number, *(place or (0, 0))))
         self.send([Proposed(self.raft.member_id, message.sender, results, self.raft.leader_id)])
 
     def introduced(self, member: int) -> None:
@@ -165,7 +180,7 @@ class Forwarder:
         queue, self._queue = self._queue, deque()
         for waiter in queue:
             if all(deadline <= now for _, deadline in waiter.ids):
-                self._queue_bytes -= len(waiter.data)
+                self._queue_bytes -= len(waiter.frame.body)
                 self.waiters.answer(waiter, self.no_leader())
                 continue
             self._queue.append(waiter)
@@ -176,8 +191,10 @@ class Forwarder:
     def refuse_all(self, error: ApiError) -> None:
         """Refuse all that waits for a leader, and from now on all that a leader refuses."""
         self._refusal = error
-        while self._queue:
-            self.waiters.answer(self._pop(), error)
+        queue, self._queue = self._queue, deque()
+        self._queue_bytes = 0
+        for waiter in queue:
+            self.waiters.answer(waiter, error)
 
     def forget(self, sink: Sink) -> None:
         """Answer nobody on `sink` any more."""
@@ -199,24 +216,44 @@ class Forwarder:
         self._target = leader
         batch: list[tuple[int, bytes]] = []
         size = 0
-        while self._queue and self._fits(len(self._queue[0].data)):
-            waiter = self._pop()
-            if batch and size + len(waiter.data) > APPEND_BYTES_MAX:
+        while self._queue:
+            proposal = self._merge()
+            data = proposal.data
+            if self.waiters.sent and self.waiters.sent_load.bytes + len(data) > FORWARD_BYTES_MAX:
+                break
+            self._take(proposal)
+            if batch and size + len(data) > APPEND_BYTES_MAX:
                 messages.append(Propose(self.raft.member_id, leader, batch))
                 batch, size = [], 0
-            batch.append((waiter.frame, waiter.data))
-            size += len(waiter.data)
-            self.waiters.send(waiter)
-            self.forwarded += 1
+            batch.append((proposal.number, data))
+            size += len(data)
+            self.waiters.send(proposal)
         if batch:
             messages.append(Propose(self.raft.member_id, leader, batch))
         if messages:
             self.send(messages)
 
-    def _fits(self, size: int) -> bool:
-        return not self.waiters.sent or self.waiters.sent_bytes + size <= FORWARD_BYTES_MAX
+    def _merge(self) -> Proposal:
+        """Return the entry that the next frames of the queue make up; they stay there until it is taken."""
+        queue = self._queue
+        count, size = 0, 0
+        for waiter in islice(queue, ENTRY_FRAMES_MAX):
+            frame = waiter.frame
+            # S17: the index of the entry becomes the client's id, so that it holds one registration and nothing else.
+            is_alone = frame.writes[0][1] == _REGISTER
+            size += len(frame.body)
+            if count and (is_alone or size > ENTRY_BYTES_SHARED_MAX):
+                break
+            count += 1
+            if is_alone:
+                break
+        waiters = list(islice(queue, count))
+        header = WritesHeader(self.raft.member_id, waiters[0].number, self.max_txn_ops)
+        return Proposal(waiters, header, encode_writes(header, [waiter.frame for waiter in waiters]))
 
-    def _pop(self) -> Waiter:
-        waiter = self._queue.popleft()
-        self._queue_bytes -= len(waiter.data)
-        return waiter
+    def _take(self, proposal: Proposal) -> None:
+        """Take the frames of an entry out of the queue."""
+        self.proposed_count += 1
+        for waiter in proposal.waiters:
+            self._queue.popleft()
+            self._queue_bytes -= len(waiter.frame.body)

@@ -63,6 +63,7 @@ class LogWriter:
     observe_sync: Callable[[float], None]
     syncs: int = 0
     written_bytes: int = 0
+    written_entries: int = 0
     _is_write_full: bool = False
     _is_prepare_full: bool = False
     _last: tuple[int, int] = (0, 0)
@@ -175,6 +176,7 @@ class LogWriter:
     def _written(self, job: WriteJob, count: int, index: int, took_s: float) -> None:
         self.syncs += 1
         self.written_bytes += job.bytes
+        self.written_entries += count
         self.observe_sync(took_s)
         if took_s > _SLOW_S:
             self.log("wal.sync.slow", ms=round(took_s * 1000, 1), bytes=job.bytes, entries=count)

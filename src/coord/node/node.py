@@ -16,7 +16,7 @@ from coord.mvcc.machine import StateMachine
 from coord.node.applier import Applier
 from coord.node.calls import Calls
 from coord.node.changes import Changes
-from coord.node.compactor import AutoCompaction, Compactor, compact_body
+from coord.node.compactor import AutoCompaction, Compactor, compact_frame
 from coord.node.compose import connect
 from coord.node.consensus import Consensus
 from coord.node.forwarding import Forwarder
@@ -361,8 +361,8 @@ class Node:
         revision = self.auto_compaction.due(now)
         if revision and self.leadership.is_leading:
             self.seams.log("compaction.automatic.proposed", mode=self.options.compaction_mode, revision=revision)
-            header = WritesHeader(self.member_id, 0, 0, 0, "", self.options.max_txn_ops, {})
-            self.consensus.propose_internal(encode_writes(header, compact_body(revision)))
+            header = WritesHeader(self.member_id, 0, self.options.max_txn_ops)
+            self.consensus.propose_internal(encode_writes(header, [compact_frame(revision)]))
 
     # What the actors tell the node.
 

@@ -1,22 +1,31 @@
 """Entries of the replicated log: `[format, kind, header, body]` (coord.cddl).
 
-The body of a write entry is the client's byte string, spliced and never encoded again: the WAL, every follower and
-the digest of a retry see the same bytes.
+The body of a write entry holds frames of one or many clients. What a client wrote stands there as the byte string that
+it sent, spliced and never encoded again: the WAL, every follower and the digest of a retry see the same bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from attrs import frozen
 
-from coord.codec import bytes_head, decode, encode
+from coord.codec import array_head, bytes_head, decode, encode, uint
 from coord.errors import DecodeError
 from coord.protocol.ops import ENTRY_FORMAT, EntryKind
 
 _PREFIX: Final = {kind: b"\x84" + encode(ENTRY_FORMAT) + encode(int(kind)) for kind in EntryKind}
+_FRAME_PREFIX: Final = b"\x85"
+_NONE: Final = encode([])
+
+Settling = Mapping[int, tuple[Any, ...]]
+"""By a write's position in its frame, what the node settled there: `(Settled.REFUSED, [code, text, details])` or
+`(Settled.LEASE, lease_id, ttl_s)`."""
+
+NOTHING: Final[Settling] = {}
+"""Of most frames nothing has to be settled."""
 
 
 @frozen
@@ -79,19 +88,28 @@ class Roster:
 
 @frozen
 class WritesHeader:
-    """What the node adds to a client's writes; nothing of it comes from the client but `client` and `low`.
+    """What the member that took clients' frames says of the entry that holds them.
 
-    `settled` maps a position in the body to what the node settled there: `(Settled.REFUSED, [code, text, details])`
-    or `(Settled.LEASE, lease_id, ttl_s)`.
+    `number` is the entry's among all that this member ever proposed, over all its boots (S14).
     """
 
     origin: int
-    frame: int
+    number: int
+    max_txn_ops: int
+
+
+class Frame(NamedTuple):
+    """A client's writes, as they came in one frame; nothing of the rest comes from the client but `client` and `low`.
+
+    `writes` is `body` decoded; None where it cannot be read, which refuses all of it, on all members alike (S15).
+    """
+
     client: int
     low: int
     principal: str
-    max_txn_ops: int
-    settled: dict[int, tuple[Any, ...]]
+    settled: Settling
+    body: bytes
+    writes: Any = None
 
 
 def initial_member_id(token: str, name: str, peer_urls: Sequence[str]) -> int:
@@ -111,11 +129,17 @@ def encode_entry(kind: EntryKind, header: Any, body: bytes) -> bytes:
     return b"".join((_PREFIX[kind], encode(header), bytes_head(len(body)), body))
 
 
-def encode_writes(header: WritesHeader, body: bytes) -> bytes:
-    """Return the entry that carries a client's writes."""
-    settled = [[position, *what] for position, what in header.settled.items()]
-    wire = [header.origin, header.frame, header.client, header.low, header.principal, [header.max_txn_ops], settled]
-    return encode_entry(EntryKind.WRITES, wire, body)
+def encode_writes(header: WritesHeader, frames: Sequence[Frame]) -> bytes:
+    """Return the entry that carries clients' writes, in the order of `frames`."""
+    parts = [
+        _PREFIX[EntryKind.WRITES],
+        encode([header.origin, header.number, [header.max_txn_ops]]),
+        array_head(len(frames)),
+    ]
+    for client, low, principal, settled, body, _ in frames:
+        told = encode([[position, *what] for position, what in settled.items()]) if settled else _NONE
+        parts += (_FRAME_PREFIX, uint(client), uint(low), encode(principal), told, bytes_head(len(body)), body)
+    return b"".join(parts)
 
 
 def encode_members(roster: Roster) -> bytes:
@@ -129,28 +153,39 @@ def encode_cluster(cluster_id: int, max_client_records: int, members: Sequence[M
     return encode_entry(EntryKind.CLUSTER, None, encode(body))
 
 
-def decode_entry(data: bytes) -> tuple[int, Any, bytes]:
-    """Return `(kind, header, body)`.
+def decode_entry(data: bytes) -> tuple[int, Any, Any]:
+    """Return `(kind, header, body)`; the body of writes is an array of frames, every other is a byte string.
 
     Raises `DecodeError` if the bytes are no entry of this format: an entry that cannot be read must stop the node
     ("upgrade first"), since skipping it would make this member differ from the others.
     """
-    entry = decode(data)
-    if type(entry) is not list or len(entry) < 4 or type(entry[1]) is not int or type(entry[3]) is not bytes:
+    # How large a frame may be was judged where it came in: in the log it stands, and is applied.
+    entry = decode(data, is_counted=False)
+    if type(entry) is not list or len(entry) < 4 or type(entry[1]) is not int:
         raise DecodeError("not an entry of the replicated log")
     if entry[0] != ENTRY_FORMAT:
         raise DecodeError(f"entry format {entry[0]!r} is newer than this release knows: upgrade first")
+    if type(entry[3]) is not (list if entry[1] == EntryKind.WRITES else bytes):
+        raise DecodeError("not an entry of the replicated log")
     return entry[1], entry[2], entry[3]
 
 
-def writes_header(wire: Sequence[Any]) -> WritesHeader:
-    """Return the header of a write entry."""
-    return WritesHeader(
-        origin=wire[0],
-        frame=wire[1],
-        client=wire[2],
-        low=wire[3],
-        principal=wire[4],
-        max_txn_ops=wire[5][0],
-        settled={item[0]: tuple(item[1:]) for item in wire[6]},
-    )
+def read_writes(header: Sequence[Any], body: Sequence[Any]) -> tuple[WritesHeader, list[Frame]]:
+    """Return what `decode_entry` found in a write entry."""
+    origin, number, (max_txn_ops, *_) = header
+    frames = [
+        Frame(client, low, principal, _read_settled(settled) if settled else NOTHING, data, _read_body(data))
+        for client, low, principal, settled, data in body
+    ]
+    return WritesHeader(origin, number, max_txn_ops), frames
+
+
+def _read_settled(wire: Sequence[Any]) -> Settling:
+    return {item[0]: tuple(item[1:]) for item in wire}
+
+
+def _read_body(body: bytes) -> Any:
+    try:
+        return decode(body, is_counted=False)
+    except DecodeError:
+        return None

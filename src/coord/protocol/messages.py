@@ -167,7 +167,7 @@ RaftMessage = (
 class Propose:
     """Entries that the sender settled for its clients, for the leader to append (S14).
 
-    `entries` are `(frame, entry bytes)`; the frame number is in the entry's header too, and unique over boots.
+    `entries` are `(number, entry bytes)`; the number is in the entry's header too, and unique over boots.
     """
 
     sender: int
@@ -177,7 +177,7 @@ class Propose:
 
 @frozen
 class Proposed:
-    """What became of forwarded entries: `(frame, term, index)`; term and index 0: nothing was proposed.
+    """What became of forwarded entries: `(number, term, index)`; term and index 0: nothing was proposed.
 
     `leader` is a hint: whom to ask instead, or 0.
     """

@@ -87,7 +87,7 @@ _APPEND: Final = (
     Field("terms", LIST),
     Field("entries", LIST),
 )
-_PROPOSE: Final = (_KIND, Field("frames", LIST), Field("entries", LIST))
+_PROPOSE: Final = (_KIND, Field("numbers", LIST), Field("entries", LIST))
 _PROPOSED: Final = (_KIND, Field("leader", UINT), Field("results", LIST))
 _CALL: Final = (_KIND, Field("id", UINT), Field("method", UINT), Field("timeout_ms", UINT), Field("arguments", LIST))
 _CALL_REPLY: Final = (_KIND, Field("id", UINT), Field("is_unhandled", BOOL))
@@ -148,7 +148,7 @@ def _encode_append(message: Append, parts: list[bytes]) -> None:
 
 
 def _encode_propose(message: Propose, parts: list[bytes]) -> None:
-    parts += (b"\x83", uint(PeerKind.PROPOSE), encode([frame for frame, _ in message.entries]))
+    parts += (b"\x83", uint(PeerKind.PROPOSE), encode([number for number, _ in message.entries]))
     _splice([data for _, data in message.entries], parts)
 
 
@@ -203,12 +203,12 @@ def _decode_append(item: list[Any], sender: int, to: int) -> Append:
 
 
 def _decode_propose(item: list[Any], sender: int, to: int) -> Propose:
-    _, frames, datas = read_fields("propose", item, _PROPOSE)
+    _, numbers, datas = read_fields("propose", item, _PROPOSE)
     _check_all("propose's entries", datas, bytes)
-    _check_all("propose's frames", frames, int)
-    if len(frames) != len(datas):
-        raise DecodeError(f"propose has {len(frames)} frames for {len(datas)} entries")
-    return Propose(sender, to, list(zip(frames, datas, strict=True)))
+    _check_all("propose's numbers", numbers, int)
+    if len(numbers) != len(datas):
+        raise DecodeError(f"propose has {len(numbers)} numbers for {len(datas)} entries")
+    return Propose(sender, to, list(zip(numbers, datas, strict=True)))
 
 
 def _decode_proposed(item: list[Any], sender: int, to: int) -> Proposed:
@@ -217,7 +217,7 @@ def _decode_proposed(item: list[Any], sender: int, to: int) -> Proposed:
         if type(result) is not list or len(result) < 3:
             raise DecodeError(f"a result of proposed must be an array of 3 items, not {name_of(result)}")
         _check_all("a result of proposed", result[:3], int)
-    return Proposed(sender, to, [(frame, term, index) for frame, term, index, *_ in results], leader)
+    return Proposed(sender, to, [(number, term, index) for number, term, index, *_ in results], leader)
 
 
 def _decode_call(item: list[Any], sender: int, to: int) -> Call:

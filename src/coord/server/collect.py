@@ -37,7 +37,7 @@ def collect(metrics: Metrics, node: Node) -> None:
     wal = node.log_writer.wal.statistics()
     metrics.disk_wal_size_bytes = wal.bytes
     metrics.disk_wal_batches_total = wal.batches
-    metrics.disk_wal_entries_total = node.consensus.proposed
+    metrics.disk_wal_entries_total = node.log_writer.written_entries
     metrics.mvcc_db_total_size_in_bytes = node.space.size_bytes
     metrics.mvcc_db_total_size_in_use_in_bytes = node.space.in_use_bytes
     metrics.mvcc_current_revision = machine.revision

@@ -20,11 +20,11 @@ MUTANTS: Final = (
         "S17",
         (
             "coord.mvcc.apply",
-            "            elif client:\n",
-            "            elif client and self.clients.register(client) is None:\n"
-            "                known = self.clients.use(client, 0, applied.index)\n"
-            "                answers.append(self._apply_once(frame, write, known))\n"
-            "            elif client:\n",
+            "        if client:\n            # S17",
+            "        if client and self.clients.register(client) is None:\n"
+            "            known = self.clients.use(client, 0, (current.applied.index, 0))\n"
+            "            return self._apply_once(current, write, known)\n"
+            "        if client:\n            # S17",
         ),
         setting="forgotten clients",
     ),

@@ -12,7 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from coord.codec import decode
-from coord.protocol.entries import decode_entry, writes_header
+from coord.protocol.entries import decode_entry, read_writes
 from coord.protocol.ops import EntryKind, Op, Settled
 from coord.testing.model import Answer, Model
 
@@ -159,10 +159,11 @@ def _apply(played: Replay, index: int, term: int, data: bytes) -> bool:
     elif kind == EntryKind.CLUSTER and index > 0:
         model.max_clients = decode(body)[1]
     elif kind == EntryKind.WRITES:
-        known = writes_header(header)
-        for position, write in enumerate(decode(body)):
-            model.settled = known.settled.get(position)
-            (answer,) = model.entry(known.client, known.low, index, [write])
-            judged = Judged(index, position, known.client, write[0], write[1], write[3], answer)
-            played.writes.append(judged)
+        _, frames = read_writes(header, body)
+        for frame in frames:
+            for position, write in enumerate(frame.writes):
+                model.settled = frame.settled.get(position)
+                (answer,) = model.frame(frame.client, frame.low, [write])
+                judged = Judged(index, position, frame.client, write[0], write[1], write[3], answer)
+                played.writes.append(judged)
     return False

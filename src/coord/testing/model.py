@@ -76,6 +76,7 @@ class Model:
         self.checkpoints: dict[int, int] = {}
         """What was left of leases, in milliseconds, where a checkpoint stands."""
         self.clients: dict[int, dict[str, Any]] = {}
+        self.uses = 0
         self.max_clients = 10_000
         self.no_space = False
         self._draft: State = {}
@@ -95,21 +96,23 @@ class Model:
 
     def register(self, index: int) -> Answer:
         """Register a client by the entry at `index`."""
-        self.clients[index] = {"used": index, "low": 0, "answers": {}}
+        self.uses += 1
+        self.clients[index] = {"used": self.uses, "low": 0, "answers": {}}
         while len(self.clients) > self.max_clients:
             oldest = min(self.clients, key=lambda client: self.clients[client]["used"])
             del self.clients[oldest]
         return Answer(self.revision, True, index)
 
-    def entry(self, client: int, low: int, index: int, writes: list[list[Any]]) -> list[Answer]:
-        """Apply an entry of writes `[number, op, guard, arguments]`."""
+    def frame(self, client: int, low: int, writes: list[list[Any]]) -> list[Answer]:
+        """Apply a frame of writes `[number, op, guard, arguments]`."""
         record = self.clients.get(client)
         if client and record is None:
             text = "coord: the client is not registered (any more); register anew"
             return [Answer(self.revision, False, ("FailedPrecondition", text)) for _ in writes]
         if record is None:
             return [self.write(*write[1:]) for write in writes]
-        record["used"] = index
+        self.uses += 1
+        record["used"] = self.uses
         record["low"] = max(record["low"], low)
         record["answers"] = {n: kept for n, kept in record["answers"].items() if n >= record["low"]}
         return [self._once(record, *write) for write in writes]

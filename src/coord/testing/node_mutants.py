@@ -130,15 +130,15 @@ MUTANTS: Final = (
         "S13",
         (
             "coord.node.waiters",
-            "        if waiter is not None and (waiter.term != term or waiter.data != data):\n",
-            "        if waiter is None:\n",
+            "        if proposal is not None and (proposal.term != term or proposal.data != data):\n",
+            "        if proposal is None:\n",
         ),
         (
             "coord.node.waiters",
-            "                if waiter is not None and waiter.term != term:\n",
+            "                if proposal is not None and proposal.term != term:\n",
             "                if False:\n",
         ),
-        ("coord.node.waiters", "self.placed.items() if waiter.term < term]:", "self.placed.items() if False]:"),
+        ("coord.node.waiters", "self.placed.items() if proposal.term < term]:", "self.placed.items() if False]:"),
         setting="partitions",
     ),
     # etcd #14890, jetcd: what may have been applied is sent once more.
@@ -148,8 +148,8 @@ MUTANTS: Final = (
         (
             "coord.node.forwarding",
             "            self.waiters.lose_sent(_BROKEN)",
-            "            for frame in list(self.waiters.sent):\n"
-            "                self.submit(self.waiters.take_sent(frame))",
+            "            for number in list(self.waiters.sent):\n"
+            "                list(map(self.submit, self.waiters.take_sent(number).waiters))",
         ),
         setting="broken links",
     ),
@@ -168,9 +168,9 @@ MUTANTS: Final = (
         "S15",
         (
             "coord.node.applier",
-            "applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter is not None else None)",
-            "applied = self.machine.apply(index, term, data, entry=waiter.entry if waiter is not None else None)\n"
-            "        if waiter is not None and index % 50 == 0:\n            self.machine._writer.revision += 1",
+            "applied = self.machine.apply(index, term, data, entry=entry)",
+            "applied = self.machine.apply(index, term, data, entry=entry)\n"
+            "        if proposal is not None and index % 50 == 0:\n            self.machine._writer.revision += 1",
         ),
     ),
     _mutant(

@@ -12,7 +12,7 @@ from coord.client.recipes.steps import Ask, AwaitChange, Reply
 from coord.client.responses import Header
 from coord.codec import decode, encode
 from coord.errors import ApiError
-from coord.protocol.entries import WritesHeader, encode_writes
+from coord.protocol.entries import Frame, WritesHeader, encode_writes
 from coord.protocol.ops import Method, Op
 
 
@@ -30,7 +30,8 @@ class MachineNode(FakeNode):
         settled = {}
         if op == Op.LEASE_GRANT:
             settled = {0: (1, arguments[1], max(arguments[0], self.ttl_s_min))}
-        entry = encode_writes(WritesHeader(7, 1, 0, 0, "", 128, settled), encode([[0, op, guard, arguments]]))
+        frame = Frame(0, 0, "", settled, encode([[0, op, guard, arguments]]))
+        entry = encode_writes(WritesHeader(7, 1, 128), [frame])
         applied = self.rig.apply(entry)
         self.publish(applied)
         _, ok, payload = applied.answers[0]
