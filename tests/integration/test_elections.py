@@ -104,7 +104,7 @@ def test_who_leads_is_replaced_when_it_stops_and_all_see_it(shared: ProcessClust
                 await until("first", 5)
                 assert seen[-1].fence == fence  # type: ignore[union-attr]
             first.send_signal(signal.SIGSTOP)
-            await until("second", TTL_S + 3)
+            await until("second", TTL_S + 10)
             first.send_signal(signal.SIGCONT)
             for _ in range(20):
                 await until("second", 5)

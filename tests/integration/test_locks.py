@@ -18,6 +18,7 @@ import coord
 from .processes import ProcessCluster
 
 TTL_S = 3
+TRIES = 4
 HOLDER = f"""
 import sys, trio, coord
 
@@ -92,26 +93,46 @@ def takes_over(cluster: ProcessCluster, take: Take = lock) -> float:
     return trio.run(main)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_holder_loses_the_lock_and_finds_that_out(shared: ProcessCluster, kind: str) -> None:
-    """It stood still for longer than its TTL, and goes on as if nothing had happened."""
+def stopped_for(cluster: ProcessCluster, kind: str) -> float:
+    """Stop a holder until another has the lock, and let it go on as if nothing had happened; return for how long."""
     how, take = KINDS[kind]
-    with a_holder(shared, how) as process:
+    with a_holder(cluster, how) as process:
         process.send_signal(signal.SIGSTOP)
-        assert TTL_S / 2 < takes_over(shared, take) < TTL_S + 2
+        waited_s = takes_over(cluster, take)
         process.send_signal(signal.SIGCONT)
         said, _ = process.communicate(timeout=20)
         assert said.split() in (["LockLost"], ["FenceLost"])
-    with coord.connect_sync(shared.endpoints) as client:
+    with coord.connect_sync(cluster.endpoints) as client:
         pair = client.get("by")
         assert pair is not None
         assert pair.value == b"next"
+    return waited_s
+
+
+def killed_for(cluster: ProcessCluster) -> float:
+    """Kill a holder; return how long it takes until another has the lock."""
+    with a_holder(cluster) as process:
+        process.kill()
+        return takes_over(cluster)
+
+
+def assert_a_ttl(wait: Callable[[], float]) -> None:
+    """Whatever else the machine does makes a wait longer, never shorter: one that is soon over is proof."""
+    for _ in range(TRIES):
+        waited_s = wait()
+        assert waited_s > TTL_S / 2
+        if waited_s < TTL_S + 2:
+            return
+    raise AssertionError(f"{waited_s} s")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_stopped_holder_loses_the_lock_and_finds_that_out(shared: ProcessCluster, kind: str) -> None:
+    assert_a_ttl(lambda: stopped_for(shared, kind))
 
 
 def test_a_killed_holder_keeps_the_lock_for_a_ttl(shared: ProcessCluster) -> None:
-    with a_holder(shared) as process:
-        process.kill()
-        assert TTL_S / 2 < takes_over(shared) < TTL_S + 2
+    assert_a_ttl(lambda: killed_for(shared))
 
 
 def test_the_lock_outlives_the_leader(shared: ProcessCluster) -> None:
