@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from coord.limits import LOG_BYTES_OPEN_MAX, STORE_SYNC_ENTRIES_MAX
@@ -16,7 +17,7 @@ from coord.node.keeper import StoreKeeper
 from coord.node.leading import Leadership
 from coord.node.leases import LeaseReaper
 from coord.node.log_writer import LogWriter
-from coord.node.loop import Loop
+from coord.node.loop import Loop, Turn
 from coord.node.membership import Membership
 from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
@@ -57,6 +58,33 @@ def connect(node: Node, wal: Wal) -> None:
     _connect_leader(node)
     node.space.measure()
     node.dial_members()
+
+
+def turns(node: Node) -> Sequence[Turn]:
+    """Return the turns of a pass, in order: what somebody waits for comes first, and leaves before the rest is done."""
+    return (
+        node.consensus.turn,
+        # The appends leave before the own write begins, whose thread would want the interpreter meanwhile.
+        node.peers.turn,
+        node.log_writer.turn,
+        node.consensus.settle,
+        # An acknowledgement leaves before what was committed is applied.
+        node.peers.turn,
+        node.applier.turn,
+        node.reader.turn,
+        node.watches.turn,
+        node.outbox.turn,
+        node.installation.turn,
+        node.leadership.turn,
+        node.membership.turn,
+        node.settle,
+        node.calls.turn,
+        node.leases.turn,
+        node.compactor.turn,
+        node.keeper.turn,
+        node.peers.turn,
+        node.outbox.turn,
+    )
 
 
 def _connect_waiting(node: Node) -> None:

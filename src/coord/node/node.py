@@ -17,7 +17,7 @@ from coord.node.applier import Applier
 from coord.node.calls import Calls
 from coord.node.changes import Changes
 from coord.node.compactor import AutoCompaction, Compactor, compact_frame
-from coord.node.compose import connect
+from coord.node.compose import connect, turns
 from coord.node.consensus import Consensus
 from coord.node.forwarding import Forwarder
 from coord.node.installation import Installation
@@ -250,28 +250,7 @@ class Node:
             nursery.start_soon(self.peers.run)
             nursery.start_soon(self.snapshotter.run)
             nursery.start_soon(self.publication.run)
-            await self.loop.run(
-                (
-                    self.consensus.turn,
-                    # The appends leave before the own write begins, whose thread would want the interpreter meanwhile.
-                    self.peers.turn,
-                    self.log_writer.turn,
-                    self.consensus.settle,
-                    self.applier.turn,
-                    self.installation.turn,
-                    self.leadership.turn,
-                    self.membership.turn,
-                    self._settle,
-                    self.calls.turn,
-                    self.reader.turn,
-                    self.leases.turn,
-                    self.compactor.turn,
-                    self.keeper.turn,
-                    self.watches.turn,
-                    self.peers.turn,
-                    self.outbox.turn,
-                )
-            )
+            await self.loop.run(turns(self))
 
     async def stop(self) -> None:
         """End in order: hand the lead over, take nothing new, finish what was taken, flush and sync the store.
@@ -311,7 +290,7 @@ class Node:
         self.loop.wake()
         await trio.sleep(_STOP_POLL_S)
 
-    def _settle(self) -> bool:
+    def settle(self) -> bool:
         """Look whether clients can be served by now, or never: that ends the node."""
         self.refusals.check()
         if not self.ready.is_set():
