@@ -13,14 +13,14 @@ from coord.raft.options import RaftOptions
 from coord.raft.types import Configuration
 
 HERE, FIRST, SECOND = 1, 2, 3
-ELECTION_TICKS = OPTIONS.election_ticks
+WATCHED_TICKS = 2 * OPTIONS.heartbeat_ticks
 
 
 def settled(options: RaftOptions = OPTIONS) -> Rig:
     """Return a leader that has watched for long enough who keeps up: all do."""
     rig = Rig.make(options=options).lead(FIRST, SECOND)
     # One tick more than is looked at again after.
-    pass_ticks(rig, ELECTION_TICKS + 1)
+    pass_ticks(rig, WATCHED_TICKS + 1)
     return rig
 
 
@@ -67,9 +67,9 @@ def test_one_of_two_followers_has_an_entry_at_once_and_the_other_with_the_tick()
     assert sent(rig) == {SECOND: [first, second]}, "in one append"
 
 
-def test_a_new_leader_spares_nobody_for_an_election_timeout() -> None:
+def test_a_new_leader_spares_nobody_for_two_heartbeats() -> None:
     rig = Rig.make().lead(FIRST, SECOND)
-    for _ in range(ELECTION_TICKS - 1):
+    for _ in range(WATCHED_TICKS - 1):
         pass_ticks(rig, 1)
         index = put(rig)
         assert sent(rig) == {FIRST: [index], SECOND: [index]}
@@ -129,7 +129,7 @@ def test_who_does_not_answer_within_a_tick_costs_the_others_their_rest() -> None
 def test_who_was_needed_and_is_silent_is_needed_no_more() -> None:
     rig = settled()
     put(rig)
-    pass_ticks(rig, 2 * ELECTION_TICKS, silent=[FIRST])
+    pass_ticks(rig, 2 * WATCHED_TICKS, silent=[FIRST])
     index = put(rig)
     assert sent(rig)[SECOND] == [index]
 
@@ -143,9 +143,9 @@ def test_broken_link_to_who_is_needed_has_the_other_sent_everything() -> None:
 
 
 def test_slow_follower_is_not_the_one_that_is_needed() -> None:
-    """The first is, of equal ones; but once in an election timeout it is seen whose answers come in time."""
+    """Of equal ones the first is; but a quarter of its answers have to come in time for a quorum."""
     rig = Rig.make().lead(FIRST, SECOND)
-    for _ in range(ELECTION_TICKS + 1):
+    for _ in range(WATCHED_TICKS + 1):
         put(rig)
         answer(rig, SECOND)
         answer(rig, FIRST)
@@ -154,9 +154,25 @@ def test_slow_follower_is_not_the_one_that_is_needed() -> None:
     assert sent(rig) == {SECOND: [index]}
 
 
+def test_who_has_become_slow_is_found_out_once_in_an_election_timeout() -> None:
+    rig = settled()
+    sent_to: list[set[int]] = []
+    for _ in range(2 * OPTIONS.election_ticks):
+        put(rig)
+        receivers = set(sent(rig))
+        sent_to.append(receivers)
+        for member in (SECOND, FIRST):
+            if member in receivers:
+                rig.ack(member)
+        pass_ticks(rig, 1)
+    assert sent_to[0] == {FIRST}
+    assert sent_to[-1] == {SECOND}
+    assert sent_to.count({FIRST, SECOND}) == 2
+
+
 def test_five_members_need_two_others() -> None:
     rig = Rig.make(voters(1, 2, 3, 4, 5)).lead(2, 3, 4, 5)
-    pass_ticks(rig, ELECTION_TICKS + 1)
+    pass_ticks(rig, WATCHED_TICKS + 1)
     index = put(rig)
     assert sent(rig) == {2: [index], 3: [index]}
 
@@ -173,7 +189,7 @@ def test_five_members_need_two_others() -> None:
 def test_quorum_is_that_of_the_configuration(configuration: Configuration, needed: set[int]) -> None:
     """Blank members (S1) and learners are in none; of joint configurations (S12) both must have theirs."""
     rig = Rig.make(configuration).lead(*sorted(needed))
-    pass_ticks(rig, ELECTION_TICKS + 1)
+    pass_ticks(rig, WATCHED_TICKS + 1)
     index = put(rig)
     assert sent(rig) == {member: [index] for member in needed}
 

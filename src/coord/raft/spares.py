@@ -6,7 +6,8 @@ all else that came meanwhile, or as soon as somebody there waits for it. What is
 when a quorum has it on disk, and any quorum has a member of any other.
 
 A needed member may be slow, or gone. What was not committed within a tick has been sent to everybody by then, and for
-an election timeout nobody is spared. Nor is anybody for a tick in each election timeout: it shows who keeps up.
+two heartbeats nobody is spared: who is gone has not been heard then, and who is slow has shown it. Nor is anybody
+spared for a tick in each election timeout, which shows who keeps up meanwhile.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Spares:
     """The log's end at the last tick."""
 
     def spare_nobody(self) -> None:
-        """Have everybody sent everything for an election timeout: the leader is new, or one of the needed failed."""
-        self._watch(self._state.options.election_ticks)
+        """Have everybody sent everything for two heartbeats: the leader is new, or one of the needed failed."""
+        self._watch(2 * self._state.options.heartbeat_ticks)
 
     def tick(self) -> None:
         """Choose anew."""
