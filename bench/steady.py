@@ -4,10 +4,11 @@
     python bench/steady.py --minutes 60       longer
     python bench/steady.py --minutes 1        a try
 
-The peak of puts is measured first, closed loop. Then writes are due at 80 % of it, whether those before have been
-answered or not, and each is timed from when it was due. Three nodes keep ten seconds of history. After a
-fifth of the time all history is compacted away, and its space freed. After a third a follower is stopped until
-the others' logs have let go of what it needs, and started again: it gets a snapshot, which its log has to say.
+The peak of puts is measured first, closed loop, for so long that compaction is under way too. Then writes are due at
+80 % of it, whether those before have been answered or not, and each is timed from when it was due. Three nodes keep ten
+seconds of history. After a fifth of the time all history is compacted away, and its space freed. After a third a
+follower is stopped until the others' logs have let go of what it needs, and started again: it gets a snapshot, which
+its log has to say.
 
 - A compaction and a snapshot are judged by the writes that were answered while it was under way and a second after.
 - Memory is what the nodes have of their own, without pages of files. Of the second half of the time, when both events
@@ -305,7 +306,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--share", type=float, default=0.8, help="part of the peak that is asked for")
     parser.add_argument("--rate", type=float, default=0.0, help="writes a second instead")
-    parser.add_argument("--peak-seconds", type=float, default=10.0, help="how long to measure the peak")
+    parser.add_argument("--peak-seconds", type=float, default=30.0, help="how long to measure the peak")
     parser.add_argument("--behind-mib", type=float, default=160.0, help="what is written while a follower is stopped")
     parser.add_argument("--conns", type=int, default=10)
     parser.add_argument("--clients", type=int, default=1_000)
