@@ -149,6 +149,27 @@ def test_a_split_of_real_votes_is_repeated_after_a_while() -> None:
     assert rig.role is Role.PRE_CANDIDATE
 
 
+def test_a_pre_vote_whose_answer_was_lost_leaves_its_repetition_to_a_split() -> None:
+    """Two of three meet, the third is not there, and each votes for itself: they do not wait for a timeout."""
+    rig = Rig.make()
+    rig.raft.link_up(2)
+    assert rig.role is Role.PRE_CANDIDATE
+    rig.take(VoteRequest)
+    rig.tick(2)
+    assert rig.take(VoteRequest), "the link from there may not have stood yet"
+    rig.step(VoteReply(2, 1, 1, True))
+    rig.sync()
+    assert (rig.role, rig.term) == (Role.CANDIDATE, 1)
+    rig.tick(5)
+    assert (rig.role, rig.term) == (Role.CANDIDATE, 1), "its vote may be on the way"
+    rig.step(VoteReply(2, 1, 1, False, "it voted for itself"))
+    rig.tick(2)
+    assert rig.role is Role.PRE_CANDIDATE
+    rig.step(VoteReply(2, 1, 2, True))
+    rig.sync()
+    assert (rig.role, rig.term) == (Role.CANDIDATE, 2)
+
+
 def test_one_such_campaign_a_term() -> None:
     rig = following(2, leader=1)
     rig.raft.link_broken(1, True)

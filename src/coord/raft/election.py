@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from enum import Enum
 
 from attrs import define, field
@@ -127,6 +128,10 @@ class Election:
         """Note a victory."""
         votes = sum(self._votes.values())
         self._state.note("raft.election.won", votes=votes, quorum=majority(self._state.configuration))
+
+    def awaits(self, members: Set[int]) -> bool:
+        """Tell whether one of `members` may still give this candidate its vote."""
+        return bool(self._state.configuration.all_voters & members - self._votes.keys())
 
     def lost(self) -> None:
         """Note a defeat."""

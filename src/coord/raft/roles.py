@@ -194,7 +194,7 @@ class Roles:
     def tick(self) -> None:
         """Count a tick of a member that does not lead."""
         self.election.elapsed_ticks += 1
-        self.prompt.tick()
+        self.prompt.tick(are_votes_out=self._are_votes_out)
         self.reads.repeat()
         self.campaign_if_prompt()
         # Thesis §3.4: who hears no leader for an election timeout stands for election.
@@ -226,10 +226,20 @@ class Roles:
 
     def campaign_if_prompt(self) -> None:
         """Begin the campaign that need not wait for the timeout, if it is due (S10)."""
-        is_waiting = self.state.role in (Role.FOLLOWER, Role.PRE_CANDIDATE) and not self.state.leader_id
+        is_waiting = self.state.role in (Role.FOLLOWER, Role.PRE_CANDIDATE, Role.CANDIDATE) and not (
+            self.state.leader_id or self._are_votes_out
+        )
         if self.prompt.is_due and is_waiting and self._may_campaign():
             self.prompt.started()
             self.campaign(self.prompt.reason, self.prompt.unreachable)
+
+    @property
+    def _are_votes_out(self) -> bool:
+        """Whether this candidate may still win: its own vote is not durable yet, or one that has a link gave none."""
+        state = self.state
+        return state.role is Role.CANDIDATE and (
+            state.durable_term < state.term or self.election.awaits(self.prompt.linked)
+        )
 
     def stand_back(self) -> None:
         """Campaign no more, as the node is stopping. A leader leads on until another does."""
@@ -270,6 +280,7 @@ class Roles:
                 self._become_candidate(self.election.reason)
         elif outcome is Outcome.LOST:
             self.election.lost()
+            self.prompt.lost()
             self.change_role(self.follower_role(), "a quorum of votes can no longer be had")
 
     def on_campaign_now(self, message: CampaignNow) -> None:
