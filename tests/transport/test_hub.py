@@ -122,7 +122,7 @@ def test_others_have_their_turn_between_many_sockets(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(hub_module, "SOCKETS_PER_PASS", 8)
 
     async def main() -> None:
-        count = 50
+        count = 48
         pairs = [link_pair() for _ in range(count)]
         told: list[str] = []
         served = [Served(server, lambda _: told.append("socket")) for server, _ in pairs]
