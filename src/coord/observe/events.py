@@ -40,12 +40,6 @@ _info(
     revision=INT,
     ms=FLOAT,
 )
-_info(
-    "node.priority.changed",
-    "The priority of the process: it is lowered (a higher niceness) while the member is behind the others.",
-    niceness=INT,
-    reason=TEXT,
-)
 _error(
     "node.process.failed",
     "The node ends, because it can no longer keep its promises; systemd starts it again.",

@@ -36,7 +36,6 @@ from coord.server.collect import collect
 from coord.server.gateway import Gateway
 from coord.server.health import Watchdog
 from coord.server.peer_gateway import PeerGateway, SocketNetwork
-from coord.server.priority import NICENESS, Priority, until_level
 from coord.store.courtesy import Courtesy
 from coord.store.identity import DataDirectory, open_data_directory
 from coord.store.mapped import StoreMap
@@ -88,7 +87,6 @@ class Process:
     directory: DataDirectory
     store_map: StoreMap
     started: float
-    priority: Priority
     metrics: Metrics = field(factory=Metrics)
 
     async def run(self) -> None:
@@ -126,7 +124,6 @@ class Process:
             async with trio.open_nursery() as nursery:
                 await nursery.start(peer_gateway.serve)
                 nursery.start_soon(node.run)
-                nursery.start_soon(self._keep_behind, node)
                 nursery.start_soon(watchdog.run)
                 nursery.start_soon(self._trim_memory)
                 await node.ready.wait()
@@ -149,13 +146,6 @@ class Process:
                 log("node.shutdown.forced", reason="a worker hangs on the disk")
                 log.pump(1.0)
                 os._exit(1)
-
-    async def _keep_behind(self, node: Node) -> None:
-        """Leave the processors to those who are level, until this member is."""
-        if self.priority.is_lowered:
-            await until_level(node, self.config.election_timeout_ms / 1000)
-            self.priority.restore()
-            self.log("node.priority.changed", niceness=self.priority.initial, reason="it is level, or has no leader")
 
     async def _trim_memory(self) -> None:
         while True:
@@ -204,9 +194,6 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         )
         cleanup.callback(directory.close)
         _tell_identity(directory, log)
-        priority = Priority()
-        if not directory.is_new and len(config.initial_cluster) > 1 and priority.lower():
-            log("node.priority.changed", niceness=NICENESS, reason="it is behind the others, and they come first")
         if not is_settled(directory, flags) and not trio.run(_arrive, directory, flags, config, log, notifier):
             raise SystemExit(0)
         member = directory.identity.member
@@ -244,7 +231,7 @@ def _recovered(config: ServeConfig, log: Log, notifier: Notifier) -> Iterator[Pr
         def make_node(seams: Seams) -> Node:
             return Node.recover(options, seams, store, machine, wal, recovery)
 
-        yield Process(config, log, notifier, make_node, disk, directory, store_map, started, priority)
+        yield Process(config, log, notifier, make_node, disk, directory, store_map, started)
 
 
 async def _arrive(directory: DataDirectory, flags: Flags, config: ServeConfig, log: Log, notifier: Notifier) -> bool:
