@@ -46,8 +46,10 @@ class AnswerThief:
     is_stealing: bool = False
     stolen: int = 0
     passages: set[trio.CancelScope] = field(factory=set)
+    token: trio.lowlevel.TrioToken | None = None
 
     async def run(self) -> None:
+        self.token = trio.lowlevel.current_trio_token()
         await trio.serve_tcp(self._serve, self.port, host="127.0.0.1")
 
     async def _serve(self, client: trio.SocketStream) -> None:
@@ -71,6 +73,10 @@ class AnswerThief:
                 await target.send_all(data)
 
     def stop_stealing(self) -> None:
+        """To be called from another thread than the relay's."""
+        trio.from_thread.run_sync(self._break_links, trio_token=self.token)
+
+    def _break_links(self) -> None:
         self.is_stealing = False
         for scope in self.passages:
             scope.cancel()
