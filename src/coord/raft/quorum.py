@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from coord.raft.types import Configuration
 
@@ -23,6 +23,16 @@ def agreed(configuration: Configuration, reached: Mapping[int, int]) -> int:
         if lowest < 0 or value < lowest:
             lowest = value
     return lowest
+
+
+def completed(configuration: Configuration, having: Set[int], order: Iterable[int]) -> set[int]:
+    """Return `having` with as few of `order`, the first ones, as make a quorum; with all of them if they make none."""
+    members = set(having)
+    for member in order:
+        if configuration.has_quorum(members):
+            break
+        members.add(member)
+    return members
 
 
 def majority(configuration: Configuration) -> int:

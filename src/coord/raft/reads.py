@@ -15,6 +15,7 @@ from __future__ import annotations
 from attrs import define, field, frozen
 
 from coord.protocol.messages import ReadReply, ReadRequest
+from coord.raft.quorum import completed
 from coord.raft.replication import Replication
 from coord.raft.state import State
 from coord.types import Role
@@ -185,12 +186,8 @@ class ReadRounds:
         for item in self._rounds:
             if item.number == self.number:
                 answering = self._who_answered(item) | asked
-                for member in (*self._order, *others):
-                    if configuration.has_quorum(answering):
-                        break
-                    if member in able and member not in answering:
-                        answering.add(member)
-                        asked.add(member)
+                order = (member for member in (*self._order, *others) if member in able)
+                asked |= completed(configuration, answering, order) - answering
         return asked
 
     def _wait(self, member: int, round_id: int) -> None:

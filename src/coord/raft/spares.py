@@ -19,6 +19,7 @@ from typing import Final
 from attrs import define, field
 
 from coord.raft.progress import Progress, Stage
+from coord.raft.quorum import completed
 from coord.raft.state import State
 
 _IN_TIME_PART: Final = 4
@@ -96,11 +97,7 @@ class Spares:
             and found.heard_at > heard_since
         ]
         able.sort(key=lambda member: (not self._is_attentive(progress[member]), member in self._slow, member))
-        needed = {state.member_id}
-        for member in able:
-            if configuration.has_quorum(needed):
-                break
-            needed.add(member)
+        needed = completed(configuration, {state.member_id}, able)
         return frozenset(progress.keys() - needed) if configuration.has_quorum(needed) else frozenset()
 
     def _is_attentive(self, progress: Progress) -> bool:
