@@ -9,7 +9,10 @@ import pytest
 import trio
 from attrs import define, field
 
-from coord.node.worker import QUICK_JOBS, QUICK_S, ThreadWorker
+from coord.node.worker import QUICK_S, SAVED_S, TRUSTED_S, ThreadWorker
+
+QUICK_JOBS = round(TRUSTED_S / QUICK_S)
+"""So many that took no time at all make it trusted."""
 
 
 def test_jobs_are_done_in_order_and_told_on_the_loop() -> None:
@@ -78,19 +81,72 @@ def test_short_job_runs_at_once_where_jobs_have_been_quick(monkeypatch: pytest.M
     on_desk(monkeypatch, body)
 
 
-def test_job_that_was_not_quick_sends_the_next_to_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that begins to be slow holds the loop up once."""
+async def save_up(desk: Desk) -> None:
+    """Have the worker trust its jobs as much as it ever does."""
+    desk.takes_s = 0.0
+    for _ in range(2 * QUICK_JOBS):
+        await desk.do()
+    assert desk.was_here
+
+
+def test_disk_that_begins_to_be_slow_sends_jobs_to_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It holds the loop up for as long as was saved, and no more until that is saved again."""
 
     async def body(desk: Desk) -> None:
-        desk.takes_s = QUICK_S
-        await desk.do()
-        assert desk.was_here
-        desk.takes_s = 0.0
+        await save_up(desk)
+        desk.takes_s = 4 * QUICK_S
+        here = 0
+        while here <= 1000:
+            await desk.do()
+            if not desk.was_here:
+                break
+            here += 1
+        assert here * desk.takes_s <= 2 * TRUSTED_S
         for _ in range(QUICK_JOBS):
             await desk.do()
             assert not desk.was_here
+
+    on_desk(monkeypatch, body)
+
+
+def test_slow_job_now_and_then_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way to the thread would cost each of the others more than the slow one takes."""
+
+    async def body(desk: Desk) -> None:
+        await save_up(desk)
+        for _ in range(20):
+            desk.takes_s = 10 * QUICK_S
+            await desk.do()
+            assert desk.was_here
+            desk.takes_s = QUICK_S / 2
+            for _ in range(50):
+                await desk.do()
+                assert desk.was_here
+
+    on_desk(monkeypatch, body)
+
+
+def test_stall_is_made_up_for_by_as_many_quick_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(desk: Desk) -> None:
+        await save_up(desk)
+        stalled_s = 8 * TRUSTED_S
+        desk.takes_s = stalled_s
         await desk.do()
         assert desk.was_here
+        desk.takes_s = 0.0
+        jobs = 0
+        while not desk.was_here or not jobs:
+            await desk.do()
+            jobs += 1
+        assert jobs * QUICK_S == pytest.approx(stalled_s - TRUSTED_S, abs=3 * QUICK_S)
+        desk.takes_s = 60.0
+        await desk.do()
+        desk.takes_s = 0.0
+        for _ in range(round(2 * -SAVED_S[0] / QUICK_S)):
+            await desk.do()
+            if desk.was_here:
+                break
+        assert desk.was_here, "a disk that hung once may be trusted again"
 
     on_desk(monkeypatch, body)
 

@@ -4,8 +4,9 @@ A job is a plain function. Its completion runs on the loop, in the order of subm
 a simulated worker can finish after a seeded delay and show the races that real threads have (law 10).
 
 A job that is short, such as the write of a lone entry on a good disk, costs less than the way to a thread and back. So
-it may run at once, in the place of its caller, as long as jobs have been quick; one that was not quick sends those
-that follow to the thread again. A disk that begins to be slow thus holds the loop up once.
+it may run at once, in the place of its caller, as long as jobs have been quick on the whole: what each took below
+`QUICK_S` is saved up, what it took above that is taken off. One write of a hundred that takes 2 ms changes nothing, and a
+disk that begins to be slow holds the loop up for no longer than was saved, or once where it stalls.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from typing import Any, Final, Protocol, TypeVar
 import trio
 
 CLOSE_TIMEOUT_S = 1.0
-QUICK_S: Final = 0.001
-QUICK_JOBS: Final = 100
-"""After so many quick jobs in a row a short one need not go to the thread."""
+QUICK_S: Final = 0.0005
+"""What the way to the thread and back costs, some three times."""
+TRUSTED_S: Final = 0.05
+"""A short job need not go to the thread while so much has been saved up, by a hundred quick jobs or more."""
+SAVED_S: Final = (-1.0, 2 * TRUSTED_S)
+"""The least and the most that is remembered: a stall of the disk is made up for by as many quick jobs as it took."""
 
 T = TypeVar("T")
 Job = Callable[[], Any]
@@ -79,12 +83,12 @@ class ThreadWorker:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._open = 0
         """Jobs whose completion has not run yet."""
-        self._quick_in_row = 0
+        self._saved_s = 0.0
         self._thread.start()
 
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         """See `Worker`."""
-        if is_short and not self._open and self._quick_in_row >= QUICK_JOBS:
+        if is_short and not self._open and self._saved_s >= TRUSTED_S:
             done(self._do(job))
             return
         self._open += 1
@@ -112,7 +116,8 @@ class ThreadWorker:
             job()
         except BaseException as caught:
             error = caught
-        self._quick_in_row = self._quick_in_row + 1 if perf_counter() - began < QUICK_S else 0
+        least, most = SAVED_S
+        self._saved_s = max(least, min(most, self._saved_s + QUICK_S - (perf_counter() - began)))
         return error
 
     def _finish(self, done: Done, error: BaseException | None) -> None:
