@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from coord.transport import hub as hub_module
 from coord.transport import socket_link
-from coord.transport.hub import Hub, after_reading, current_hub
+from coord.transport.hub import Hub, current_hub
 from coord.transport.link import LinkClosed, LinkEnd
 from coord.transport.socket_link import SocketLink
 
@@ -394,10 +394,10 @@ def test_what_is_to_come_after_reading_comes_once_all_is_read() -> None:
         pairs = [link_pair() for _ in range(3)]
 
         def on_messages(messages: list[bytes]) -> None:
-            assert after_reading(lambda: told.append("after"))
+            assert current_hub().after_reading(lambda: told.append("after"))
             told.append("read")
 
-        assert not after_reading(lambda: told.append("never"))
+        assert not current_hub().after_reading(lambda: told.append("never"))
         async with aborting(*(link for pair in pairs for link in pair)), trio.open_nursery() as nursery:
             for server, _ in pairs:
                 nursery.start_soon(Served(server, on_messages).serve)

@@ -103,7 +103,8 @@ class Consensus:
     _inbox: deque[tuple[Sink, int, int, list[tuple[int, int]], bytes, list[Any]]] = field(factory=deque)
     _internal: deque[bytes] = field(factory=deque)
     _completions: deque[tuple[int, int, HardState]] = field(factory=deque)
-    _from_peers: deque[Callable[[], object]] = field(factory=deque)
+    _from_peers: deque[tuple[Callable[..., object], tuple[Any, ...]]] = field(factory=deque)
+    """What is to be done, and with what, in order."""
 
     def __attrs_post_init__(self) -> None:
         self._last_number = self.settings.first_number
@@ -139,16 +140,17 @@ class Consensus:
 
     def received(self, message: RaftMessage | Propose | Proposed) -> None:
         """Queue what another member sent."""
-        if isinstance(message, Propose):
-            self.soon(lambda: self.forwarder.propose_for(message))
-        elif isinstance(message, Proposed):
-            self.soon(lambda: self.forwarder.proposed(message))
+        kind = type(message)
+        if kind is Propose:
+            self.soon(self.forwarder.propose_for, message)
+        elif kind is Proposed:
+            self.soon(self.forwarder.proposed, message)
         else:
-            self.soon(lambda: self.raft.step(message))
+            self.soon(self.raft.step, message)
 
-    def soon(self, step: Callable[[], object]) -> None:
-        """Queue a step behind what other members sent before."""
-        self._from_peers.append(step)
+    def soon(self, step: Callable[..., object], *what: Any) -> None:
+        """Queue `step(*what)` behind what other members sent before."""
+        self._from_peers.append((step, what))
         self.wake()
 
     def tick(self) -> None:
@@ -190,14 +192,18 @@ class Consensus:
 
     def hand_on(self) -> bool:
         """Take Raft's Ready apart; True if there was one."""
-        has_any = False
-        while (ready := self.raft.ready()) is not None:
-            has_any = True
-            self._hand_on(ready)
-        if self.raft.leader_id not in (0, self._known_leader):
-            self._known_leader = self.raft.leader_id
+        ready = self.raft.ready()
+        if ready is None:
+            return False
+        self._hand_on(ready)
+        if ready.snapshots_wanted:
+            # One that cannot be sent is told of at once, and asks for something else to be done.
+            self.hand_on()
+        leader = self.raft.leader_id
+        if leader not in (0, self._known_leader):
+            self._known_leader = leader
             self.leader_changes += 1
-        return has_any
+        return True
 
     def expire(self, now: float) -> None:
         """Answer writes past their deadline."""
@@ -237,7 +243,8 @@ class Consensus:
             return True
         ends = self.clock() + TURN_BUDGET_S
         while self._from_peers:
-            self._from_peers.popleft()()
+            step, what = self._from_peers.popleft()
+            step(*what)
             if self.clock() >= ends:
                 break
         return not self._from_peers

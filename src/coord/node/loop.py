@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from coord.transport.hub import after_reading
+from coord.transport.hub import Hub, existing_hub
 
 STALL_S = 0.05
 
@@ -29,6 +29,7 @@ class Loop:
         self._clock = clock
         self._on_stall = on_stall
         self._turns: Sequence[Turn] = ()
+        self._hub: Hub | None = None
         self._task: trio.lowlevel.Task | None = None
         self._is_dirty = False
         self._is_promised = False
@@ -43,7 +44,9 @@ class Loop:
         self._is_dirty = True
         if self._task is None or self._is_promised:
             return
-        self._is_promised = after_reading(self._keep_promise)
+        if self._hub is None:
+            self._hub = existing_hub()
+        self._is_promised = self._hub is not None and self._hub.after_reading(self._keep_promise)
         if not self._is_promised:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)

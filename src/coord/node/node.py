@@ -133,7 +133,7 @@ class Node:
             recovery.hard_state,
             configuration_of(machine, options.initial_configuration, options.member_id),
             encode_entry(EntryKind.NOOP, None, b""),
-            lambda limit: seams.new_id() % limit,
+            seams.chance.randrange,
         )
         node = cls(options, seams, machine, store, raft)
         connect(node, wal)

@@ -70,7 +70,7 @@ class PeerSide:
         """See `PeerHandler`."""
         node = self.node
         for message in messages:
-            if isinstance(message, Call | CallReply):
+            if isinstance(message, (Call, CallReply)):
                 node.calls.take(message)
             elif isinstance(message, SpaceReport):
                 node.space.take(message)
@@ -82,15 +82,15 @@ class PeerSide:
         node = self.node
         node.meet(Member(peer.member, peer.name, peer.peer_urls, peer.client_urls))
         node.membership.introduced(peer.member, peer.incarnation, peer.name, peer.client_urls)
-        node.consensus.soon(lambda: node.forwarder.introduced(peer.member))
+        node.consensus.soon(node.forwarder.introduced, peer.member)
 
     def link_up(self, member: int) -> None:
         """See `PeerHandler`."""
         node = self.node
         node.refusals.let_in(member)
         # What was sent on an earlier link may not have arrived.
-        node.consensus.soon(lambda: node.forwarder.link_lost(member))
-        node.consensus.soon(lambda: node.raft.link_up(member))
+        node.consensus.soon(node.forwarder.link_lost, member)
+        node.consensus.soon(node.raft.link_up, member)
 
     def link_broken(self, member: int, is_refused: bool) -> None:
         """See `PeerHandler`."""
@@ -98,15 +98,15 @@ class PeerSide:
         node.calls.link_broken(member)
         if not node.peers.is_linked(member):
             # What was sent may be lost. If only the other's link has ended, an answer may be, and the own apply tells.
-            node.consensus.soon(lambda: node.forwarder.link_lost(member))
-        node.consensus.soon(lambda: node.raft.link_broken(member, is_refused))
+            node.consensus.soon(node.forwarder.link_lost, member)
+        node.consensus.soon(node.raft.link_broken, member, is_refused)
 
     def told(self, welcome: Welcome) -> None:
         """See `PeerHandler`."""
         node = self.node
         for member in welcome.members:
             node.meet(member)
-        node.consensus.soon(lambda: node.publication.told(welcome))
+        node.consensus.soon(node.publication.told, welcome)
 
     def refused(self, member: int, refusal: Refusal) -> None:
         """See `PeerHandler`."""
@@ -140,14 +140,14 @@ class PeerSide:
     def snapshot_received(self, message: SnapshotReceived, done: Callable[[bool], None]) -> None:
         """See `ReceivingNode`."""
         node = self.node
-        node.consensus.soon(lambda: node.installation.received(message, done))
+        node.consensus.soon(node.installation.received, message, done)
 
     def snapshot_sent(self, member: int, index: int) -> None:
         """See `SnapshotNode`."""
         node = self.node
-        node.consensus.soon(lambda: node.raft.snapshot_sent(member, index))
+        node.consensus.soon(node.raft.snapshot_sent, member, index)
 
     def snapshot_failed(self, member: int) -> None:
         """See `SnapshotNode`."""
         node = self.node
-        node.consensus.soon(lambda: node.raft.snapshot_failed(member))
+        node.consensus.soon(node.raft.snapshot_failed, member)

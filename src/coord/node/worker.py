@@ -5,8 +5,8 @@ a simulated worker can finish after a seeded delay and show the races that real 
 
 A job that is short, such as the write of a lone entry on a good disk, costs less than the way to a thread and back. So
 it may run at once, in the place of its caller, as long as jobs have been quick on the whole: what each took below
-`QUICK_S` is saved up, what it took above that is taken off. One write of a hundred that takes 2 ms changes nothing, and a
-disk that begins to be slow holds the loop up for no longer than was saved, or once where it stalls.
+`QUICK_S` is saved up, what it took above that is taken off. One write of a hundred that takes 2 ms changes nothing,
+and a disk that begins to be slow holds the loop up for no longer than was saved, or once where it stalls.
 """
 
 from __future__ import annotations

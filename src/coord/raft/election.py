@@ -46,6 +46,10 @@ class Election:
         self.elapsed_ticks = 0
         self._timeout_ticks = ticks + self._state.draw(max(1, ticks // 2))
 
+    def hear(self) -> None:
+        """Count from now on, as the leader was heard; what was drawn for this term stands."""
+        self.elapsed_ticks = 0
+
     @property
     def is_timed_out(self) -> bool:
         """True if no leader was heard for an election timeout."""

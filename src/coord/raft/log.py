@@ -31,15 +31,15 @@ class RaftLog:
     handed_index: int = 0
     replaced_term: int = 0
     """The term in which entries were last replaced; what the disk tells of an earlier one may be void."""
+    last_index: int = field(init=False)
+    """The index of the last entry, or of the base."""
     _entries: list[Entry] = field(factory=list)
     _ends: list[int] = field(factory=list)
     """By position, the bytes of all entries up to and with this one, counted from `_origin`."""
     _origin: int = 0
 
-    @property
-    def last_index(self) -> int:
-        """The index of the last entry, or of the base."""
-        return self.base_index + len(self._entries)
+    def __attrs_post_init__(self) -> None:
+        self.last_index = self.base_index + len(self._entries)
 
     @property
     def last_term(self) -> int:
@@ -85,6 +85,7 @@ class RaftLog:
         assert entry[1] >= self.last_term
         self._ends.append((self._ends[-1] if self._ends else self._origin) + len(entry[2]))
         self._entries.append(entry)
+        self.last_index += 1
 
     def extend(self, entries: Sequence[Entry]) -> None:
         """Add the next entries."""
@@ -97,6 +98,7 @@ class RaftLog:
         next(ends)
         self._ends.extend(ends)
         self._entries.extend(entries)
+        self.last_index += len(entries)
 
     def slice(self, first: int, last: int) -> Sequence[Entry]:
         """Return the entries `first … last`."""
@@ -128,6 +130,7 @@ class RaftLog:
         position = first - self.base_index - 1
         del self._entries[position:]
         del self._ends[position:]
+        self.last_index = first - 1
         self.persisted_index = min(self.persisted_index, first - 1)
         self.handed_index = min(self.handed_index, first - 1)
         self.replaced_term = term
@@ -156,5 +159,5 @@ class RaftLog:
         self._ends.clear()
         self._origin = 0
         self.base_index, self.base_term = index, base_term
-        self.committed = self.persisted_index = self.handed_index = index
+        self.last_index = self.committed = self.persisted_index = self.handed_index = index
         self.replaced_term = term

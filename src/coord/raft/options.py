@@ -11,8 +11,8 @@ from coord.limits import APPEND_BYTES_MAX, CATCH_UP_BYTES_PER_TICK, INFLIGHT_BYT
 class RaftOptions:
     """How often and how much. A tick is a fifth of a heartbeat: 20 ms by default.
 
-    An election timeout is drawn from [`election_ticks`, 1.5 × `election_ticks`) anew for each wait (thesis §3.4).
-    `rank_ticks` keeps voters apart that learn at the same moment that the leader is gone (S10).
+    An election timeout is drawn from [`election_ticks`, 1.5 × `election_ticks`) anew for each leader, vote and
+    campaign (thesis §3.4). `rank_ticks` keeps voters apart that learn at the same moment that the leader is gone (S10).
     """
 
     heartbeat_ticks: int = 5

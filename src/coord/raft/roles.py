@@ -182,9 +182,10 @@ class Roles:
     def _follow(self, leader: int) -> None:
         """Hear the leader of this term: the clock starts anew, and no campaign is due."""
         state = self.state
-        self.election.restart_clock()
+        self.election.hear()
         self.prompt.cancel()
         if state.leader_id != leader:
+            self.election.restart_clock()
             state.leader_id = leader
             state.note("raft.leader.found", leader=leader)
             self.reads.leader_changed()

@@ -110,10 +110,9 @@ class Hub:
 _HUB: Final[trio.lowlevel.RunVar[Hub | None]] = trio.lowlevel.RunVar("coord.transport.hub")
 
 
-def after_reading(call: Callable[[], None]) -> bool:
-    """See `Hub.after_reading`; False where there is no hub."""
-    hub = _HUB.get(None)
-    return hub is not None and hub.after_reading(call)
+def existing_hub() -> Hub | None:
+    """Return the hub of this run of Trio, None where none was needed yet."""
+    return _HUB.get(None)
 
 
 def current_hub() -> Hub | None:

@@ -53,7 +53,7 @@ class LogShape:
         if not entries:
             return
         first = entries[0][0]
-        before = self.term(first - 1)
+        before = self.last_term if first == self.last_index + 1 else self.term(first - 1)
         if before is None:
             raise ValueError(f"entry {first} does not join a log from {self.start_index} to {self.last_index}")
         runs = self._runs
