@@ -256,7 +256,7 @@ def test_hello_and_goodbye() -> None:
 
 def test_frames_are_spliced_and_carry_where_consensus_stands() -> None:
     heads = FrameHeads(7)
-    heads.renew(UINT64, 3, 0)
+    heads.renew((UINT64, 3, 0))
     replies = [
         reply_ok(1, 10, b"\xf6"),
         reply_value(UINT64, 11, [[[b"k", 1, 2, 1, 0, b"v"]], False, 1]),
@@ -269,11 +269,11 @@ def test_frames_are_spliced_and_carry_where_consensus_stands() -> None:
     assert wire[5] == [decode(reply) for reply in replies]
     assert wire[5][2] == [2**32, 12, None, ["Aborted", "the fence is gone", ["FenceLost"]]]
     assert SCHEMA.allows("server-message", wire)
-    heads.renew(UINT64, 4, 9)
+    heads.renew((UINT64, 4, 9))
     assert decode(heads.replies(replies))[3:5] == [4, 9]
-    heads.renew(8, 4, 9)
+    heads.renew((8, 4, 9))
     assert decode(heads.replies(replies))[1] == 8
-    heads.renew(UINT64, 4, 9)
+    heads.renew((UINT64, 4, 9))
     notifications = [
         encode([0, [5, 6], 12, [[0, [b"k", 1, 2, 1, 0, b"v"], None]]]),
         encode([1, [5], 12]),
@@ -286,7 +286,7 @@ def test_frames_are_spliced_and_carry_where_consensus_stands() -> None:
 
 def test_frame_of_many_replies() -> None:
     heads = FrameHeads(7)
-    heads.renew(1, 1, 1)
+    heads.renew((1, 1, 1))
     for count in (23, 24, 255, 256, 70_000):
         frame = heads.replies([reply_ok(1, 2, b"\xf6")] * count)
         assert len(decode(frame, is_counted=False)[5]) == count

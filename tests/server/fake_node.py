@@ -31,6 +31,10 @@ class FakeNode:
         self.is_lazy = False
         self.waiting: list[tuple[Sink, bytes]] = []
 
+    @property
+    def context(self) -> tuple[int, int, int]:
+        return self.cluster_id, self.raft_term, self.leader_id
+
     def writes(
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
     ) -> None:

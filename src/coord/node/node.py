@@ -167,6 +167,12 @@ class Node:
         return self.options.max_txn_ops
 
     @property
+    def context(self) -> tuple[int, int, int]:
+        """The cluster's id, the current term, and the leader's member id, or 0."""
+        raft = self.raft
+        return self.machine.cluster_id, raft.term, raft.leader_id
+
+    @property
     def raft_term(self) -> int:
         """The current term."""
         return self.raft.term

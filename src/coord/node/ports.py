@@ -55,12 +55,8 @@ class NodePort(Protocol):
         """The most operations of a transaction."""
 
     @property
-    def raft_term(self) -> int:
-        """The current term."""
-
-    @property
-    def leader_id(self) -> int:
-        """The leader's member id, or 0."""
+    def context(self) -> tuple[int, int, int]:
+        """What every frame tells: the cluster's id, the current term, and the leader's member id, or 0."""
 
     @property
     def revision(self) -> int:

@@ -97,8 +97,9 @@ def _take_writes(message: list[Any]) -> Message:
         if len(message) != 5:
             _refuse_length("writes", 5, len(message))
         _, client, low, _, body = message
-        _check_uint("client", client)
-        _check_uint("low", low)
+        if not (type(client) is int and type(low) is int and 0 <= client < _UINT64 and 0 <= low < _UINT64):
+            _check_uint("client", client)
+            _check_uint("low", low)
         if type(body) is not bytes:
             raise InvalidArgument(f"coord: the body of writes must be a byte string, not {name_of(body)}")
         try:
@@ -229,19 +230,17 @@ class FrameHeads:
     """The heads of frames, encoded anew only when a part changes; one for all connections of a node."""
 
     member: int
-    _cluster: int = -1
-    _term: int = -1
-    _leader: int = -1
+    context: tuple[int, int, int] = (-1, -1, -1)
+    """Cluster, term and leader, as frames tell them."""
     _replies: bytes = b""
     _notifications: bytes = b""
 
-    def renew(self, cluster: int, term: int, leader: int) -> None:
+    def renew(self, context: tuple[int, int, int]) -> None:
         """Say what frames carry from now on."""
-        if term != self._term or leader != self._leader or cluster != self._cluster:
-            self._cluster, self._term, self._leader = cluster, term, leader
-            context = uint(cluster) + uint(self.member) + uint(term) + uint(leader)
-            self._replies = b"\x86" + uint(int(ServerMessage.REPLIES)) + context
-            self._notifications = b"\x86" + uint(int(ServerMessage.NOTIFICATIONS)) + context
+        self.context = cluster, term, leader = context
+        encoded = uint(cluster) + uint(self.member) + uint(term) + uint(leader)
+        self._replies = b"\x86" + uint(int(ServerMessage.REPLIES)) + encoded
+        self._notifications = b"\x86" + uint(int(ServerMessage.NOTIFICATIONS)) + encoded
 
     def replies(self, replies: Sequence[bytes]) -> bytes:
         """Return the frame that carries encoded `replies`."""

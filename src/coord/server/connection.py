@@ -5,8 +5,9 @@ The hub reads for it. Nothing here costs a task, a step of one, a scope or a log
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from coord.codec import decode
 from coord.errors import ApiError, FailedPrecondition, InvalidArgument, no_leader, too_many_requests
@@ -45,6 +46,7 @@ class Connection:
     __slots__ = (
         "_bytes",
         "_done",
+        "_has_cluster",
         "_heads",
         "_is_gone",
         "_is_notifying",
@@ -71,6 +73,8 @@ class Connection:
         self._bytes = 0
         self._is_notifying = False
         self._is_gone = False
+        self._has_cluster = False
+        """The node has a cluster, which it keeps for good."""
 
     @property
     def link(self) -> Link:
@@ -89,53 +93,53 @@ class Connection:
     # ---- from the client
 
     def _take_all(self, messages: list[bytes]) -> None:
+        if not self._has_cluster:
+            self._has_cluster = self._node.cluster_id != 0
         metrics = self._metrics
         metrics.client_frames_received_total += len(messages)
-        for message in messages:
-            metrics.client_received_bytes_total += len(message)
-            self._take(message)
+        for data in messages:
+            metrics.client_received_bytes_total += len(data)
+            message = decode_message(data)
+            if type(message) is Writes:
+                self._take_writes(message)
+            elif type(message) is Requests:
+                self._take_requests(message)
+            elif type(message) is Refused:
+                self._refuse(message.ids or [0], message.error)
+            elif type(message) is ClientHello:
+                self._take_hello(message)
         if self._parts or self._done:
             self.flush()
 
-    def _take(self, data: bytes) -> None:
-        message = decode_message(data)
-        if type(message) is Writes:
-            self._take_writes(message)
-        elif type(message) is Requests:
-            self._take_requests(message)
-        elif type(message) is Refused:
-            self._refuse(message.ids or [0], message.error)
-        elif type(message) is ClientHello:
-            self._take_hello(message)
-
     def _take_writes(self, writes: Writes) -> None:
-        ids = [request_id for request_id, _ in writes.ids]
-        new = set(ids)
-        if len(new) < len(ids) or not self._open.isdisjoint(new):
+        ids = writes.ids
+        still_open, new = self._open, {request_id for request_id, _ in ids}
+        if len(new) < len(ids) or not still_open.isdisjoint(new):
             # Its replies could not be told apart from those still to come, so it is answered by id 0.
-            doubled = min(new & self._open) if new & self._open else min(one for one in ids if ids.count(one) > 1)
-            self._refuse([0], InvalidArgument(f"coord: request id {doubled} is already open"))
+            twice = new & still_open or {one for one, count in Counter(item[0] for item in ids).items() if count > 1}
+            self._refuse([0], InvalidArgument(f"coord: request id {min(twice)} is already open"))
             return
-        if len(self._open) + len(ids) > REQUESTS_OPEN_PER_CONNECTION:
-            self._refuse(ids, too_many_requests())
+        if len(still_open) + len(new) > REQUESTS_OPEN_PER_CONNECTION:
+            self._refuse([request_id for request_id, _ in ids], too_many_requests())
             return
-        self._open |= new
-        counts = self._metrics.client_requests_total
-        ops = [write[1] for write in writes.decoded]
-        if ops.count(ops[0]) == len(ops):
-            counts[_name(_OP_NAMES, ops[0])] += len(ops)
+        still_open |= new
+        self._count_writes(writes.decoded)
+        if not self._has_cluster:
+            self._refuse_without_cluster([request_id for request_id, _ in ids])
+            return
+        self._node.writes(self, writes.client, writes.low, ids, writes.body, writes.decoded)
+
+    def _count_writes(self, writes: list[Any]) -> None:
+        counts, first, count = self._metrics.client_requests_total, writes[0][1], len(writes)
+        if count == 1 or [write[1] for write in writes].count(first) == count:
+            counts[_name(_OP_NAMES, first)] += count
         else:
-            for op in ops:
-                counts[_name(_OP_NAMES, op)] += 1
-        if not self._node.cluster_id:
-            self._refuse_without_cluster(ids)
-            return
-        self._node.writes(self, writes.client, writes.low, writes.ids, writes.body, writes.decoded)
+            for write in writes:
+                counts[_name(_OP_NAMES, write[1])] += 1
 
     def _take_requests(self, message: Requests) -> None:
         counts = self._metrics.client_requests_total
         still_open = self._open
-        has_cluster = self._node.cluster_id != 0
         for request_id, method, timeout_ms, arguments in message.requests:
             counts[_name(_METHOD_NAMES, method)] += 1
             if method != _CANCEL:
@@ -146,7 +150,7 @@ class Connection:
                     self._refuse([request_id], too_many_requests())
                     continue
                 still_open.add(request_id)
-                if method != _STATUS and not has_cluster:
+                if not self._has_cluster and method != _STATUS:
                     self._refuse_without_cluster([request_id])
                     continue
             self._node.request(self, request_id, method, timeout_ms, arguments)
@@ -209,8 +213,9 @@ class Connection:
             self._done.clear()
             self._parts.clear()
             return
-        node, heads = self._node, self._heads
-        heads.renew(node.cluster_id, node.raft_term, node.leader_id)
+        heads, context = self._heads, self._node.context
+        if context != heads.context:
+            heads.renew(context)
         if self._parts:
             self._done.append((self._is_notifying, self._parts, self._bytes))
             self._parts, self._bytes = [], 0

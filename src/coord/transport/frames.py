@@ -40,7 +40,7 @@ def new_mask() -> bytes:
     """Return four bytes that nobody can foresee (RFC 6455 §5.3), and that are used once."""
     if not _masks:
         pool = os.urandom(MASK_BYTES * _MASKS_AT_ONCE)
-        _masks.extend(pool[at : at + MASK_BYTES] for at in range(0, len(pool), MASK_BYTES))
+        _masks.extend([pool[at : at + MASK_BYTES] for at in range(0, len(pool), MASK_BYTES)])
     return _masks.pop()
 
 
@@ -56,7 +56,7 @@ def binary_frame(message: bytes) -> bytes:
 
 def masked_binary_frame(message: bytes) -> bytes:
     """Return the frame of a client that carries `message`."""
-    length, mask = len(message), new_mask()
+    length, mask = len(message), _masks.pop() if _masks else new_mask()
     if length < LENGTH_16:
         head = _MASKED_HEADS[length]
     elif length < 0x10000:

@@ -121,6 +121,7 @@ class SocketLink(Link):
         patience: Patience = CLIENT_PATIENCE,
     ) -> None:
         self._sock = sock
+        """What a TLS layer would wrap: it is asked for no more than `recv` and `send`, and to end."""
         self._fd = sock.fileno()
         self.peer = peer_name(sock)
         self.subprotocol = subprotocol
@@ -148,6 +149,7 @@ class SocketLink(Link):
         self._hub = current_hub()
         self._heard_at = self._progress_at = self._keeper.tick
         self._partial_since: int | None = None
+        """When what has come of a message that is incomplete began to."""
         self._linger_until = 0
         self._keeper.add(self)
         if received:
@@ -157,20 +159,6 @@ class SocketLink(Link):
     def buffered_bytes(self) -> int:
         """Bytes that the socket has not taken yet."""
         return len(self._out)
-
-    # ---- the socket: what a TLS layer would replace
-
-    def _read_socket(self) -> bytes:
-        """Return what has come, `b""` at the end of the stream. Raises `BlockingIOError` or another
-        `OSError`."""
-        return self._sock.recv(RECEIVE_BYTES)
-
-    def _write_socket(self, data: bytes | bytearray) -> int:
-        """Return how many bytes of `data` the socket took. Raises `OSError` if it is broken."""
-        try:
-            return self._sock.send(data)
-        except BlockingIOError:
-            return 0
 
     # ---- sending
 
@@ -191,7 +179,9 @@ class SocketLink(Link):
             self._out += data
         else:
             try:
-                taken = self._write_socket(data)
+                taken = self._sock.send(data)
+            except BlockingIOError:
+                taken = 0
             except OSError as error:
                 self._break(error)
                 return
@@ -216,7 +206,9 @@ class SocketLink(Link):
                         return
                     continue
                 try:
-                    taken = self._write_socket(self._out)
+                    taken = self._sock.send(self._out)
+                except BlockingIOError:
+                    continue
                 except OSError as error:
                     self._break(error)
                     return
@@ -271,10 +263,14 @@ class SocketLink(Link):
                 hub.dismiss(self._fd)
             else:
                 self._read()
-                self._hand_to(take)
+                if self._inbox:
+                    messages, self._inbox = self._inbox, []
+                    take(messages)
 
         await trio.lowlevel.checkpoint()
-        self._hand_to(take)
+        if self._inbox:
+            messages, self._inbox = self._inbox, []
+            take(messages)
         while self.closed is None:
             if len(self._out) > pause_bytes:
                 with suppress(LinkClosed):
@@ -287,11 +283,6 @@ class SocketLink(Link):
                 self._is_reading = False
         return self._ending()
 
-    def _hand_to(self, take: Take) -> None:
-        if self._inbox:
-            messages, self._inbox = self._inbox, []
-            take(messages)
-
     async def recv(self) -> bytes:
         """Return the next message. Raises `LinkClosed`."""
         messages = await self.recv_many()
@@ -300,7 +291,7 @@ class SocketLink(Link):
 
     def _read(self) -> None:
         try:
-            data = self._read_socket()
+            data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
@@ -348,7 +339,10 @@ class SocketLink(Link):
                 if self.closed is not None:
                     return
             start = after
-        self._note_partial(has_frames)
+        if self._fragments is None and has_frames:
+            self._partial_since = self._keeper.tick if rest else None
+        elif self._partial_since is None:
+            self._partial_since = self._keeper.tick
 
     def _feed_machine(self, data: bytes) -> None:
         machine = self._machine
@@ -380,13 +374,6 @@ class SocketLink(Link):
         elif is_last:
             self._inbox.append(b"".join(self._fragments))
             self._fragments = None
-
-    def _note_partial(self, has_frames: bool) -> None:
-        """Note since when a message is incomplete; called after a read that completed some frames, or none."""
-        if self._fragments is None and has_frames:
-            self._partial_since = self._keeper.tick if self._rest else None
-        elif self._partial_since is None:
-            self._partial_since = self._keeper.tick
 
     # ---- the end
 
@@ -470,7 +457,7 @@ class SocketLink(Link):
     def _read_socket_or_wait(self) -> bool:
         """Discard what has come; return False at the end of the stream."""
         try:
-            return bool(self._read_socket())
+            return bool(self._sock.recv(RECEIVE_BYTES))
         except BlockingIOError:
             return True
 
