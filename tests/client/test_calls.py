@@ -10,11 +10,13 @@ import trio
 import trio.lowlevel
 
 import coord
+from coord.codec import encode
 from coord.errors import (
     ApiError,
     Behind,
     ClientClosed,
     ConnectionFailed,
+    CoordError,
     DeadlineExceeded,
     InvalidArgument,
     NotFound,
@@ -142,10 +144,11 @@ class Steps(trio.abc.Instrument):
         self.of[task.name.rpartition(".")[2]] += 1
 
 
-def test_a_call_that_is_alone_leaves_without_a_step_of_the_pump() -> None:
+@pytest.mark.parametrize("exactly_once", [True, False])
+def test_a_call_that_is_alone_leaves_without_a_step_of_the_pump(exactly_once: bool) -> None:
     async def test(nursery: trio.Nursery) -> None:
         network = a_network(nursery, ONE)
-        async with a_client(network) as client:
+        async with a_client(network, exactly_once=exactly_once) as client:
             await client.put("k", b"v")
             steps = Steps()
             trio.lowlevel.add_instrument(steps)
@@ -194,6 +197,49 @@ def test_a_call_that_is_alone_and_cannot_be_sent_fails_and_the_next_is_served() 
             with pytest.raises(InvalidArgument, match="too large"):
                 await client.put("k", bytes(5_000_000))
             assert await client.get("k") is not None
+
+    run(test)
+
+
+def test_a_call_that_is_alone_is_refused_as_soon_as_the_client_is_closed() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            await client.put("k", b"v")
+            client._driver.close()
+            with pytest.raises(ClientClosed):
+                await client.put("k", b"late")
+
+    run(test)
+
+
+def test_a_call_that_is_alone_is_not_sent_where_goodbye_was_said() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        node = network.nodes[ONE]
+        async with a_client(network) as client:
+            await client.put("k", b"v")
+            network.down.add(ONE)
+            node.sessions[0].send(encode([3, "stopping"]))
+            await settle()
+            node.frames.clear()
+            with pytest.raises(DeadlineExceeded):
+                await client.put("k", b"late", timeout=1)
+            assert not node.frames
+
+    run(test)
+
+
+def test_calls_that_are_alone_do_not_pile_up_on_a_link_that_takes_nothing() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            await client.put("k", b"before")
+            network.wires[0][1].hold()
+            for _ in range(5):
+                with pytest.raises(CoordError):
+                    await client.put("k", bytes(1_500_000), timeout=1)
+            assert network.wires[0][1].client.buffered_bytes < 4_000_000
 
     run(test)
 

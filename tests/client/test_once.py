@@ -218,6 +218,44 @@ def test_a_cancelled_write_counts_as_closed_and_the_next_one_settles_it() -> Non
     run(test)
 
 
+def test_each_sending_of_a_write_that_is_alone_is_counted() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        _, network = a_cluster(nursery, "n1:1", "n2:2")
+        async with a_client(network) as client:
+            await client.put("k", b"before")
+            await settle()
+            first = str(client._core.active.endpoint)  # type: ignore[union-attr]
+            for name, wire in network.wires:
+                if name == first:
+                    wire.hold()
+
+            async def cut() -> None:
+                await settle()
+                network.cut(first)
+
+            nursery.start_soon(cut)
+            call = await client._driver.call(True, int(Op.PUT), [b"k", b"v"])
+            # S20: who concludes something from an answer asks whether the write was sent once.
+            assert call.sends == 2
+            assert (await client._driver.call(True, int(Op.PUT), [b"k", b"v"])).sends == 1
+
+    run(test)
+
+
+def test_a_write_that_cannot_be_sent_is_closed() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        state, network = a_cluster(nursery, "n1:1")
+        async with a_client(network) as client:
+            await client.put("k", b"before")
+            (client_id,) = state.records
+            with pytest.raises(InvalidArgument, match="too large"):
+                await client.put("k", bytes(5_000_000))
+            await client.put("k", b"v")
+            assert state.lows[client_id] == 3
+
+    run(test)
+
+
 def test_a_timed_out_write_is_never_applied_once_a_later_one_was() -> None:
     async def test(nursery: trio.Nursery) -> None:
         state, network = a_cluster(nursery, "n1:1", "n2:2")

@@ -171,7 +171,7 @@ class NodeConnection:
                 raise ProtocolViolation(f"not a message of coord.v1: {error}") from error
 
     def _take(self, frame: protocol.Frame) -> None:
-        if frame.kind is ServerMessage.NOTIFICATIONS:
+        if frame.kind == ServerMessage.NOTIFICATIONS:
             self._notifications.extend(frame.items)
             return
         for reply in frame.items:

@@ -64,7 +64,8 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         clock: Clock = boot_time,
     ) -> None:
         rotation = Rotation(parse_endpoints(endpoints), random or Random())
-        self._driver = Driver(ClientCore(rotation, exactly_once), timeout)
+        self._core = ClientCore(rotation, exactly_once)
+        self._timeout = timeout
         self._nursery_manager = trio.open_nursery()
         self._serving = trio.CancelScope(shield=True)
         self._name = name
@@ -72,15 +73,16 @@ class connect(AbstractAsyncContextManager["Client"]):  # noqa: N801  # it is cal
         self._clock = clock
 
     async def __aenter__(self) -> Client:
+        self._driver = Driver(self._core, self._timeout)
         nursery = await self._nursery_manager.__aenter__()
         self._nursery = nursery
         connected = trio.Event()
         try:
             nursery.start_soon(self._serve, connected)
-            with trio.move_on_after(self._driver.timeout):
+            with trio.move_on_after(self._timeout):
                 await connected.wait()
             if not connected.is_set():
-                raise unreachable(self._driver.timeout, self._driver.core.rotation)
+                raise unreachable(self._timeout, self._core.rotation)
         except BaseException:
             await self._stop()
             raise

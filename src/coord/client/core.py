@@ -39,6 +39,7 @@ _WATCH_CREATE: Final = int(Method.WATCH_CREATE)
 _WATCH_PROGRESS: Final = int(Method.WATCH_PROGRESS)
 _CANCEL: Final = int(Method.CANCEL)
 _REGISTER: Final = int(Op.REGISTER)
+_REPLIES: Final = int(ServerMessage.REPLIES)
 
 
 @define(eq=False)
@@ -78,6 +79,9 @@ class ClientCore:
             self.once.submit(call)
         else:
             self.outbox.append(call)
+        self._note_due(call)
+
+    def _note_due(self, call: Call) -> None:
         due = call.deadline if call.deadline < call.ask_again_at else call.ask_again_at
         if due < self.next_due:
             self.next_due = due
@@ -85,7 +89,7 @@ class ClientCore:
     @property
     def has_frames(self) -> bool:
         """True if there is something to send."""
-        if self.outbox or self.once.has_work:
+        if self.outbox or (self.once.waiting and self.once.has_work):
             return True
         for connection in self.connections:  # noqa: SIM110  # a generator costs a lone call a microsecond
             if connection.orders:
@@ -130,6 +134,26 @@ class ClientCore:
             return
         if not call.is_write:
             connection.orders.append((self.next_id(), _CANCEL, 0, (call.id,)))
+
+    def frame_of(self, call: Call, connection: Connection) -> bytes | None:
+        """Take a call that leaves at once, alone, and return its frame; None if it has to wait, and is to be submitted.
+
+        Raises what makes it one that no node would take.
+        """
+        if connection is not self.active or connection.is_leaving:
+            return None
+        if call.is_write and self.is_numbering and not self.once.number(call):
+            return None
+        try:
+            frame = _writes_frame([call]) if call.is_write else _requests_frame([call])
+        except Exception:
+            call.close()
+            raise
+        call.connection = connection
+        call.sends = 1
+        connection.pending[call.id] = call
+        self._note_due(call)
+        return frame
 
     def take_frames(self, connection: Connection) -> list[bytes]:
         """Return the frames to send on `connection` now."""
@@ -308,7 +332,7 @@ class ClientCore:
                     self._note_cluster(message.cluster_id)
                 if message.leader_id not in (0, self.rotation.leader_id):
                     self._note_leader(message.leader_id)
-                if message.kind is ServerMessage.REPLIES:
+                if message.kind == _REPLIES:
                     self._take_replies(connection, message, now)
                 else:
                     self.revision = max(self.revision, self.watches.take(connection, message.items, now))

@@ -52,6 +52,14 @@ class Once:
                 taken.append(call)
         return taken
 
+    def number(self, call: Call) -> bool:
+        """Give a write its number at once; False if it has to wait, for the registration or for room."""
+        numbering = self.numbering
+        if not numbering.room:
+            return False
+        call.number, call.numbering = numbering.issue(), numbering
+        return True
+
     def refusal(self) -> ApiError | None:
         """Return why nodes have refused to register the client so far, for writes that waited for it in vain."""
         refusal = self._registration.refusal if self._registration is not None else None
