@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 import trio
 from attrs import define, field
 from trio.testing import wait_all_tasks_blocked
 
+from coord.node.worker import ThreadWorker
 from coord.transport import hub as hub_module
 from coord.transport import socket_link
 from coord.transport.hub import Hub, current_hub
@@ -409,3 +412,171 @@ def test_what_is_to_come_after_reading_comes_once_all_is_read() -> None:
 
     run(main)
     assert told == ["read"] * 3 + ["after"] * 3
+
+
+# ---- waiting without Trio
+
+
+@define(eq=False)
+class Waits(trio.abc.Instrument):
+    """Counts how often Trio waited for anything."""
+
+    count: int = 0
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.count += 1
+
+
+class Echo:
+    """A socket of the hub's that sends each byte back, and a thread that plays with it."""
+
+    def __init__(self) -> None:
+        self.near, self.far = socket.socketpair()
+        self.near.setblocking(False)
+        self.far.settimeout(10)
+        self.served = 0
+        self.on_served: Callable[[int], None] = lambda _: None
+
+    def serve(self) -> None:
+        self.near.send(self.near.recv(1))
+        self.served += 1
+        self.on_served(self.served)
+
+    def play(self, rounds: int) -> None:
+        """Send and await, from a thread of the test's."""
+        for _ in range(rounds):
+            self.far.send(b"x")
+            self.far.recv(1)
+
+    async def attended(self) -> None:
+        hub = current_hub()
+        assert hub is not None
+        try:
+            await hub.attend(self.near.fileno(), self.serve)
+        finally:
+            self.near.close()
+            self.far.close()
+
+
+def lingering(
+    monkeypatch: pytest.MonkeyPatch,
+    body: Callable[[Echo], Awaitable[None]],
+    stint_s: float = 60.0,
+    linger_s: float = 30.0,
+) -> float:
+    """Run `body` beside an echo in a hub that waits long; return how long it took, which no wait of the hub's did."""
+    monkeypatch.setattr(hub_module, "LINGER_S", linger_s)
+    monkeypatch.setattr(hub_module, "STINT_S", stint_s)
+
+    async def main() -> None:
+        hub = current_hub()
+        assert hub is not None
+        hub.let_linger()
+        echo = Echo()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo.attended)
+            await body(echo)
+            nursery.cancel_scope.cancel()
+
+    began = time.monotonic()
+    trio.run(main)
+    return time.monotonic() - began
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_hub_takes_what_follows_closely_without_trio(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = Waits()
+
+    async def body(echo: Echo) -> None:
+        trio.lowlevel.add_instrument(waits)
+        await trio.to_thread.run_sync(echo.play, 500)
+        trio.lowlevel.remove_instrument(waits)
+
+    # The thread's end does not kick the hub: it is seen at the end of a linger, which is short here.
+    lingering(monkeypatch, body, linger_s=0.2)
+    assert waits.count < 250
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_hub_that_was_not_told_to_linger_goes_back_to_trio() -> None:
+    waits = Waits()
+
+    async def main() -> None:
+        echo = Echo()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(echo.attended)
+            await wait_all_tasks_blocked()
+            trio.lowlevel.add_instrument(waits)
+            await trio.to_thread.run_sync(echo.play, 100)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert waits.count >= 100
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_lingering_hub_sees_what_a_thread_tells_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(echo: Echo) -> None:
+        done = trio.Event()
+        worker = ThreadWorker("test")
+
+        def play() -> None:
+            echo.play(10)
+            # The hub is back in its wait by then, or finds what it is told before it waits.
+            time.sleep(0.02)
+
+        worker.submit(play, lambda _: done.set())
+        await done.wait()
+        assert worker.close()
+
+    assert lingering(monkeypatch, body) < 10
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_lingering_hub_lets_tasks_run_that_it_woke(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(echo: Echo) -> None:
+        woken = trio.Event()
+        echo.on_served = lambda served: woken.set() if served == 10 else None
+        player = threading.Thread(target=echo.play, args=(10,))
+        player.start()
+        await woken.wait()
+        player.join()
+
+    assert lingering(monkeypatch, body) < 10
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_lingering_hub_keeps_to_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(echo: Echo) -> None:
+        player = threading.Thread(target=echo.play, args=(10,))
+        player.start()
+        await trio.sleep(0.2)
+        player.join()
+
+    assert lingering(monkeypatch, body) < 10
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_lingering_hub_asks_trio_now_and_then_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(echo: Echo) -> None:
+        mine, other = socket.socketpair()
+        is_over, ended = threading.Event(), trio.Event()
+        token, hub = trio.lowlevel.current_trio_token(), current_hub()
+        assert hub is not None
+
+        def play() -> None:
+            echo.play(10)
+            other.send(b"x")
+            while not is_over.is_set():
+                echo.play(1)
+            token.run_sync_soon(ended.set)
+            hub.kick()
+
+        player = threading.Thread(target=play)
+        player.start()
+        with mine, other:
+            await trio.lowlevel.wait_readable(mine)
+            is_over.set()
+            await ended.wait()
+
+    assert lingering(monkeypatch, body, stint_s=0.05) < 10

@@ -19,6 +19,8 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
+from coord.transport.hub import existing_hub
+
 CLOSE_TIMEOUT_S = 1.0
 QUICK_S: Final = 0.0005
 """What the way to the thread and back costs, some three times."""
@@ -78,6 +80,7 @@ class ThreadWorker:
     """
 
     def __init__(self, name: str) -> None:
+        self._hub = existing_hub()
         self._token = trio.lowlevel.current_trio_token()
         self._jobs: SimpleQueue[tuple[Job, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -108,6 +111,8 @@ class ThreadWorker:
                 self._token.run_sync_soon(self._finish, done, error)
             except trio.RunFinishedError:
                 return
+            if self._hub is not None:
+                self._hub.kick()
 
     def _do(self, job: Job) -> BaseException | None:
         began = perf_counter()

@@ -40,6 +40,7 @@ from coord.store.courtesy import Courtesy
 from coord.store.identity import DataDirectory, open_data_directory
 from coord.store.mapped import StoreMap
 from coord.store.store import open_store
+from coord.transport.hub import current_hub
 from coord.wal.recovery import recover
 
 SHUTDOWN_S = 8.0
@@ -92,6 +93,8 @@ class Process:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the second one cuts the orderly end short."""
         config, log = self.config, self.log
+        if (hub := current_hub()) is not None:
+            hub.let_linger()
         workers = [ThreadWorker(f"coord-{name}") for name in ("log", "store", "prepare", "snapshot")]
         seams = Seams(
             # What Trio's own clock reads, without three calls of Python's around it.

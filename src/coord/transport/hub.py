@@ -7,8 +7,10 @@ that Trio waits for, and what has come is read by plain calls.
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import trio
@@ -16,6 +18,10 @@ from attrs import define
 
 SOCKETS_PER_PASS: Final = 128
 """So many are read before other tasks have their turn; the kernel tells of the others first the next time."""
+LINGER_S: Final = 0.002
+"""How long the hub waits by itself for what comes next, if the last did not take longer to come."""
+STINT_S: Final = 0.01
+"""For so long at most Trio is not asked what else there is."""
 
 
 @define(eq=False)
@@ -30,13 +36,26 @@ class _Place:
 class Hub:
     """Handles what comes on every socket that is attended."""
 
-    __slots__ = ("_afterwards", "_is_reading", "_places", "_poll")
+    __slots__ = (
+        "_afterwards",
+        "_found_at",
+        "_is_lingering",
+        "_is_reading",
+        "_kicks",
+        "_may_linger",
+        "_places",
+        "_poll",
+    )
 
     def __init__(self) -> None:
         self._poll = select.epoll()
         self._places: dict[int, _Place] = {}
         self._is_reading = False
         self._afterwards: list[Callable[[], None]] = []
+        self._may_linger = False
+        self._is_lingering = False
+        self._found_at = 0.0
+        self._kicks = -1
 
     async def attend(self, fd: int, on_readable: Callable[[], None]) -> None:
         """Call `on_readable` in each pass that finds the socket readable or broken, until `dismiss`.
@@ -83,28 +102,77 @@ class Hub:
 
     async def run(self) -> None:
         """Be the hub's task."""
-        poll, places = self._poll, self._places
+        poll = self._poll
         try:
             while True:
                 await trio.lowlevel.wait_readable(poll.fileno())
-                self._is_reading = True
-                for fd, _ in poll.poll(0, SOCKETS_PER_PASS):
-                    # One before it in this pass may have closed it. If its number is another's already, that one finds
-                    # nothing to read.
-                    place = places.get(fd)
-                    if place is not None:
-                        try:
-                            place.on_readable()
-                        except BaseException as error:
-                            place.error = error
-                            if places.get(fd) is place:
-                                self.dismiss(fd)
-                self._is_reading = False
-                afterwards, self._afterwards = self._afterwards, []
-                for call in afterwards:
-                    call()
+                found = poll.poll(0, SOCKETS_PER_PASS)
+                ends = monotonic() + STINT_S
+                while found:
+                    self._read(found)
+                    found = self._linger(ends) if self._may_linger else []
         finally:
             poll.close()
+            if self._kicks >= 0:
+                os.close(self._kicks)
+
+    def _read(self, found: list[tuple[int, int]]) -> None:
+        """Have everything handled that was found, and then what waits for that."""
+        places = self._places
+        self._is_reading = True
+        for fd, _ in found:
+            # One before it in this pass may have closed it. If its number is another's already, that one finds
+            # nothing to read.
+            place = places.get(fd)
+            if fd == self._kicks:
+                os.eventfd_read(fd)
+            elif place is not None:
+                try:
+                    place.on_readable()
+                except BaseException as error:
+                    place.error = error
+                    if places.get(fd) is place:
+                        self.dismiss(fd)
+        self._is_reading = False
+        afterwards, self._afterwards = self._afterwards, []
+        for call in afterwards:
+            call()
+
+    # ---- waiting without Trio
+
+    def let_linger(self) -> None:
+        """Wait in the hub's own poll for what comes next, as long as nothing else is to be done.
+
+        For a program that is the hub's alone, such as a node: whatever else Trio waits for may have to wait `LINGER_S`
+        longer. Threads that tell the loop something call `kick` after `run_sync_soon`.
+        """
+        self._may_linger = True
+        self._kicks = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._kicks, select.EPOLLIN)
+
+    def kick(self) -> None:
+        """Have the hub see what `run_sync_soon` was given; from any thread."""
+        if self._is_lingering:
+            os.eventfd_write(self._kicks, 1)
+
+    def _linger(self, ends: float) -> list[tuple[int, int]]:
+        """Return what is found readable within a moment; nothing if something else is to be done.
+
+        Where requests follow each other closely, the way back into Trio's poll and from there to here is a good part
+        of what it takes to be reached by one.
+        """
+        now, before = monotonic(), self._found_at
+        self._found_at = now
+        if now >= ends or now - before > LINGER_S:
+            return []
+        self._is_lingering = True
+        statistics = trio.lowlevel.current_statistics()
+        wait_s = min(LINGER_S, statistics.seconds_to_next_deadline)
+        found = []
+        if wait_s > 0 and not statistics.tasks_runnable and not statistics.run_sync_soon_queue_size:
+            found = self._poll.poll(wait_s, SOCKETS_PER_PASS)
+        self._is_lingering = False
+        return found
 
 
 _HUB: Final[trio.lowlevel.RunVar[Hub | None]] = trio.lowlevel.RunVar("coord.transport.hub")
