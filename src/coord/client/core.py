@@ -145,7 +145,7 @@ class ClientCore:
         if call.is_write and self.is_numbering and not self.once.number(call):
             return None
         try:
-            frame = _writes_frame([call]) if call.is_write else _requests_frame([call])
+            frame = _lone_frame(call)
         except Exception:
             call.close()
             raise
@@ -423,6 +423,16 @@ class ClientCore:
 def _shorten(call: Call, now: float) -> None:
     """Tell the next node no more than what is left of a call's time."""
     call.timeout_ms = min(call.timeout_ms, protocol.milliseconds(call.deadline - now))
+
+
+def _lone_frame(call: Call) -> bytes:
+    """Return what the two below do, without lists of one."""
+    if not call.is_write:
+        return protocol.requests_frame(((call.id, call.code, call.timeout_ms, call.arguments),))
+    numbering = call.numbering
+    client, low = (numbering.client_id, numbering.low) if numbering is not None else (0, 0)
+    write = (call.number, call.code, call.guard, call.arguments)
+    return protocol.writes_frame(((call.id, call.timeout_ms),), (write,), client, low)
 
 
 def _requests_frame(calls: list[Call]) -> bytes:

@@ -60,7 +60,7 @@ class SpaceWatch:
         if self.is_disk_full():
             return False
         # What apply would refuse must not take room in the log: on a full disk the deletes will need it.
-        if self.is_raised():
+        if self.machine.alarms and self.is_raised():
             return False
         if self.quota_bytes <= 0:
             return True

@@ -36,6 +36,7 @@ _STATUS: Final = int(Method.STATUS)
 _UNJUDGED: Final = 0
 """The revision in the error of what did not reach the log, nor a reader (S19)."""
 _IS_ERROR: Final = 0x84
+_UNKNOWN: Final = "unknown"
 _METHOD_NAMES: Final = {int(method): method.name.lower() for method in Method}
 _OP_NAMES: Final = {int(op): op.name.lower() for op in Op}
 
@@ -130,18 +131,21 @@ class Connection:
         self._node.writes(self, writes.client, writes.low, ids, writes.body, writes.decoded)
 
     def _count_writes(self, writes: list[Any]) -> None:
-        counts, first, count = self._metrics.client_requests_total, writes[0][1], len(writes)
-        if count == 1 or [write[1] for write in writes].count(first) == count:
-            counts[_name(_OP_NAMES, first)] += count
-        else:
-            for write in writes:
-                counts[_name(_OP_NAMES, write[1])] += 1
+        counts = self._metrics.client_requests_total
+        if len(writes) > 1:
+            ops = [write[1] for write in writes]
+            if ops.count(ops[0]) < len(ops):
+                for op in ops:
+                    counts[_OP_NAMES.get(op, _UNKNOWN) if type(op) is int else _UNKNOWN] += 1
+                return
+        op = writes[0][1]
+        counts[_OP_NAMES.get(op, _UNKNOWN) if type(op) is int else _UNKNOWN] += len(writes)
 
     def _take_requests(self, message: Requests) -> None:
         counts = self._metrics.client_requests_total
         still_open = self._open
         for request_id, method, timeout_ms, arguments in message.requests:
-            counts[_name(_METHOD_NAMES, method)] += 1
+            counts[_METHOD_NAMES.get(method, _UNKNOWN)] += 1
             if method != _CANCEL:
                 if request_id in still_open:
                     self._refuse([0], InvalidArgument(f"coord: request id {request_id} is already open"))
@@ -231,10 +235,6 @@ class Connection:
     def is_slow(self) -> bool:
         """Tell whether so much waits to be sent that watches should fall back to history."""
         return self._link.buffered_bytes + self._bytes > SEND_BUFFER_HIGH_BYTES
-
-
-def _name(names: dict[int, str], code: object) -> str:
-    return names.get(code, "unknown") if type(code) is int else "unknown"
 
 
 def _split(parts: list[bytes]) -> Iterator[list[bytes]]:
