@@ -139,3 +139,18 @@ def test_a_loop_that_was_ended_meanwhile_runs_no_turns() -> None:
         assert actor.turns == []
 
     run(test)
+
+
+def test_a_loop_tells_that_it_is_about_to_run() -> None:
+    async def test(actor: Actor) -> None:
+        seen: list[bool] = []
+        await actor.connect(1, lambda: seen.append(actor.loop.is_awake))
+        assert not actor.loop.is_awake
+        await actor.arrive()
+        actor.take(1)
+        assert actor.loop.is_awake, "nobody reads: it runs in a step of its own"
+        await wait_all_tasks_blocked()
+        assert not actor.loop.is_awake
+        assert seen == [False], "it runs in the reader's step"
+
+    run(test)

@@ -463,6 +463,8 @@ def lingering(
     body: Callable[[Echo], Awaitable[None]],
     stint_s: float = 60.0,
     linger_s: float = 30.0,
+    *,
+    is_held_back: bool = False,
 ) -> float:
     """Run `body` beside an echo in a hub that waits long; return how long it took, which no wait of the hub's did."""
     monkeypatch.setattr(hub_module, "LINGER_S", linger_s)
@@ -471,7 +473,7 @@ def lingering(
     async def main() -> None:
         hub = current_hub()
         assert hub is not None
-        hub.let_linger()
+        hub.let_linger(unless=lambda: is_held_back)
         echo = Echo()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo.attended)
@@ -495,6 +497,20 @@ def test_hub_takes_what_follows_closely_without_trio(monkeypatch: pytest.MonkeyP
     # The thread's end does not kick the hub: it is seen at the end of a linger, which is short here.
     lingering(monkeypatch, body, linger_s=0.2)
     assert waits.count < 250
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_hub_goes_back_to_trio_while_a_task_is_about_to_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was chosen to run behind the hub in the same pass of Trio's is in none of its statistics."""
+    waits = Waits()
+
+    async def body(echo: Echo) -> None:
+        trio.lowlevel.add_instrument(waits)
+        await trio.to_thread.run_sync(echo.play, 500)
+        trio.lowlevel.remove_instrument(waits)
+
+    lingering(monkeypatch, body, is_held_back=True)
+    assert waits.count >= 500
 
 
 @pytest.mark.usefixtures("only_with_hub")

@@ -39,6 +39,11 @@ class Loop:
         self.stalls = 0
         """Turns that held everything up for `STALL_S` or more."""
 
+    @property
+    def is_awake(self) -> bool:
+        """True if the turns run by themselves in this pass of Trio's or the next."""
+        return self._task is None
+
     def wake(self) -> None:
         """Say that an inbox was filled."""
         self._is_dirty = True

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import trio
 
-from coord.transport.hub import existing_hub
+from coord.transport.hub import current_hub
 
 CLOSE_TIMEOUT_S = 1.0
 QUICK_S: Final = 0.0005
@@ -80,7 +80,7 @@ class ThreadWorker:
     """
 
     def __init__(self, name: str) -> None:
-        self._hub = existing_hub()
+        self._hub = current_hub()
         self._token = trio.lowlevel.current_trio_token()
         self._jobs: SimpleQueue[tuple[Job, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)

@@ -93,8 +93,6 @@ class Process:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; the second one cuts the orderly end short."""
         config, log = self.config, self.log
-        if (hub := current_hub()) is not None:
-            hub.let_linger()
         workers = [ThreadWorker(f"coord-{name}") for name in ("log", "store", "prepare", "snapshot")]
         seams = Seams(
             # What Trio's own clock reads, without three calls of Python's around it.
@@ -115,6 +113,8 @@ class Process:
             owed_s=Courtesy(SNAPSHOT_SHARE).owed_s,
         )
         node = self.make_node(seams)
+        if (hub := current_hub()) is not None:
+            hub.let_linger(unless=lambda: node.loop.is_awake)
         log.context = lambda: LogContext(config.name, node.cluster_id, node.raft_term, node.raft.role.name.lower())
         hosts = [url.host for url in config.advertise_client_urls]
         gateway = Gateway(node, log, self.metrics, (*hosts, *config.host_whitelist), config.cors)

@@ -42,7 +42,7 @@ class Hub:
         "_is_lingering",
         "_is_reading",
         "_kicks",
-        "_may_linger",
+        "_must_not_linger",
         "_places",
         "_poll",
     )
@@ -52,7 +52,7 @@ class Hub:
         self._places: dict[int, _Place] = {}
         self._is_reading = False
         self._afterwards: list[Callable[[], None]] = []
-        self._may_linger = False
+        self._must_not_linger: Callable[[], bool] = lambda: True
         self._is_lingering = False
         self._found_at = 0.0
         self._kicks = -1
@@ -110,7 +110,7 @@ class Hub:
                 ends = monotonic() + STINT_S
                 while found:
                     self._read(found)
-                    found = self._linger(ends) if self._may_linger else []
+                    found = self._linger(ends)
         finally:
             poll.close()
             if self._kicks >= 0:
@@ -140,13 +140,14 @@ class Hub:
 
     # ---- waiting without Trio
 
-    def let_linger(self) -> None:
+    def let_linger(self, unless: Callable[[], bool]) -> None:
         """Wait in the hub's own poll for what comes next, as long as nothing else is to be done.
 
         For a program that is the hub's alone, such as a node: whatever else Trio waits for may have to wait `LINGER_S`
-        longer. Threads that tell the loop something call `kick` after `run_sync_soon`.
+        longer. Threads that tell the loop something call `kick` after `run_sync_soon`. `unless` tells whether a task
+        that must not wait is about to run: those that were chosen for this pass of Trio's are in no statistics.
         """
-        self._may_linger = True
+        self._must_not_linger = unless
         self._kicks = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._kicks, select.EPOLLIN)
 
@@ -163,7 +164,7 @@ class Hub:
         """
         now, before = monotonic(), self._found_at
         self._found_at = now
-        if now >= ends or now - before > LINGER_S:
+        if now >= ends or now - before > LINGER_S or self._must_not_linger():
             return []
         self._is_lingering = True
         statistics = trio.lowlevel.current_statistics()
