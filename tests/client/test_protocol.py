@@ -136,10 +136,10 @@ def test_operations_are_the_schemas() -> None:
     orelse = [coord.op.get("k"), coord.op.get("k", limit=2), coord.op.txn(when=[compare])]
     assert txn_arguments([compare], then, orelse) == [
         [[0, 0, b"k", 0]],
-        [[1, [b"k", b"v"]], [1, [b"k", b"v", 7, True, False, False]], [2, [b"k", b"l", False]]],
+        [[1, [b"k", b"v"]], [1, [b"k", b"v", 7, True]], [2, [b"k", b"l", False]]],
         [
             [20, [b"k"]],
-            [20, [b"k", b"", 2, 0, 0, 0, False, False, False, 0, 0, 0, 0]],
+            [20, [b"k", b"", 2]],
             [3, [[[0, 0, b"k", 0]], [], []]],
         ],
     ]

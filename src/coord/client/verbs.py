@@ -81,9 +81,12 @@ def put_arguments(
 ) -> list[Any]:
     """Return coord.cddl's `put`."""
     arguments = [key_bytes(key), value_bytes(value)]
-    if lease or prev_kv or ignore_value or ignore_lease:
+    # What is left out at the end has its default: every item is checked and decoded by each node.
+    if ignore_value or ignore_lease:
         return [*arguments, integer(lease), bool(prev_kv), bool(ignore_value), bool(ignore_lease)]
-    return arguments
+    if prev_kv:
+        return [*arguments, integer(lease), True]
+    return [*arguments, integer(lease)] if lease else arguments
 
 
 def delete_arguments(key: Key, prefix: bool, range_end: Key | None, prev_kv: bool) -> list[Any]:
@@ -120,13 +123,16 @@ def range_arguments(key: Key, options: RangeOptions, seen: int) -> list[Any]:
     if not given:
         return [start, end] if end else [start]
     arguments: list[Any] = [start, end]
+    is_serializable = bool(options.get("serializable"))
     for name, default in _RANGE_DEFAULTS:
+        if not given and not is_serializable:
+            break
         item = given.pop(name, default)
         arguments.append(integer(item) if type(default) is int else bool(item))  # type: ignore[arg-type]
     if given:
         raise TypeError(f"unknown range option: {', '.join(given)}")
     # S29: a node that is behind what this client has seen must not answer.
-    return [*arguments, seen] if options.get("serializable") else arguments
+    return [*arguments, seen] if is_serializable else arguments
 
 
 def get(key: Key, revision: int, serializable: bool, seen: int) -> list[Any]:

@@ -36,6 +36,7 @@ _CODE_PUT: Final = int(Op.PUT)
 _CODE_TXN: Final = int(Op.TXN)
 _CODE_REGISTER: Final = int(Op.REGISTER)
 _TARGET_VALUE: Final = int(CompareTarget.VALUE)
+_TARGET_MAX: Final = max(map(int, CompareTarget))
 
 
 def check_body(body: Any) -> None:
@@ -206,7 +207,7 @@ def _check_compare(compare: Any) -> None:
     check_fields("compare", compare, _COMPARE_VALUE if is_value else _COMPARE_END, required=4)
     if not compare[2]:
         raise errors.empty_key()
-    if compare[0] > max(CompareTarget):
+    if compare[0] > _TARGET_MAX:
         raise InvalidArgument(f"coord: unknown compare target {compare[0]}")
 
 

@@ -20,14 +20,15 @@ from attrs import define, field
 from coord.client import op, verbs
 from coord.client.recipes.steps import AwaitChange, Reply, Steps, ask, ask_under
 from coord.client.recipes.tenure import Tenure
-from coord.client.responses import RangeResponse, TxnResponse
-from coord.client.txn import Key, create_revision, key_bytes, value_bytes
+from coord.client.responses import PutResponse, RangeResponse, TxnResponse
+from coord.client.txn import Compare, Key, Operation, key_bytes, value_bytes
 from coord.client.verbs import Answer, RangeOptions, Verb
 from coord.errors import AnswerGone, FenceLost, LeadershipLost, LockLost, NotFound, OwnershipLost
-from coord.types import KeyValue, Revision, SortOrder, SortTarget
+from coord.types import CompareResult, CompareTarget, KeyValue, Revision, SortOrder, SortTarget
 
 _READ: Final = b"read/"
 _WRITE: Final = b"write/"
+_NEAREST_FIRST: Final[RangeOptions] = {"sort_target": SortTarget.CREATE, "sort_order": SortOrder.DESCEND}
 _GROWTH: Final = 8
 """Where keys that are no contenders fill what was read, so many times more is read."""
 
@@ -66,11 +67,10 @@ class Contender:
     """What losing it is called."""
     create_revision: int = field(default=0, init=False)
     """Of its key, once that is known: the fence of an owner (S27)."""
+    key: bytes = field(init=False)
 
-    @property
-    def key(self) -> bytes:
-        """Its key."""
-        return contender_key(self.prefix, self.tenure.lease)
+    def __attrs_post_init__(self) -> None:
+        self.key = contender_key(self.prefix, self.tenure.lease)
 
     @property
     def _wanted(self) -> int:
@@ -87,8 +87,12 @@ class Contender:
         # which an owner's key could have been deleted since.
         if reply is not None and reply.answer.succeeded and reply.was_sent_once:
             return True
-        if self.create_revision and len(self.rivals) == 1 and not tries_once:
-            yield from self._await_first_change()
+        if reply is not None and not reply.answer.succeeded and not tries_once:
+            # Who was ahead tells what to wait for, be it by a recorded answer: what happened since is seen. That nobody
+            # was, no such answer tells, if only because keys that are no contenders fill it.
+            ahead = self._ahead_in(reply.answer)
+            if len(ahead) >= self.permits:
+                yield self._change_to_await(ahead, reply.answer.header.revision + 1)
         was_seen_waiting = False
         while True:
             revision, ahead = yield from self._look_ahead(tries_once)
@@ -145,11 +149,14 @@ class Contender:
     # -- what it is made of
 
     def _queue(self, tries_once: bool) -> Steps[Reply[TxnResponse] | None]:
-        put = op.put(self.key, self.value, lease=self.tenure.lease)
-        # One round trip and no scan where nobody contends, which is most of the time.
-        nobody = [create_revision(start, range_end=end) == 0 for start, end in map(interval_of, self.rivals)]
-        alone = [create_revision(self.key) == 0, *nobody]
-        verb = verbs.txn(alone, [put], [put, op.get(self.key, keys_only=True)])
+        # One round trip and no scan where nobody contends, which is most of the time; elsewhere who is ahead comes with
+        # the answer.
+        alone = [
+            Compare(CompareTarget.CREATE, CompareResult.EQUAL, start, 0, end)
+            for start, end in map(interval_of, self.rivals)
+        ]
+        put = op.put(self.key, self.value, lease=self.tenure.lease, prev_kv=True)
+        verb = verbs.txn(alone, [put], [*self._gets(_NEAREST_FIRST, self._wanted, keys_only=True), put])
         try:
             reply = yield from self._ask(verb, tries_once)
         except AnswerGone:
@@ -159,35 +166,22 @@ class Contender:
             self.tenure.lose("the cluster has ended its lease")
             self.tenure.check()
             raise
-        if reply.answer.succeeded:
-            self.create_revision = reply.answer.header.revision
-            return reply
-        own = reply.answer.responses[1]
-        assert isinstance(own, RangeResponse)
-        self.create_revision = own.kvs[0].create_revision
+        own = reply.answer.responses[-1]
+        assert isinstance(own, PutResponse)
+        self.create_revision = reply.answer.header.revision if own.prev_kv is None else own.prev_kv.create_revision
         return reply
 
-    def _await_first_change(self) -> Steps[None]:
-        """Wait as long as it is certain, from what any node has, that others are ahead.
-
-        Such a read costs no round of the cluster's. It is not older than the own key (S29), and nobody can come ahead
-        of that later: whom it does not show is gone. That this contender owns is never taken from it.
-        """
-        [prefix], wanted = self.rivals, self._wanted
-        start, end = interval_of(prefix)
-        options = self._ahead_of_it() | {"range_end": end, "limit": wanted, "keys_only": True, "serializable": True}
-        reply = yield from self._ask(verbs.range_(start, options, self.create_revision))
-        ahead = [kv for kv in reply.answer.kvs if is_contender(prefix, kv)]
-        if len(ahead) >= self.permits:
-            yield self._change_to_await(ahead, reply.answer.header.revision + 1)
-
-    def _ahead_of_it(self) -> RangeOptions:
-        """Return what selects, nearest first, those who came before, whoever has come since (S25)."""
-        return {
-            "sort_target": SortTarget.CREATE,
-            "sort_order": SortOrder.DESCEND,
-            "max_create_revision": max(self.create_revision - 1, 1),
-        }
+    def _ahead_in(self, queued: TxnResponse) -> list[KeyValue]:
+        """Return whom the answer to `_queue` shows ahead, nearest first."""
+        pages = [one for one in queued.responses if isinstance(one, RangeResponse)]
+        found = [
+            kv
+            for prefix, page in zip(self.rivals, pages, strict=True)
+            for kv in page.kvs
+            # A key that a former try left is there already, and may be ahead of some.
+            if is_contender(prefix, kv) and kv.create_revision < self.create_revision
+        ]
+        return sorted(found, key=_by_creation, reverse=True)[: self._wanted]
 
     def _look_ahead(self, tries_once: bool) -> Steps[tuple[int, list[KeyValue]]]:
         """Return the revision of a read and who was ahead then, nearest first; one more than `permits` at most.
@@ -198,8 +192,9 @@ class Contender:
             reply = yield from self._ask(verbs.range_(self.key, {"keys_only": True}, 0), tries_once)
             if reply.answer.kvs:
                 self.create_revision = reply.answer.kvs[0].create_revision
-        options = self._ahead_of_it()
         wanted = self._wanted
+        # S25: of those who came before, whoever has come since.
+        options: RangeOptions = {**_NEAREST_FIRST, "max_create_revision": max(self.create_revision - 1, 1)}
         revision, own, ahead = yield from self._contenders(options, wanted, keys_only=True, tries_once=tries_once)
         if not self._is_own(own):
             raise self._gone()
@@ -211,10 +206,7 @@ class Contender:
         """Read at one revision the own key, and of each rival prefix the first `wanted` contenders in an order."""
         limit = wanted
         while True:
-            gets = [op.get(self.key, keys_only=True)]
-            for start, end in map(interval_of, self.rivals):
-                options |= {"range_end": end, "limit": limit, "keys_only": keys_only}
-                gets.append(op.get(start, **options))
+            gets = [op.get(self.key, keys_only=True), *self._gets(options, limit, keys_only=keys_only)]
             reply = yield from self._ask(verbs.txn([], gets, []), tries_once)
             own, *pages = [one for one in reply.answer.responses if isinstance(one, RangeResponse)]
             found = [
@@ -224,6 +216,14 @@ class Contender:
             if all(len(some) >= wanted or not page.more for some, page in zip(found, pages, strict=True)):
                 return reply.answer.header.revision, own, [kv for some in found for kv in some]
             limit *= _GROWTH
+
+    def _gets(self, order: RangeOptions, limit: int, *, keys_only: bool) -> list[Operation]:
+        options = order.copy()
+        gets = []
+        for start, end in map(interval_of, self.rivals):
+            options |= {"range_end": end, "limit": limit, "keys_only": keys_only}
+            gets.append(op.get(start, **options))
+        return gets
 
     def _change_to_await(self, ahead: list[KeyValue], since: int) -> AwaitChange:
         """Return what to wait for: no more than one waiter has cause to move for each who goes.

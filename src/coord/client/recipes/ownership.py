@@ -33,6 +33,7 @@ class Ownership(Held):
         super().__init__(contender)
         self._session = session
         self._scope = trio.CancelScope()
+        self._watching: trio.CancelScope | None = None
         self._is_given_up = False
         self._left = trio.Event()
 
@@ -46,10 +47,18 @@ class Ownership(Held):
         super().end(why)
         self._scope.cancel()
 
-    async def _watch_over(self, started: trio.CancelScope) -> None:
+    def conclude(self) -> None:
+        """Count it as over, with its block."""
+        super().end("it was released")
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def _watch_over(self) -> None:
         """Look out for the loss of its key, as long as it is owned."""
-        with started:
-            while not started.cancel_called:
+        if self._why_over:
+            return  # the block did not wait for anything, and took less than this task's first turn
+        with trio.CancelScope() as self._watching:
+            while True:
                 try:
                     await run(self._session.driver, self._contender.watch_over())
                 except ClientClosed:
@@ -85,15 +94,13 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
     await session.claim(contender, deadline)
     tries_once = wait is not None and wait <= 0
     is_owner = was_lost = is_removed = False
-    watching = trio.CancelScope()
     session.dependents[owned] = None
     try:
         with owned._scope:
-            with trio.CancelScope(deadline=math.inf if tries_once else deadline):
-                is_owner = await run(session.driver, contender.enter(tries_once=tries_once))
+            is_owner = await _enter(session, contender, math.inf if tries_once else deadline, tries_once)
             if is_owner:
                 owned._why_over = ""
-                session.nursery.start_soon(owned._watch_over, watching)
+                session.nursery.start_soon(owned._watch_over)
                 yield owned
     except (CoordError, ExceptionGroup) as error:
         if contender.is_refused(error):
@@ -106,9 +113,8 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
     finally:
         was_lost = is_owner and owned.has_failed
         # Who has kept it beyond the block must find it over before anybody else can have it.
-        owned.end("it was released")
+        owned.conclude()
         session.dependents.pop(owned)
-        watching.cancel()
         is_removed = await session.leave(contender)
         owned._left.set()
     if was_lost:
@@ -116,6 +122,14 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
     if not is_owner:
         session.check()
         raise LockTimeout(await _explain(session, contender, wait, is_removed))
+
+
+async def _enter(session: Session, contender: Contender, deadline: float, tries_once: bool) -> bool:
+    if deadline == math.inf:
+        return await run(session.driver, contender.enter(tries_once=tries_once))
+    with trio.move_on_at(deadline):
+        return await run(session.driver, contender.enter(tries_once=tries_once))
+    return False
 
 
 def _is_made_of_ours(error: Exception) -> bool:
