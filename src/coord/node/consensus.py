@@ -168,13 +168,15 @@ class Consensus:
         """Step everything, then hand on one Ready; True if more of the peers waits."""
         raft = self.raft
         is_drained = self._drain_peers()
-        self._take_completions()
+        if self._completions:
+            self._take_completions()
         if self._is_tick_due and is_drained:
             # S11: never before what lay in the inbox, which may tell that the leader lives; and once, however many
             # ticks a stall has cost.
             self._is_tick_due = False
             raft.tick()
-        self._propose_internal()
+        if self._internal:
+            self._propose_internal()
         if self._inbox:
             self._take_all()
         self.forwarder.turn()
@@ -254,7 +256,7 @@ class Consensus:
             self.raft.persisted(*self._completions.popleft())
 
     def _propose_internal(self) -> None:
-        if self._internal and self.raft.role is not Role.LEADER:
+        if self.raft.role is not Role.LEADER:
             # Each is of a leader, which judges anew when it leads again.
             self._internal.clear()
         while self._internal and self.raft.propose(self._internal[0]) is not None:

@@ -138,7 +138,7 @@ class Dialler:
                     buffered_bytes=link.buffered_bytes,
                 )
             messages = kept
-        for frame in _frames(messages):
+        for frame in _frames(messages) if len(messages) > 1 else (messages,):
             data = encode_frame(frame)
             self.sent_bytes += len(data)
             link.send(data)

@@ -94,7 +94,8 @@ class Forwarder:
 
     def turn(self) -> None:
         """Propose what waits, or send it to the leader."""
-        self._propose_held()
+        if self._held:
+            self._propose_held()
         raft = self.raft
         if self.waiters.sent and (self._target != raft.leader_id or self._target in self._heard):
             # What follows must not overtake what the former leader may yet refuse. Even if nothing follows, as all

@@ -71,6 +71,8 @@ class LogWriter:
     _queue: deque[_Write] = field(factory=deque)
     _writing: _Write | None = None
     _started: float = 0.0
+    _may_prepare: bool = True
+    """A segment may have to be prepared or recycled: one was begun or released, or it is not known."""
     _is_preparing: bool = False
     _failure: BaseException | None = None
     _release_index: int = 0
@@ -105,6 +107,7 @@ class LogWriter:
     def release(self, index: int) -> None:
         """Let go of segments that hold nothing above `index` (S4: the store has synced it)."""
         self._release_index = max(self._release_index, index)
+        self._may_prepare = True
 
     def writing_for_s(self, now: float) -> float:
         """Return how long the write on the disk has taken so far; 0 if there is none."""
@@ -129,7 +132,7 @@ class LogWriter:
             retry()
         while self._queue and self._writing is None:
             self._plan(self._queue.popleft())
-        if not self._is_preparing and self.clock() >= self._prepare_at:
+        if self._may_prepare and not self._is_preparing and self.clock() >= self._prepare_at:
             self._prepare()
         return False
 
@@ -180,6 +183,8 @@ class LogWriter:
         self.observe_sync(took_s)
         if took_s > _SLOW_S:
             self.log("wal.sync.slow", ms=round(took_s * 1000, 1), bytes=job.bytes, entries=count)
+        if job.segments:
+            self._may_prepare = True
         for segment in job.segments:
             self.log("wal.segment.rolled", segment=segment, index=index)
 
@@ -188,9 +193,9 @@ class LogWriter:
         # S16: what is released comes first. On a full disk no new file can be made, and its own old ones are the only
         # room that the log can get.
         job = self._release_job() or self.wal.prepare_job()
+        self._may_prepare = self._is_preparing = job is not None
         if job is None:
             return
-        self._is_preparing = True
 
         def done(error: BaseException | None) -> None:
             self._is_preparing = False

@@ -7,6 +7,7 @@ the first one encoded.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import repeat
 from typing import Any, Final
 
@@ -94,10 +95,15 @@ _CALL_REPLY: Final = (_KIND, Field("id", UINT), Field("is_unhandled", BOOL))
 _ERROR: Final = (Field("code", TEXT), Field("text", TEXT), Field("details", LIST))
 
 
+@lru_cache(maxsize=64)
+def _frame_head(sender: int, to: int) -> bytes:
+    return b"\x84" + uint(PeerFrame.MESSAGES) + uint(sender) + uint(to)
+
+
 def encode_frame(messages: Sequence[PeerMessage]) -> bytes:
     """Return the frame that carries `messages`: at least one, all of one sender to one receiver."""
     first = messages[0]
-    parts = [b"\x84", uint(PeerFrame.MESSAGES), uint(first.sender), uint(first.to), array_head(len(messages))]
+    parts = [_frame_head(first.sender, first.to), array_head(len(messages))]
     for message in messages:
         assert (message.sender, message.to) == (first.sender, first.to), message
         _ENCODERS[type(message)](message, parts)

@@ -118,12 +118,22 @@ class ReadRounds:
             return
         waiting, self._waiting = self._waiting, []
         self.number += 1
-        index = state.log.committed
-        self._rounds += [_Round(member, round_id, self.number, index) for member, round_id in waiting]
-        self.confirm()
+        number, index, configuration = self.number, state.log.committed, state.configuration
+        order = self._whom_to_ask_first()
+        asked: set[int] = set()
+        for member, round_id in waiting:
+            item = _Round(member, round_id, number, index)
+            # S8: who asks for a round answers that one by asking. Of a number that is new nobody else has.
+            answering = {state.member_id, member}
+            if configuration.has_quorum(answering):
+                self._confirm(item)
+            else:
+                self._rounds.append(item)
+                answering |= asked
+                asked |= completed(configuration, answering, order) - answering
         progress = self._replication.progress
-        for member in sorted(self._whom_to_ask()):
-            self._replication.beat(member, progress[member], self.number)
+        for member in sorted(asked):
+            self._replication.beat(member, progress[member], number)
 
     def ask_all(self) -> None:
         """Send a heartbeat to everybody, which asks for the newest broadcast too."""
@@ -162,12 +172,16 @@ class ReadRounds:
             # S12: joint quorums hold here too; S1: blank voters are counted in none.
             if not state.configuration.has_quorum(self._who_answered(item)):
                 self._rounds.append(item)
-                continue
-            self._open.discard((item.member, item.round_id))
-            if item.member == state.member_id:
-                state.reads.append((item.round_id, item.index))
             else:
-                self._answer(item.member, item.round_id, item.index)
+                self._confirm(item)
+
+    def _confirm(self, item: _Round) -> None:
+        state = self._state
+        self._open.discard((item.member, item.round_id))
+        if item.member == state.member_id:
+            state.reads.append((item.round_id, item.index))
+        else:
+            self._answer(item.member, item.round_id, item.index)
 
     def _who_answered(self, item: _Round) -> set[int]:
         # S8: who asks for a round answers that one by asking, and no other: those may have begun later.
@@ -175,20 +189,17 @@ class ReadRounds:
         answered = {member for member, found in progress.items() if found.round >= item.number}
         return answered | {self._state.member_id, item.member}
 
-    def _whom_to_ask(self) -> set[int]:
-        """Return as few others as make a quorum for each round of the newest broadcast."""
+    def _whom_to_ask_first(self) -> list[int]:
+        """Return the voters whose answers count, those first who answer soonest."""
         configuration = self._state.configuration
         able = configuration.all_voters - configuration.blank
         progress = self._replication.progress
-        # A new leader has been answered by those who hold its first entry.
-        others = sorted(progress.keys() - set(self._order), key=lambda member: (-progress[member].match, member))
-        asked: set[int] = set()
-        for item in self._rounds:
-            if item.number == self.number:
-                answering = self._who_answered(item) | asked
-                order = (member for member in (*self._order, *others) if member in able)
-                asked |= completed(configuration, answering, order) - answering
-        return asked
+        order = [member for member in self._order if member in able and member in progress]
+        if len(order) < len(progress):
+            # A new leader has been answered by those who hold its first entry.
+            others = able & progress.keys() - set(order)
+            order += sorted(others, key=lambda member: (-progress[member].match, member))
+        return order
 
     def _wait(self, member: int, round_id: int) -> None:
         item = (member, round_id)

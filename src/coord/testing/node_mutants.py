@@ -97,7 +97,7 @@ MUTANTS: Final = (
     _mutant(
         "answer a read without a round",
         "S8",
-        ("coord.raft.reads", "if not state.configuration.has_quorum(self._who_answered(item)):", "if False:"),
+        ("coord.raft.reads", "if configuration.has_quorum(answering):", "if True:"),
         setting="stale leaders",
     ),
     _mutant(

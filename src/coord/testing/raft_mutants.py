@@ -188,7 +188,7 @@ MUTANTS: Final = (
     _mutant(
         "answer a read without asking anybody",
         "S9",
-        (_READS, "if not state.configuration.has_quorum(self._who_answered(item)):", "if False:"),
+        (_READS, "if configuration.has_quorum(answering):", "if True:"),
     ),
     _mutant(
         "keep a leader whose port refuses",
@@ -239,11 +239,13 @@ TOO_RARE: Final = (
         "S8",
         (
             _READS,
-            "        self.confirm()\n        progress =",
+            "        progress = self._replication.progress\n        for member in sorted(asked):",
+            "        progress = self._replication.progress\n"
             "        for member, _ in waiting:\n"
-            "            if (found := self._replication.progress.get(member)) is not None:\n"
-            "                found.round = self.number\n"
-            "        self.confirm()\n        progress =",
+            "            if member in progress:\n"
+            "                progress[member].round = self.number\n"
+            "        self.confirm()\n"
+            "        for member in sorted(asked):",
         ),
     ),
     # coord's own, found by seed 10437 of this simulator while the core was written.
