@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from coord.protocol.snapshot_protocol import (
 from coord.store.port import state_hash
 from coord.store.store import Store
 from coord.testing.sim_backend import SimBackend
-from coord.testing.sim_disk import SimDisk
+from coord.testing.sim_disk import SimDisk, SimFile
 from coord.testing.sim_worker import SimWorker
 from coord.transport.link import Link, LinkClosed
 
@@ -158,6 +158,27 @@ def test_member_that_lags_gets_the_whole_state() -> None:
         # The link for messages stood all the time.
         assert not leader.rig.names("broken") + follower.rig.names("broken")
         assert leader.snapshotter.held_index is None
+
+    play(story)
+
+
+def test_files_are_synced_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sync of the whole would keep the log's waiting."""
+    unsynced: list[Path] = []
+    write = SimFile.write
+
+    def watched(file: SimFile, offset: int, buffers: Sequence[bytes]) -> None:
+        unsynced.append(file.path)
+        write(file, offset, buffers)
+
+    monkeypatch.setattr(SimFile, "write", watched)
+
+    async def story(place: Place) -> None:
+        leader, follower = await pair(place)
+        leader.snapshotter.wanted(2)
+        await until(lambda: leader.sent)
+        assert state_hash(follower.store) == state_hash(leader.store)
+        assert not [path for path in unsynced if path.is_relative_to(DIRECTORY)]
 
     play(story)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,8 @@ from coord.errors import DamageError, DataDirError, DiskFullError
 from coord.limits import SNAPSHOT_CHUNK_BYTES
 from coord.mvcc.backend import Table
 from coord.store import snapshot
-from coord.store.lmdb_engine import LmdbView
+from coord.store.engine import Pair
+from coord.store.lmdb_engine import LmdbEngine, LmdbStage, LmdbView
 from coord.store.port import state_hash
 from coord.store.snapshot import read_snapshot
 from coord.store.snapshot_jobs import SnapshotJob, clean_snapshots
@@ -362,6 +364,7 @@ def test_a_finished_file_is_whole_after_any_power_loss() -> None:
 
 def test_planted_snapshot_without_a_sync(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(SimFile, "sync", lambda self: None)
+    monkeypatch.setattr(SimFile, "write_synced", SimFile.write)
     torn = 0
     for disk in files_after_power_loss(seeds=30):
         for path in finished_files(disk):
@@ -428,4 +431,46 @@ def test_the_name_of_what_is_staged_is_durable_before_the_log_names_it(make_medi
     assert "data.new" in disk.durable.get(store.directory, ())
     store.switch()
     assert store.applied_index == 20
+    store.close()
+
+
+def test_what_is_staged_is_synced_piece_by_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log's syncs wait behind it, and may not wait for the whole store."""
+    monkeypatch.setattr(snapshot, "SNAPSHOT_CHUNK_BYTES", 1_000)
+    source = SimMedium(1).open()
+    fill(source, 100)
+    job = take(source)
+    store = open_store(RealDisk(), tmp_path / "store")
+    most = unsynced = 0
+    put, opened = LmdbStage.put, LmdbEngine.stage
+
+    class Counted:
+        """LMDB's environment, which counts what it may not have synced."""
+
+        def __init__(self, env: Any) -> None:
+            self.env = env
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.env, name)
+
+        def sync(self, force: bool) -> None:
+            nonlocal unsynced
+            unsynced = 0
+            self.env.sync(force)
+
+    def stage(engine: LmdbEngine) -> LmdbStage:
+        made = opened(engine)
+        made._env = Counted(made._env)
+        return made
+
+    def counted_put(stage: LmdbStage, name: str, pairs: Sequence[Pair]) -> None:
+        nonlocal most, unsynced
+        unsynced += len(pairs)
+        most = max(most, unsynced)
+        put(stage, name, pairs)
+
+    monkeypatch.setattr(LmdbEngine, "stage", stage)
+    monkeypatch.setattr(LmdbStage, "put", counted_put)
+    install(job, source.disk, store)
+    assert 0 < most < 100, "of 400 pairs"
     store.close()

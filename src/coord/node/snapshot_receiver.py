@@ -81,7 +81,8 @@ class _Part:
 
     def write(self, offset: int, data: bytes) -> None:
         assert self._file is not None
-        self._file.write(offset, [data])
+        # At once: one sync of all at the end would keep those of the log waiting for as long as it takes.
+        self._file.write_synced(offset, [data])
 
     def finish(self) -> None:
         assert self._file is not None

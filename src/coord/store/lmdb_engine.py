@@ -93,7 +93,7 @@ class LmdbView:
 
 @define
 class LmdbStage:
-    """A store in one file, without a sync until it is finished: unfinished, it is thrown away."""
+    """A store in one file, whose commits do not sync: unfinished, it is thrown away."""
 
     _env: Any
     _databases: dict[str, Any]
@@ -102,8 +102,11 @@ class LmdbStage:
 
     def put(self, name: str, pairs: Sequence[Pair]) -> None:
         """See `Stage`."""
-        with translated("install"), self._env.begin(write=True) as txn:
-            append(txn, self._databases[name], name, pairs)
+        with translated("install"):
+            with self._env.begin(write=True) as txn:
+                append(txn, self._databases[name], name, pairs)
+            # Piece by piece: one sync of all at the end would keep those of the log waiting for as long as it takes.
+            self._env.sync(True)
 
     def finish(self, index: int, term: int) -> None:
         """See `Stage`."""

@@ -53,14 +53,14 @@ class SnapshotHead:
 
 @define
 class _Writer:
-    """Appends chunks to a file."""
+    """Appends chunks to a file, each of them synced: one sync of all would keep the log's waiting meanwhile."""
 
     file: File
     offset: int = 0
     digest: Any = field(factory=hashlib.sha256)
 
     def write(self, data: bytes) -> None:
-        self.file.write(self.offset, [data])
+        self.file.write_synced(self.offset, [data])
         self.offset += len(data)
         self.digest.update(data)
 
