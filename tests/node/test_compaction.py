@@ -137,6 +137,7 @@ class Paced:
     def __init__(self, slices: int, removed_a_slice: int = 0) -> None:
         self.now = self.worked_s = self.flushed_s = 0.0
         self.work = self.overlay_bytes = 0
+        self.is_level = True
         self.compact_revision = 1
         self.flushing: list[Callable[[], None]] = []
         self.compactor = Compactor(
@@ -147,6 +148,7 @@ class Paced:
             wake=lambda: None,
             flush=self.flushing.append,
             work_done=lambda: self.work,
+            is_level=lambda: self.is_level,
         )
         self._slices, self._removed = slices, [(1, 0)] * removed_a_slice
 
@@ -187,6 +189,12 @@ def test_what_the_commits_of_removals_take_belongs_to_the_share() -> None:
 def test_compaction_takes_all_of_the_time_while_there_is_no_other_work() -> None:
     paced = Paced(slices=1_000)
     assert paced.run(is_busy=False) <= 1.01 * paced.worked_s
+
+
+def test_compaction_takes_its_share_alone_while_the_member_is_behind_its_leader() -> None:
+    paced = Paced(slices=1_000)
+    paced.is_level = False
+    assert paced.run(is_busy=False) * COMPACTION_SHARE >= 0.99 * paced.worked_s
 
 
 def test_compaction_ends_on_a_slow_disk_too(monkeypatch: pytest.MonkeyPatch) -> None:

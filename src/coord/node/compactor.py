@@ -50,6 +50,9 @@ class Compactor:
     flush: Callable[[Callable[[], None]], None]
     work_done: Callable[[], int]
     """Grows with what is done for clients and members."""
+    is_level: Callable[[], bool]
+    """Tells whether this member has what its leader has. One that has not may share its processors with the others, and
+    a snapshot may replace what it compacts."""
     removed: int = 0
     """Records removed by all compactions since the start."""
     _steps: Generator[Sequence[Position], None, None] | None = None
@@ -130,7 +133,7 @@ class Compactor:
     def tick(self) -> None:
         """See whether there is other work, and go on after a rest if nothing else wakes the loop."""
         now = self.clock()
-        if (work := self.work_done()) != self._work_seen:
+        if (work := self.work_done()) != self._work_seen or not self.is_level():
             self._work_seen, self._busy_until = work, now + _BUSY_S
         if not self.is_idle and now >= self._goes_on_at:
             self.wake()

@@ -214,6 +214,7 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         wake=wake,
         flush=node.keeper.flush,
         work_done=lambda: node.applier.applied_entries + node.reader.ranges_served,
+        is_level=node.caught_up.is_set,
     )
     node.applier = Applier(
         machine=node.machine,
