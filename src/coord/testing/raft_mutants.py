@@ -171,6 +171,11 @@ MUTANTS: Final = (
         "use a read round again",
         "S8",
         (_READS, "        self.number += 1\n", "        self.number = max(self.number, 1)\n"),
+        (
+            _READS,
+            "answering = {state.member_id, member}",
+            "answering = self._who_answered(item)",
+        ),
     ),
     _mutant(
         "join a running read round",
