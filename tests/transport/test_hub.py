@@ -426,6 +426,12 @@ class Waits(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         self.count += 1
 
+    async def count_during(self, echo: Echo, rounds: int) -> None:
+        """Play with `echo`, and count meanwhile."""
+        trio.lowlevel.add_instrument(self)
+        await trio.to_thread.run_sync(echo.play, rounds)
+        trio.lowlevel.remove_instrument(self)
+
 
 class Echo:
     """A socket of the hub's that sends each byte back, and a thread that plays with it."""
@@ -490,9 +496,7 @@ def test_hub_takes_what_follows_closely_without_trio(monkeypatch: pytest.MonkeyP
     waits = Waits()
 
     async def body(echo: Echo) -> None:
-        trio.lowlevel.add_instrument(waits)
-        await trio.to_thread.run_sync(echo.play, 500)
-        trio.lowlevel.remove_instrument(waits)
+        await waits.count_during(echo, 500)
 
     # The thread's end does not kick the hub: it is seen at the end of a linger, which is short here.
     lingering(monkeypatch, body, linger_s=0.2)
@@ -505,9 +509,7 @@ def test_hub_goes_back_to_trio_while_a_task_is_about_to_run_there(monkeypatch: p
     waits = Waits()
 
     async def body(echo: Echo) -> None:
-        trio.lowlevel.add_instrument(waits)
-        await trio.to_thread.run_sync(echo.play, 500)
-        trio.lowlevel.remove_instrument(waits)
+        await waits.count_during(echo, 500)
 
     lingering(monkeypatch, body, is_held_back=True)
     assert waits.count >= 500
@@ -522,8 +524,7 @@ def test_hub_that_was_not_told_to_linger_goes_back_to_trio() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(echo.attended)
             await wait_all_tasks_blocked()
-            trio.lowlevel.add_instrument(waits)
-            await trio.to_thread.run_sync(echo.play, 100)
+            await waits.count_during(echo, 100)
             nursery.cancel_scope.cancel()
 
     trio.run(main)
