@@ -24,6 +24,7 @@ from coord.client.pages import Pages
 from coord.client.recipes.barrier import Barrier
 from coord.client.recipes.discovery import Discovery
 from coord.client.recipes.keeper import Keeper
+from coord.client.recipes.lookout import Lookout
 from coord.client.recipes.observation import Observation
 from coord.client.recipes.queue import Queue
 from coord.client.recipes.renewals import TTL_S_DEFAULT
@@ -127,6 +128,7 @@ class Client:
         self._core = driver.core
         self._nursery = nursery
         self._keeper = Keeper(driver, nursery, clock)
+        self._lookout = Lookout(nursery)
         self._name = name
         self._dial = dial
         self.clock = clock
@@ -348,7 +350,7 @@ class Client:
         The shorter the TTL, the sooner others take over from a crashed holder, and the shorter an interruption that
         costs the session; from 5 s on it outlives the silent loss of the node that it talks to.
         """
-        return Session(self._driver, self._nursery, self._keeper, self.clock, ttl)
+        return Session(self._driver, self._nursery, self._keeper, self._lookout, self.clock, ttl)
 
     # -- watches
 

@@ -150,9 +150,8 @@ MUTANTS: Final = (
         "S26",
         (
             "coord.client.recipes.session",
-            "                await run(self.driver, contender.leave())\n                is_removed = True\n",
-            "                self.nursery.start_soon(run, self.driver, contender.leave())\n"
-            "                is_removed = True\n",
+            "            is_removed = is_removed or await self._remove(contender)\n",
+            "            self.nursery.start_soon(self._remove, contender)\n            is_removed = True\n",
         ),
         setting="a_wait_in_vain_leaves_nothing",
         seeds_max=5,
@@ -162,8 +161,8 @@ MUTANTS: Final = (
         "S26",
         (
             "coord.client.recipes.session",
-            "                await run(self.driver, contender.leave())\n                is_removed = True\n",
-            "                is_removed = True\n",
+            "            is_removed = is_removed or await self._remove(contender)\n",
+            "            is_removed = True\n",
         ),
         setting="owners",
     ),

@@ -99,6 +99,8 @@ def test_cancelling_a_lock_at_every_await(use: Use) -> None:
                     task_status.started()
                     await trio.sleep(10)
 
+            async with session.lock("first"):
+                pass  # the task that starts watching over locks stays
             tasks = len(mine._nursery.child_tasks)
             for step in range(1, 100):
                 await nursery.start(hold)

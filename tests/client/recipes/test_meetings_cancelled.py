@@ -94,6 +94,8 @@ def test_cancelling_at_every_await(use: Use) -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         client = opened[0]
         async with client.session(ttl=9) as session:
+            async with session.lock("first"):
+                pass  # the task that starts watching over what is owned stays
             tasks = len(client._nursery.child_tasks)
             for step in range(1, 100):
                 has_ended = await cancelled_at(step, lambda: use(node, session, client))

@@ -21,10 +21,10 @@ from coord.client import op, verbs
 from coord.client.recipes.steps import AwaitChange, Reply, Steps, ask, ask_under
 from coord.client.recipes.tenure import Tenure
 from coord.client.responses import PutResponse, RangeResponse, TxnResponse
-from coord.client.txn import Compare, Key, Operation, key_bytes, value_bytes
+from coord.client.txn import Key, Operation, key_bytes, value_bytes
 from coord.client.verbs import Answer, RangeOptions, Verb
 from coord.errors import AnswerGone, FenceLost, LeadershipLost, LockLost, NotFound, OwnershipLost
-from coord.types import CompareResult, CompareTarget, KeyValue, Revision, SortOrder, SortTarget
+from coord.types import KeyValue, Revision, SortOrder, SortTarget
 
 _READ: Final = b"read/"
 _WRITE: Final = b"write/"
@@ -151,12 +151,7 @@ class Contender:
     def _queue(self, tries_once: bool) -> Steps[Reply[TxnResponse] | None]:
         # One round trip and no scan where nobody contends, which is most of the time; elsewhere who is ahead comes with
         # the answer.
-        alone = [
-            Compare(CompareTarget.CREATE, CompareResult.EQUAL, start, 0, end)
-            for start, end in map(interval_of, self.rivals)
-        ]
-        put = op.put(self.key, self.value, lease=self.tenure.lease, prev_kv=True)
-        verb = verbs.txn(alone, [put], [*self._gets(_NEAREST_FIRST, self._wanted, keys_only=True), put])
+        verb = verbs.queue(self.key, self.value, self.tenure.lease, map(interval_of, self.rivals), self._wanted)
         try:
             reply = yield from self._ask(verb, tries_once)
         except AnswerGone:

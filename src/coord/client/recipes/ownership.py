@@ -53,10 +53,8 @@ class Ownership(Held):
         if self._watching is not None:
             self._watching.cancel()
 
-    async def _watch_over(self) -> None:
+    async def watch_over(self) -> None:
         """Look out for the loss of its key, as long as it is owned."""
-        if self._why_over:
-            return  # the block did not wait for anything, and took less than this task's first turn
         with trio.CancelScope() as self._watching:
             while True:
                 try:
@@ -100,7 +98,7 @@ async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
             is_owner = await _enter(session, contender, math.inf if tries_once else deadline, tries_once)
             if is_owner:
                 owned._why_over = ""
-                session.nursery.start_soon(owned._watch_over)
+                session.lookout.add(owned)
                 yield owned
     except (CoordError, ExceptionGroup) as error:
         if contender.is_refused(error):

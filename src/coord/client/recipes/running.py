@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
+
+import trio
 
 from coord.client.calls import Subscription
 from coord.client.driver import Driver
@@ -11,15 +14,19 @@ from coord.client.watching import WatchState
 from coord.errors import ApiError, ConnectionFailed, CoordError
 
 
-async def run(driver: Driver, steps: Steps[Outcome]) -> Outcome:
-    """Take a recipe's steps to their end, and return its outcome. Raises what the recipe lets out."""
+async def run(driver: Driver, steps: Steps[Outcome], within_s: float = math.inf) -> Outcome:
+    """Take a recipe's steps to their end, and return its outcome. Raises what the recipe lets out.
+
+    All that it asks for has to be answered `within_s` seconds together.
+    """
+    deadline = within_s if within_s == math.inf else trio.current_time() + within_s
     try:
         step = next(steps)
         while True:
             try:
                 brought = None
                 if isinstance(step, Ask):
-                    brought = await _ask(driver, step)
+                    brought = await _ask(driver, step, deadline)
                 else:
                     await _await_change(driver, step)
             except CoordError as error:
@@ -33,9 +40,11 @@ async def run(driver: Driver, steps: Steps[Outcome]) -> Outcome:
         steps.close()
 
 
-async def _ask(driver: Driver, step: Ask) -> Reply[object]:
-    verb = step.verb
-    call = await driver.call(verb.is_write, verb.code, verb.arguments, step.timeout, verb.guard, verb.patience_s)
+async def _ask(driver: Driver, step: Ask, deadline: float) -> Reply[object]:
+    verb, timeout = step.verb, step.timeout
+    if deadline != math.inf:
+        timeout = max(deadline - trio.current_time(), 0)
+    call = await driver.call(verb.is_write, verb.code, verb.arguments, timeout, verb.guard, verb.patience_s)
     return Reply(verb.parse(call.header(), call.reply[2]), was_sent_once=call.sends == 1)
 
 

@@ -20,6 +20,7 @@ from coord.client.recipes.claimant import Claimant, Dependent
 from coord.client.recipes.contending import election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.keeper import Keeper
 from coord.client.recipes.leadership import Leadership
+from coord.client.recipes.lookout import Lookout
 from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, owning
 from coord.client.recipes.registrar import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Registrar
 from coord.client.recipes.registration import Registration
@@ -44,9 +45,12 @@ class Session:
     revoked, and with it goes every key that is attached to it.
     """
 
-    def __init__(self, driver: Driver, nursery: trio.Nursery, keeper: Keeper, clock: Clock, ttl_s: int) -> None:
+    def __init__(
+        self, driver: Driver, nursery: trio.Nursery, keeper: Keeper, lookout: Lookout, clock: Clock, ttl_s: int
+    ) -> None:
         self.driver = driver
         self.nursery = nursery
+        self.lookout = lookout
         self.dependents: dict[Dependent, None] = {}
         """What is owned, or waited for, and ends with the session."""
         self._keeper = keeper
@@ -241,7 +245,7 @@ class Session:
 
     def again(self) -> Session:
         """Return another session like this one, with a lease of its own, to be entered."""
-        return Session(self.driver, self.nursery, self._keeper, self._clock, self._wanted_ttl_s)
+        return Session(self.driver, self.nursery, self._keeper, self.lookout, self._clock, self._wanted_ttl_s)
 
     def end(self) -> None:
         """Take the news that the lease is lost: cancel what depends on it."""
@@ -271,16 +275,27 @@ class Session:
     async def leave(self, contender: Claimant) -> bool:
         """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
         is_removed = self.is_lost  # the key has gone with the lease, or will
-        if not is_removed:
-            with trio.move_on_after(GOODBYE_S, shield=True), suppress(CoordError):
-                await run(self.driver, contender.leave())
-                is_removed = True
-        if is_removed:
-            del self._claims[contender.key]
-        else:
-            self._claims[contender.key] = trio.Event()
-            self.nursery.start_soon(self._settle, contender)
+        try:
+            is_removed = is_removed or await self._remove(contender)
+        except trio.Cancelled:
+            # Only now a scope, which costs as much as the removal: most callers are not cancelled. To remove it twice
+            # does no harm; both come after what this client has written before, and before what it will.
+            with trio.CancelScope(shield=True):
+                is_removed = await self._remove(contender)
+            raise
+        finally:
+            if is_removed:
+                del self._claims[contender.key]
+            else:
+                self._claims[contender.key] = trio.Event()
+                self.nursery.start_soon(self._settle, contender)
         return is_removed
+
+    async def _remove(self, contender: Claimant) -> bool:
+        with suppress(CoordError):
+            await run(self.driver, contender.leave(), GOODBYE_S)
+            return True
+        return False
 
     async def _settle(self, contender: Claimant) -> None:
         """Remove what could not be removed in time; until then the session does not queue there again."""

@@ -68,10 +68,12 @@ def ask_under(tenure: Tenure, verb: Verb[Answer], *, is_patient: bool = True) ->
     Raises `SessionLost` once it is lost, whatever the call ends with.
     """
     # S24: with no await between the check and the sending; and nothing is concluded from what comes too late.
-    tenure.check()
+    remaining_s = tenure.remaining_s
+    if remaining_s <= 0:
+        tenure.check()
     try:
         # Longer than the session, so that it is the session's end that a wait in vain is told as.
-        reply = yield from ask(verb, tenure.remaining_s + _BEYOND_S if is_patient else None)
+        reply = yield from ask(verb, remaining_s + _BEYOND_S if is_patient else None)
     except CoordError:
         tenure.check()
         raise
