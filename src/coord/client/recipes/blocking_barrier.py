@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Self
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.recipes import barriers
 from coord.client.recipes.barriers import Party
-from coord.client.recipes.blocking_running import Runner, TimeIsUp
+from coord.client.recipes.blocking_running import Runner
+from coord.client.recipes.steps import TimeIsUp
 from coord.client.txn import Key, integer, key_bytes, value_bytes
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from attrs import define, field
 
 from coord.client import forks
-from coord.client.recipes.blocking_running import GOODBYE_S, Runner, TimeIsUp
+from coord.client.recipes.blocking_running import GOODBYE_S, Runner
 from coord.client.recipes.contending import Contender
 from coord.client.recipes.held import Held
+from coord.client.recipes.steps import TimeIsUp
 from coord.errors import ClientClosed, CoordError, LockTimeout, OwnershipLost
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import time
 from coord.client import forks
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.recipes import queues
-from coord.client.recipes.blocking_running import Runner, TimeIsUp
+from coord.client.recipes.blocking_running import Runner
+from coord.client.recipes.steps import TimeIsUp
 from coord.client.txn import Key, key_bytes, value_bytes
 
 

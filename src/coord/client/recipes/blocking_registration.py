@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 from coord.client import forks
 from coord.client.recipes.blocking_checking import ask_health
-from coord.client.recipes.blocking_running import GOODBYE_S, LOOK_S, Runner, TimeIsUp
+from coord.client.recipes.blocking_running import GOODBYE_S, LOOK_S, Runner
 from coord.client.recipes.checks import Checking, Health
 from coord.client.recipes.instances import Instance, instance_key
 from coord.client.recipes.registrar import RETRY_S, Place, Registrar
+from coord.client.recipes.steps import TimeIsUp
 from coord.client.txn import key_bytes
 from coord.errors import ClientClosed, ConnectionFailed, CoordError, DeadlineExceeded, NotFound, Unavailable
 from coord.types import LeaseId

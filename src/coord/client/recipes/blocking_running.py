@@ -13,7 +13,7 @@ from attrs import frozen
 
 from coord.client.blocking_calls import BlockingCalls
 from coord.client.blocking_watch import BlockingWatch
-from coord.client.recipes.steps import Ask, AwaitChange, Outcome, Reply, Steps
+from coord.client.recipes.steps import Ask, AwaitChange, Outcome, Reply, Steps, TimeIsUp
 from coord.client.watching import WatchState
 from coord.errors import ApiError, ConnectionFailed, CoordError
 
@@ -21,10 +21,6 @@ GOODBYE_S: Final = 1.0
 """What a block's end may take to clean up in the cluster."""
 LOOK_S: Final = 1.0
 """A thread cannot be cancelled: so often one that waits looks whether it still should."""
-
-
-class TimeIsUp(Exception):
-    """The steps did not come to their end in time."""
 
 
 @frozen

@@ -18,11 +18,12 @@ from coord.client.recipes.blocking_keeper import BlockingKeeper
 from coord.client.recipes.blocking_leadership import BlockingLeadership
 from coord.client.recipes.blocking_ownership import RETRY_S, BlockingLock, BlockingOwnership, Loss, Owning
 from coord.client.recipes.blocking_registration import BlockingRegistration
-from coord.client.recipes.blocking_running import GOODBYE_S, LOOK_S, Runner, TimeIsUp
+from coord.client.recipes.blocking_running import GOODBYE_S, LOOK_S, Runner
 from coord.client.recipes.checks import Health, checking_of
 from coord.client.recipes.claimant import Claimant
 from coord.client.recipes.contending import election_of, lock_of, read_lock_of, semaphore_of, write_lock_of
 from coord.client.recipes.registrar import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Registrar
+from coord.client.recipes.steps import TimeIsUp
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import ClientClosed, CoordError, LockTimeout, OutcomeUnknown

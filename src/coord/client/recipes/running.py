@@ -9,15 +9,16 @@ import trio
 
 from coord.client.calls import Subscription
 from coord.client.driver import Driver
-from coord.client.recipes.steps import Ask, AwaitChange, Outcome, Reply, Steps
+from coord.client.recipes.steps import Ask, AwaitChange, Outcome, Reply, Steps, TimeIsUp
 from coord.client.watching import WatchState
 from coord.errors import ApiError, ConnectionFailed, CoordError
 
 
 async def run(driver: Driver, steps: Steps[Outcome], within_s: float = math.inf) -> Outcome:
-    """Take a recipe's steps to their end, and return its outcome. Raises what the recipe lets out.
+    """Take a recipe's steps to their end, and return its outcome.
 
-    All that it asks for has to be answered `within_s` seconds together.
+    Raises what the recipe lets out, and `TimeIsUp` if it asks for anything later than in `within_s`; a wait for a
+    change has no such end.
     """
     deadline = within_s if within_s == math.inf else trio.current_time() + within_s
     try:
@@ -30,6 +31,8 @@ async def run(driver: Driver, steps: Steps[Outcome], within_s: float = math.inf)
                 else:
                     await _await_change(driver, step)
             except CoordError as error:
+                if deadline != math.inf and trio.current_time() >= deadline:
+                    raise TimeIsUp from error
                 step = steps.throw(error)
             else:
                 step = steps.send(brought)
@@ -43,7 +46,9 @@ async def run(driver: Driver, steps: Steps[Outcome], within_s: float = math.inf)
 async def _ask(driver: Driver, step: Ask, deadline: float) -> Reply[object]:
     verb, timeout = step.verb, step.timeout
     if deadline != math.inf:
-        timeout = max(deadline - trio.current_time(), 0)
+        timeout = deadline - trio.current_time()
+        if timeout <= 0:
+            raise TimeIsUp
     call = await driver.call(verb.is_write, verb.code, verb.arguments, timeout, verb.guard, verb.patience_s)
     return Reply(verb.parse(call.header(), call.reply[2]), was_sent_once=call.sends == 1)
 

@@ -25,7 +25,7 @@ from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, owning
 from coord.client.recipes.registrar import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Registrar
 from coord.client.recipes.registration import Registration
 from coord.client.recipes.running import run
-from coord.client.recipes.steps import ask
+from coord.client.recipes.steps import TimeIsUp, ask
 from coord.client.recipes.tenure import Tenure
 from coord.client.txn import Key, integer
 from coord.errors import CoordError, LockTimeout, OutcomeUnknown
@@ -292,7 +292,7 @@ class Session:
         return is_removed
 
     async def _remove(self, contender: Claimant) -> bool:
-        with suppress(CoordError):
+        with suppress(CoordError, TimeIsUp):
             await run(self.driver, contender.leave(), GOODBYE_S)
             return True
         return False

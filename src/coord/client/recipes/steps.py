@@ -22,6 +22,10 @@ _BEYOND_S: Final = 1.0
 """A call gives up while there is a little of its time left, be it that a node refuses it then."""
 
 
+class TimeIsUp(Exception):
+    """The steps did not come to their end in time."""
+
+
 @frozen
 class Ask:
     """Ask the cluster; the step brings a `Reply`, or raises what a call raises."""
