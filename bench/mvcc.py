@@ -16,6 +16,7 @@ from pathlib import Path
 from coord.codec import encode
 from coord.mvcc.index import KeyIndex
 from coord.mvcc.machine import StateMachine
+from coord.protocol.bodies import encode_body
 from coord.protocol.entries import NOTHING, Frame, WritesHeader, encode_writes
 from coord.protocol.ops import Op
 from coord.testing.memory_backend import MemoryBackend
@@ -47,7 +48,7 @@ def puts(name: str, key: Callable[[int], bytes], *, client: int) -> None:
             [first and first + place, int(Op.PUT), None, [key(number + place), VALUE]]
             for place in range(WRITES_PER_ENTRY)
         ]
-        entries.append(entry(encode(writes), client, first))
+        entries.append(entry(encode_body(writes), client, first))
     print(f"put, {name:<24} {apply(machine, entries) / 40_000 * 1e6:6.2f} µs")
 
 

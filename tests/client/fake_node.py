@@ -10,6 +10,7 @@ from attrs import define, field
 
 from coord.codec import decode, encode
 from coord.errors import ApiError, ClientExpired, FenceLost, NotFound, SequenceClosed, compacted
+from coord.protocol.bodies import writes_of
 from coord.protocol.ops import MEMBER_CHANGES, ClientMessage, Method, Op, ServerMessage
 
 CLUSTER = 0xC0FFEE
@@ -217,7 +218,7 @@ class Session:
                     replies = []
             self.answer(replies)
         else:
-            writes = decode(message[4])
+            writes = writes_of(decode(message[4]))
             if any(write[1] != Op.REGISTER for write in writes):
                 self.node.frames.append(("writes", len(writes)))
             ids = [one[0] for one in message[3]]

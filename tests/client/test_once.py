@@ -27,6 +27,7 @@ from coord.errors import (
     too_many_requests,
 )
 from coord.limits import CLIENT_WINDOW
+from coord.protocol.bodies import registers
 from coord.protocol.ops import Op
 
 from .fake_node import FakeNode
@@ -319,7 +320,7 @@ def test_a_first_write_with_little_time_leaves_more_to_the_registration() -> Non
 
             def commit_in_a_tenth_of_a_second(data: bytes) -> None:
                 _, _, _, ids, writes = decode(data)
-                if decode(writes)[0][1] == Op.REGISTER:
+                if registers(decode(writes)):
                     [request, timeout_ms] = ids[0]
                     given.append(timeout_ms)
                     if timeout_ms < 100:

@@ -15,6 +15,7 @@ from coord.client.verbs import range_arguments
 from coord.codec import decode, encode
 from coord.errors import InvalidArgument, ProtocolViolation
 from coord.protocol import client_protocol as protocol
+from coord.protocol.bodies import encode_body
 from coord.protocol.ops import ServerMessage
 from coord.types import CompareResult, CompareTarget, Event, EventType, KeyValue, LeaseId, Revision
 
@@ -51,8 +52,9 @@ WRITES = st.tuples(
 @given(st.lists(st.tuples(PUTS | PUTS | WRITES, UINT, UINT), min_size=1, max_size=40), UINT, UINT)
 def test_writes_are_the_bytes_of_the_codec(writes: list[Any], client: int, low: int) -> None:
     ids = [(request_id, timeout_ms) for _, request_id, timeout_ms in writes]
+    body = encode_body([write for write, _, _ in writes])
     sent = [write for write, _, _ in writes]
-    assert protocol.writes_frame(ids, sent, client, low) == encode([2, client, low, ids, encode(sent)])
+    assert protocol.writes_frame(ids, sent, client, low) == encode([2, client, low, ids, body])
 
 
 def test_timeouts_are_whole_milliseconds_that_a_node_takes() -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from coord.codec import decode, encode
 from coord.mvcc.applied import Applied
 from coord.mvcc.machine import StateMachine
+from coord.protocol.bodies import encode_body
 from coord.protocol.entries import NOTHING, Frame, Member, WritesHeader, encode_entry, encode_writes
 from coord.protocol.ops import EntryKind, Op
 from coord.protocol.ranges import parse_range
@@ -41,7 +42,7 @@ def opened(answer: tuple[int, bool, bytes]) -> Answer:
 
 def frame(*writes: list[Any], client: int = 0, low: int = 0, settled: dict[int, Any] | None = None) -> Frame:
     """Return a frame of writes `[number, op, guard, arguments]`."""
-    return Frame(client, low, "", settled or NOTHING, encode(list(writes)))
+    return Frame(client, low, "", settled or NOTHING, encode_body(writes))
 
 
 class Rig:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coord.errors import ApiError, Code
-from coord.protocol.check import check_body, check_write
+from coord.errors import ApiError
+from coord.protocol.check import check_write
 from coord.protocol.ranges import RangeRequest, parse_range
 from coord.testing import operations as ops
 
@@ -154,27 +154,6 @@ def test_guards(guard: Any, expected: Any) -> None:
 
 def test_register_takes_no_guard() -> None:
     assert refusal(7, [], [K, 5]) == ("InvalidArgument", "coord: register takes no guard")
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        (None, Code.INVALID_ARGUMENT),
-        ([], Code.INVALID_ARGUMENT),
-        ([5], Code.INVALID_ARGUMENT),
-        ([[0, 1, None]], Code.INVALID_ARGUMENT),
-        ([[0, 1, None, [K, V], 1]], Code.UNIMPLEMENTED),
-        ([[-1, 1, None, [K, V]]], Code.INVALID_ARGUMENT),
-        ([[1.0, 1, None, [K, V]]], Code.INVALID_ARGUMENT),
-        ([[True, 1, None, [K, V]]], Code.INVALID_ARGUMENT),
-        ([[2**64, 1, None, [K, V]]], Code.INVALID_ARGUMENT),
-        ([[0, 7, None, []], [0, 1, None, [K, V]]], Code.INVALID_ARGUMENT),
-    ],
-)
-def test_bodies(body: Any, code: Code) -> None:
-    with pytest.raises(ApiError) as caught:
-        check_body(body)
-    assert caught.value.code is code
 
 
 trees = st.recursive(

@@ -119,7 +119,7 @@ def test_planted_dedup_by_the_highest_number_is_seen(monkeypatch: pytest.MonkeyP
         return honest(self, number, fingerprint)
 
     monkeypatch.setattr(ClientRecord, "recall", recall)
-    monkeypatch.setattr(ClientRecord, "new_until", lambda self, writes, start, end: start)
+    monkeypatch.setattr(ClientRecord, "are_new", lambda self, first, end: False)
     with pytest.raises(AssertionError):
         late_arrival_is_applied()
 
@@ -226,6 +226,8 @@ def test_numbers_need_a_client_and_clients_need_numbers() -> None:
     client = rig.register()
     (answer,) = rig.entry(numbered(0), client=client, low=0)
     assert answer.result == ("InvalidArgument", "coord: a registered client's writes are numbered from 1")
+    (answer,) = rig.entry(numbered(0), client=client + 1, low=0)
+    assert answer.result[1].startswith("coord: the client is not registered")
     assert rig.keys() == []
 
 

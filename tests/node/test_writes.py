@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+
 import trio
 
-from coord.codec import encode
+from coord.codec import decode, encode
 from coord.node.node import Node
 from coord.node.worker import Done, Job
+from coord.protocol.bodies import encode_body
 from coord.protocol.ops import Op
 from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
@@ -120,9 +123,10 @@ def test_a_write_that_is_too_large_is_refused_also_beside_others() -> None:
         client.answered = answers.append
         large = [0, int(Op.PUT), None, [b"a", bytes(1100)]]
         small = [0, int(Op.PUT), None, [b"b", bytes(600)]]
-        for writes in ([large], [small, large, small]):
+        for writes, form in itertools.product(([large], [small, large, small]), (encode, encode_body)):
             ids = [(90 + position, 0) for position in range(len(writes))]
-            node.writes(client, 0, 0, ids, encode(writes), writes)
+            body = form(writes)
+            node.writes(client, 0, 0, ids, body, decode(body))
             await trio.sleep(1)
             assert [answer[3][1] if len(answer) > 3 else None for answer in answers] == [  # type: ignore[index]
                 "etcdserver: request is too large" if write is large else None for write in writes

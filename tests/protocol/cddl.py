@@ -88,10 +88,23 @@ class Schema:
             return not items
         entry, rest = entries[0], entries[1:]
         least, most = (1, 1) if entry.occurrence is None else (entry.occurrence.n, entry.occurrence.m)
+        group = self._group(entry)
+        width = len(group) if group else 1
         taken = 0
         while True:
-            if taken >= least and self._matches(rest, items[taken:]):
+            if taken >= least and self._matches(rest, items[taken * width :]):
                 return True
-            if taken == most or taken == len(items) or not self._is(entry.type, items[taken]):
+            part = items[taken * width : (taken + 1) * width]
+            is_one = len(part) == width and (self._matches(group, part) if group else self._is(entry.type, part[0]))
+            if taken == most or not is_one:
                 return False
             taken += 1
+
+    def _group(self, entry: Any) -> list[Any] | None:
+        """Return the entries of a group of items that come together, or None for a single item."""
+        # An array is a group to the parser too.
+        if not isinstance(entry.type, ast.Type) or type(entry.type.types[0]) is not ast.Group:
+            return None
+        (choice,) = entry.type.types[0].groupChoices
+        entries: list[Any] = choice.groupEntries
+        return entries

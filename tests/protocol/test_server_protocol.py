@@ -14,6 +14,7 @@ from coord.codec import decode, encode
 from coord.errors import ApiError, Code, FenceLost
 from coord.limits import CBOR_DEPTH_MAX, FRAME_BYTES_MAX
 from coord.node.replies import reply_error, reply_ok, reply_value
+from coord.protocol.bodies import is_run, writes_of
 from coord.protocol.server_protocol import (
     ClientHello,
     FrameHeads,
@@ -55,6 +56,15 @@ def test_writes_come_out_with_body_and_ids() -> None:
 
     body = encode([PUT, [2, 2, [b"f", 9], [b"k"]]])
     assert message == Writes(77, 1, [(1, 0), (2, 0)], body, decode(body))
+
+
+def test_a_run_of_puts_comes_out_as_it_was_sent() -> None:
+    run = [7, b"k", b"v", b"l", b""]
+    data = encode([2, 77, 1, [[1, 0], [2, 0]], encode(run)])
+    assert SCHEMA.allows("client-message", decode(data))
+    assert decode_message(data) == Writes(77, 1, [(1, 0), (2, 0)], encode(run), run)
+    three = encode([2, 77, 1, [[1, 0], [2, 0], [3, 0]], encode(run)])
+    assert error_of(decode_message(three)).text == "coord: 3 ids for 2 writes"
 
 
 def test_requests_come_out_in_order() -> None:
@@ -177,6 +187,7 @@ _ITEMS = st.recursive(
 )
 _VALID = [
     writes(PUT, [2, 3, None, [[[0, 0, b"a", 1]], [[1, [b"k", b"v"]]], [[20, [b"k"]]]]]),
+    encode([2, 3, 1, [[1, 0], [2, 0]], encode([1, b"k", b"v", b"l", b""])]),
     encode([1, [[7, 20, 100, [b"k"]], [8, 30, 0, [b"a", b"b", 5]]]]),
     encode([0, 1, "fuzz", 9]),
 ]
@@ -189,6 +200,10 @@ def check_total(data: bytes) -> None:
     elif isinstance(message, Requests):
         replies = [reply_error(one, 1, error) for one, error in message.refused]
         assert all(SCHEMA.allows("request", list(one)) for one in message.requests)
+    elif isinstance(message, Writes):
+        assert len(writes_of(message.decoded)) == len(message.ids)
+        assert not is_run(message.decoded) or SCHEMA.allows("run", message.decoded)
+        replies = []
     else:
         replies = []
     for reply in replies:

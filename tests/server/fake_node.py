@@ -8,6 +8,7 @@ from coord.codec import encode
 from coord.errors import ApiError, Unimplemented
 from coord.node.ports import Sink
 from coord.node.replies import reply_error, reply_value
+from coord.protocol.bodies import writes_of
 from coord.protocol.ops import Method, Op
 
 
@@ -39,7 +40,7 @@ class FakeNode:
         self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
     ) -> None:
         self._meet(sink)
-        for (request_id, _), (_, op, _, arguments) in zip(ids, decoded, strict=True):
+        for (request_id, _), (_, op, _, arguments) in zip(ids, writes_of(decoded), strict=True):
             if op == Op.PUT and len(arguments) == 2:
                 self.revision += 1
                 key, value = arguments

@@ -15,6 +15,7 @@ from coord.limits import REQUESTS_OPEN_PER_CONNECTION, SEND_BUFFER_HIGH_BYTES
 from coord.node.replies import reply_ok
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
+from coord.protocol.client_protocol import writes_frame
 from coord.protocol.server_protocol import FrameHeads
 from coord.server.connection import FRAME_SPLIT_BYTES, Connection
 from coord.transport.link import LinkClosed
@@ -85,6 +86,15 @@ async def test_put_and_get(bench: Bench) -> None:
     assert bench.metrics.client_requests_total == {"put": 1, "range": 1}
     assert bench.metrics.client_frames_received_total == 2
     assert bench.metrics.client_frames_sent_total == 2
+
+
+@on_a_bench
+async def test_each_write_of_a_frame_is_counted(bench: Bench) -> None:
+    put_a, delete_a = [0, 1, None, [b"a", b"1"]], [0, 2, None, [b"a"]]
+    for writes in ([put_a] * 3, [put_a, delete_a, put_a]):
+        bench.client.send(writes_frame([(place, 0) for place in range(3)], writes))
+        await wait_all_tasks_blocked()
+    assert bench.metrics.client_requests_total == {"put": 5, "delete_range": 1}
 
 
 @on_a_bench

@@ -13,6 +13,7 @@ from coord.client.responses import Header
 from coord.errors import ApiError, ProtocolViolation
 from coord.limits import HANDSHAKE_TIMEOUT_S
 from coord.protocol import client_protocol as protocol
+from coord.protocol.bodies import Write
 from coord.protocol.ops import ServerMessage
 from coord.transport.blocking import BlockingLink
 from coord.transport.link import CLOSE_GOING_AWAY, LinkClosed, LinkEnd
@@ -96,7 +97,7 @@ class NodeConnection:
         """
         return self.send_writes(timeout, [(number, op, guard, arguments)], client, number)[0]
 
-    def send_writes(self, timeout: float, writes: Sequence[protocol.Write], client: int, low: int) -> list[int]:
+    def send_writes(self, timeout: float, writes: Sequence[Write], client: int, low: int) -> list[int]:
         """Send writes in one frame and return their request ids; `low` is the lowest number that `client` has open."""
         timeout_ms = protocol.milliseconds(timeout)
         ids = [(self._new_id(), timeout_ms) for _ in writes]

@@ -30,11 +30,10 @@ class PutRun:
     What they answer and what they changed is told only where somebody asks, which on most members nobody does.
     """
 
-    number: int
-    """Of the first one in its client's count, 0 without a client; the others have those behind it."""
     first: int
-    pairs: Sequence[Sequence[bytes]]
-    """The arguments of the puts, and perhaps of others behind them that were not applied."""
+    keys: Sequence[bytes]
+    values: Sequence[bytes]
+    """What was to be put; perhaps there are others behind those that were."""
     records: list[bytes]
     olds: list[bytes | None]
     """What the index held of the keys before."""
@@ -43,17 +42,12 @@ class PutRun:
         """Return the answer of each put."""
         return [(revision, True, NULL) for revision in range(self.first, self.first + len(self.records))]
 
-    def part(self, number: int, start: int, end: int) -> PutRun:
-        """Return those of `[start, end)`, whose first one has `number` in its client's count."""
-        pairs, records, olds = self.pairs[start:end], self.records[start:end], self.olds[start:end]
-        return PutRun(number, self.first + start, pairs, records, olds)
-
     def events(self) -> list[tuple[int, list[RawEvent]]]:
         """Return the event of each put, with its revision."""
-        runs = zip(self.pairs, self.records, map(_previous, self.olds), strict=False)
+        runs = zip(self.keys, self.records, map(_previous, self.olds), strict=False)
         return [
-            (revision, [(pair[0], _PUT, record, previous)])
-            for revision, (pair, record, previous) in enumerate(runs, self.first)
+            (revision, [(key, _PUT, record, previous)])
+            for revision, (key, record, previous) in enumerate(runs, self.first)
         ]
 
 

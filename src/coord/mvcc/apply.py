@@ -1,7 +1,7 @@
 """Applying writes: each alone, in order, with its own revision; none can end a node (S15).
 
-An entry holds frames of many clients. Most hold plain puts and nothing else; those that follow each other, also over
-several frames, go into the store together, since most of what one put costs can be shared.
+An entry holds frames of many clients. Most hold a run of plain puts; those that follow each other go into the store
+together, since most of what one put costs can be shared.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from coord.mvcc.clients import ClientRecord, ClientTable, digest, error_answer, 
 from coord.mvcc.cluster import ID_KEY, ClusterState
 from coord.mvcc.txn import Transactions, has_put
 from coord.mvcc.writes import Writer
-from coord.protocol.check import check_body, check_write, plain_puts
+from coord.protocol.bodies import check_body, is_run, writes_of
+from coord.protocol.check import check_write
 from coord.protocol.entries import Frame
 from coord.protocol.ops import Op, Settled
 
@@ -38,10 +39,11 @@ class Current:
     applied: Applied
     max_txn_ops: int = 0
     settled: tuple[Any, ...] | None = None
-    puts: list[list[Any]] = field(factory=list)
-    """Plain puts that follow each other and wait to be applied at once."""
-    runs: list[tuple[ClientRecord | None, int]] = field(factory=list)
-    """Whose they are, and how many in a row."""
+    keys: list[bytes] = field(factory=list)
+    values: list[bytes] = field(factory=list)
+    """What runs that follow each other put, and waits to be applied at once."""
+    runs: list[tuple[ClientRecord | None, int, int]] = field(factory=list)
+    """Whose they are, the number of the first put, and how many there are."""
     clients: set[int] = field(factory=set)
     """Those of them that are registered."""
 
@@ -82,67 +84,61 @@ class WriteApplier:
         self._apply_puts(current)
 
     def _apply_frame(self, current: Current, place: int, frame: Frame) -> None:
-        """Apply a frame, but for plain puts at its end."""
-        applied, client, writes = current.applied, frame.client, frame.writes
+        """Apply a frame, but for a run of which nothing can be refused: that waits for those behind it."""
+        applied, client, body = current.applied, frame.client, frame.decoded
         try:
-            check_body(writes)
+            count = check_body(body)
         except ApiError as error:
             self._apply_puts(current)
-            count = len(writes) if type(writes) is list else 0
+            count = len(body) if type(body) is list else 0
             applied.outcomes += [error_answer(self.writer.revision, error)] * count
             return
         record = self.clients.use(client, frame.low, (applied.index, place)) if client else None
-        start = 0
-        while start < len(writes):
-            if start:
-                # What follows in a frame may repeat a number, and is judged by what went before.
-                self._apply_puts(current)
-            end = self._plain_until(frame, record, start)
-            if start < end:
-                current.puts += writes[start:end]
-                current.runs.append((record, end - start))
-                if client:
-                    current.clients.add(client)
-                start = end
-            else:
-                self._apply_puts(current)
-                current.settled = frame.settled.get(start)
-                applied.outcomes.append(self._apply_one(current, writes[start], client, record))
-                start += 1
+        if is_run(body) and self._takes_all(frame, record, count):
+            current.keys += body[1::2]
+            current.values += body[2::2]
+            current.runs.append((record, body[0], count))
+            if client:
+                current.clients.add(client)
+            return
+        self._apply_puts(current)
+        for position, write in enumerate(writes_of(body)):
+            current.settled = frame.settled.get(position)
+            applied.outcomes.append(self._apply_one(current, write, client, record))
 
-    def _plain_until(self, frame: Frame, record: ClientRecord | None, start: int) -> int:
-        """Return the position behind the plain puts from `start` on whose numbers are new.
+    def _takes_all(self, frame: Frame, record: ClientRecord | None, count: int) -> bool:
+        """Tell whether all of a run can be applied for certain, and all is new: it needs no draft and no digest.
 
-        They need no draft and no digest. Whatever may be refused, or was answered before, is left to the judgement of
-        each write by itself.
+        Whatever may be refused, or was answered before, is left to the judgement of each write by itself.
         """
         if frame.settled or self.cluster.no_space or self.cluster.corrupt:
-            return start
-        end = plain_puts(frame.writes, start)
+            return False
+        first = frame.decoded[0]
         if record is None:
-            return start if frame.client or any(write[0] for write in frame.writes[start:end]) else end
-        return record.new_until(frame.writes, start, end) if start < end else start
+            return not frame.client and not first
+        return record.are_new(first, first + count)
 
     def _apply_puts(self, current: Current) -> None:
         """Apply the puts that wait."""
-        applied, puts, runs = current.applied, current.puts, current.runs
-        if not puts:
+        applied, keys, values, runs = current.applied, current.keys, current.values, current.runs
+        if not runs:
             return
-        current.puts, current.runs = [], []
+        current.keys, current.values, current.runs = [], [], []
         current.clients.clear()
-        run = self.writer.put_each([put[3] for put in puts], puts[0][0])
+        run = self.writer.put_each(keys, values)
         applied.outcomes.append(run)
         applied.changes.append(run)
-        count = len(run.records)
-        self.applied_by_op[_PUT] += count
+        done = len(run.records)
+        self.applied_by_op[_PUT] += done
         start = 0
-        for record, length in runs:
-            end = start + length
+        for record, number, count in runs:
+            end = start + count
             if record is not None:
-                record.keep_puts(run if length == len(puts) else run.part(puts[start][0], start, end))
+                record.keep_puts(number, run, start, min(end, done))
             # Nothing, unless pure code has raised: from the write at fault on each is judged by itself.
-            for put in puts[max(start, count) : end]:
+            for place in range(max(start, done), end):
                 current.settled = None
+                put = [number and number + place - start, _PUT, None, [keys[place], values[place]]]
                 applied.outcomes.append(self._apply_one(current, put, 0, record))
             start = end
 

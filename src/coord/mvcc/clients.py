@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import blake2b
-from itertools import repeat
 from struct import Struct
 from typing import Any, Final
 
@@ -73,14 +72,27 @@ def expired() -> ApiError:
 
 
 @define
+class KeptPuts:
+    """What stands for the answers of puts that a client numbered and that were applied together, also with others'."""
+
+    number: int
+    """What the first put of the run would have in the client's count, were it the client's too."""
+    run: PutRun
+
+    def kept(self, number: int) -> Kept:
+        """Return what is recorded of one of them."""
+        run, place = self.run, number - self.number
+        return _put_digest(run.keys[place], run.values[place]), (run.first + place, True, NULL)
+
+
+@define
 class ClientRecord:
     """What is remembered of one client. `used` tells the last frame that named it: its entry and position there."""
 
     used: tuple[int, int]
     low: int = 0
-    answers: dict[int, Kept | PutRun] = field(factory=dict)
-    """By number. A run stands for each of its puts until the record is stored: most are closed before, and so never
-    need a digest."""
+    answers: dict[int, Kept | KeptPuts] = field(factory=dict)
+    """By number. Most of a run's puts are closed before the record is stored, and so never need a digest."""
 
     def close_below(self, low: int) -> None:
         """Take a `low`: answers leave only by this (S18)."""
@@ -121,22 +133,18 @@ class ClientRecord:
             answer = error_answer(revision, gone)
         self.answers[number] = (fingerprint, answer)
 
-    def new_until(self, writes: list[Any], start: int, end: int) -> int:
-        """Return where the writes of `[start, end)` cease to be new for certain: their numbers follow each other, and
-        all are unknown.
-        """
-        answers, first = self.answers, writes[start][0]
-        if first < max(self.low, 1):
-            return start
-        end = min(end, start + max(self.low + CLIENT_WINDOW - first, 0))
-        for number, position in enumerate(range(start, end), first):
-            if writes[position][0] != number or number in answers:
-                return position
-        return end
+    def are_new(self, first: int, end: int) -> bool:
+        """Tell whether all numbers of `[first, end)` are open to new writes and unknown."""
+        is_open = first >= max(self.low, 1) and end <= self.low + CLIENT_WINDOW
+        return is_open and self.answers.keys().isdisjoint(range(first, end))
 
-    def keep_puts(self, run: PutRun) -> None:
-        """Record the answers of numbered puts."""
-        self.answers.update(zip(range(run.number, run.number + len(run.records)), repeat(run)))
+    def keep_puts(self, number: int, run: PutRun, start: int, end: int) -> None:
+        """Record the answers of those of `[start, end)` in a run, the first of which has this number."""
+        kept = KeptPuts(number - start, run)
+        answers = self.answers
+        # A loop takes half of what `update` does, whatever there is to put.
+        for known in range(number, number + end - start):
+            answers[known] = kept
 
     def to_row(self) -> bytes:
         """Return the record as it is stored. What was put is let go of: from here on the digest stands for it."""
@@ -155,17 +163,14 @@ class ClientRecord:
     def from_row(row: bytes) -> ClientRecord:
         """Return the record that `to_row` stored."""
         index, position, low, others, done = decode_trusted(row)
-        answers: dict[int, Kept | PutRun] = {item[0]: (item[1], tuple(item[2:])) for item in others}
+        answers: dict[int, Kept | KeptPuts] = {item[0]: (item[1], tuple(item[2:])) for item in others}
         for number, revision, fingerprint in _DONE.iter_unpack(done):
             answers[number] = (fingerprint, (revision, True, NULL))
         return ClientRecord((index, position), low, answers)
 
 
-def _kept(number: int, kept: Kept | PutRun) -> Kept:
-    if not isinstance(kept, PutRun):
-        return kept
-    place = number - kept.number
-    return _put_digest(*kept.pairs[place]), (kept.first + place, True, NULL)
+def _kept(number: int, kept: Kept | KeptPuts) -> Kept:
+    return kept.kept(number) if isinstance(kept, KeptPuts) else kept
 
 
 class ClientTable:

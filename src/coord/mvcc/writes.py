@@ -105,11 +105,11 @@ class Writer:
             keys = self.index.keys.slice(keys[-1] + b"\0", end, DELETE_SLICE_KEYS) if range_end else []
         return deleted, records
 
-    def put_each(self, pairs: Sequence[Sequence[bytes]], number: int) -> PutRun:
+    def put_each(self, keys: Sequence[bytes], values: Sequence[bytes]) -> PutRun:
         """Put keys without a lease, each in a revision of its own: what `put` and `commit` would do, at a third of the
         cost.
 
-        Those that were put are fewer than the pairs only if pure code raised: the one at fault has changed nothing, and
+        Those that were put are fewer than the keys only if pure code raised: the one at fault has changed nothing, and
         none behind it was tried (S15).
         """
         put, leases = self.index.put, self.leases
@@ -118,7 +118,7 @@ class Writer:
         records: list[bytes] = []
         olds: list[bytes | None] = []
         try:
-            for mod, (key, value) in enumerate(pairs, first):
+            for mod, (key, value) in enumerate(zip(keys, values, strict=True), first):
                 lease = 0
                 create, version, lease, old = put(key, mod)
                 if lease:
@@ -133,7 +133,7 @@ class Writer:
             self.rollback()
         self._backend.extend(first, records)
         self.revision = first + len(records) - 1
-        return PutRun(number, first, pairs, records, olds)
+        return PutRun(first, keys, values, records, olds)
 
     def commit(self) -> list[RawEvent]:
         """Keep the draft: its records go to the backend, the revision moves if anything changed. Return its events."""

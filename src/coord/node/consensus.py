@@ -29,7 +29,8 @@ from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.node.waiters import Waiter, Waiters
-from coord.protocol.check import check_write, plain_puts
+from coord.protocol.bodies import is_run, writes_of
+from coord.protocol.check import check_write
 from coord.protocol.entries import NOTHING, Frame, Settling
 from coord.protocol.messages import PeerMessage, Propose, Proposed, RaftMessage
 from coord.protocol.ops import Op, Settled
@@ -286,8 +287,8 @@ class Consensus:
             self.refused += len(ids)
             self.outbox.refuse(sink, ids, refusal)
             return None
-        settled = self._settle(decoded, size)
-        if len(settled) == len(decoded) and all(what[0] == Settled.REFUSED for what in settled.values()):
+        settled = self._settle(decoded, len(ids), size)
+        if len(settled) == len(ids) and all(what[0] == Settled.REFUSED for what in settled.values()):
             # Nothing to propose: what the pure check refuses once, it refuses always.
             for position, (request_id, _) in enumerate(ids):
                 self.outbox.reply(sink, reply_error(request_id, 0, ApiError.from_wire(settled[position][1])))
@@ -303,8 +304,8 @@ class Consensus:
             return errors.too_many_requests()
         return None
 
-    def _settle(self, decoded: list[Any], size: int) -> Settling:
-        """Check each write and settle what depends on this node, by position (S15).
+    def _settle(self, decoded: list[Any], count: int, size: int) -> Settling:
+        """Check each of `count` writes and settle what depends on this node, by position (S15).
 
         S16: without space only what grows the store is refused, also beside a delete in the same frame.
         """
@@ -312,21 +313,19 @@ class Consensus:
         max_txn_ops = self.settings.max_txn_ops
         # Only a frame above the limit can hold a write above it, so that no other is measured.
         size_max = self.settings.max_request_bytes if size > self.settings.max_request_bytes else None
-        # What most frames are made of passes the check, and asks for nothing but space.
-        plain = plain_puts(decoded, 0) if size_max is None else 0
-        if plain:
-            has_space = self.has_space(size + 256 * len(decoded))
-            if has_space and plain == len(decoded):
+        if is_run(decoded) and size_max is None:
+            # What most frames are passes the check, and asks for nothing but space.
+            has_space = self.has_space(size + 256 * count)
+            if has_space:
                 return NOTHING
         settled: dict[int, tuple[Any, ...]] = {}
-        for position in range(plain if has_space else 0, len(decoded)):
-            write = decoded[position]
+        for position, write in enumerate(writes_of(decoded)):
             error = check_write(write, max_txn_ops)
             if size_max is not None and len(encode(write)) > size_max:
                 error = errors.request_too_large()
             if error is None and _grows(write):
                 if has_space is None:
-                    has_space = self.has_space(size + 256 * len(decoded))
+                    has_space = self.has_space(size + 256 * count)
                 error = None if has_space else errors.no_space()
             if error is not None:
                 settled[position] = (Settled.REFUSED, error.to_wire())

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import Final
 
 from attrs import define, field
 
@@ -24,14 +23,13 @@ from coord.errors import ApiError, OutcomeUnknown
 from coord.limits import APPEND_BYTES_MAX, ENTRY_BYTES_SHARED_MAX, ENTRY_FRAMES_MAX, FORWARD_BYTES_MAX
 from coord.node.ports import Sink
 from coord.node.waiters import Proposal, Waiter, Waiters
+from coord.protocol.bodies import registers
 from coord.protocol.entries import WritesHeader, encode_writes
 from coord.protocol.messages import PeerMessage, Propose, Proposed
-from coord.protocol.ops import Op
 from coord.raft.core import Raft
 from coord.types import Role
 
 _BROKEN = OutcomeUnknown("etcdserver: leader changed: the link to the leader broke, and the write may still be applied")
-_REGISTER: Final = int(Op.REGISTER)
 _UNANSWERED = OutcomeUnknown("etcdserver: leader changed: the former leader does not answer; the write may be applied")
 
 
@@ -241,7 +239,7 @@ class Forwarder:
         for waiter in islice(queue, ENTRY_FRAMES_MAX):
             frame = waiter.frame
             # S17: the index of the entry becomes the client's id, so that it holds one registration and nothing else.
-            is_alone = frame.writes[0][1] == _REGISTER
+            is_alone = registers(frame.decoded)
             size += len(frame.body)
             if count and (is_alone or size > ENTRY_BYTES_SHARED_MAX):
                 break

@@ -32,59 +32,16 @@ _REVOKE: Final = (Field("id", INT),)
 _ALARM: Final = (Field("action", UINT), Field("member", UINT), Field("alarm", UINT))
 _GUARD: Final = (Field("key", BYTES), Field("create_revision", UINT))
 
-_CODE_PUT: Final = int(Op.PUT)
 _CODE_TXN: Final = int(Op.TXN)
 _CODE_REGISTER: Final = int(Op.REGISTER)
 _TARGET_VALUE: Final = int(CompareTarget.VALUE)
 _TARGET_MAX: Final = max(map(int, CompareTarget))
 
 
-def check_body(body: Any) -> None:
-    """Check that a decoded body is a list of writes, each `[number, op, guard, arguments]`.
-
-    Raises `InvalidArgument`, or `Unimplemented` where a write has an item more than this release knows: in both cases
-    none of the body can be applied.
-    """
-    if type(body) is not list or not body:
-        raise InvalidArgument("coord: the body must be an array of at least one write")
-    for write in body:
-        if type(write) is not list or len(write) != 4:
-            _refuse_shape(write)
-        number = write[0]
-        if type(number) is not int or not 0 <= number < 1 << 64:
-            raise InvalidArgument(f"coord: the number of a write must be an unsigned integer, not {name_of(number)}")
-        if write[1] == _CODE_REGISTER and len(body) > 1:
-            raise InvalidArgument("coord: register must be alone in its body")
-
-
-def _refuse_shape(write: Any) -> None:
-    if type(write) is list and len(write) > 4:
-        raise Unimplemented("coord: this release knows no item 5 of a write")
-    raise InvalidArgument("coord: a write must be an array [number, op, guard, arguments]")
-
-
-def plain_puts(body: list[Any], start: int) -> int:
-    """Return where the plain puts end that follow each other from `start` on; `start` if there is none.
-
-    A plain put has a key, a value and nothing else. `check_write` lets it pass, and so does every state that takes
-    writes: nothing of it can fail.
-    """
-    for position in range(start, len(body)):
-        _, op, guard, arguments = body[position]
-        if op != _CODE_PUT or type(op) is not int or guard is not None:
-            return position
-        if type(arguments) is not list or len(arguments) != 2:
-            return position
-        key, value = arguments
-        if type(key) is not bytes or type(value) is not bytes or not key:
-            return position
-    return len(body)
-
-
 def check_write(write: list[Any], max_txn_ops: int) -> ApiError | None:
     """Return why this write is refused whatever the state is, or None.
 
-    `write` is an item of a body that `check_body` let pass. A transaction may hold `max_txn_ops` compares, and as
+    `write` is one of a body that `check_body` let pass. A transaction may hold `max_txn_ops` compares, and as
     many operations in each branch, its nested ones included in the way etcd counts them.
     """
     _, op, guard, arguments = write

@@ -11,15 +11,14 @@ from typing import Any, Final, NamedTuple
 
 from attrs import frozen
 
-from coord.codec import NULL, array_head, bytes_head, decode, encode, uint
+from coord.codec import array_head, bytes_head, decode, encode, uint
 from coord.errors import ProtocolViolation, request_too_large
 from coord.limits import FRAME_BYTES_MAX, REQUEST_TIMEOUT_MS_MAX
-from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, Op, ServerMessage
+from coord.protocol.bodies import Write, encode_body
+from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
 
 Request = tuple[int, int, int, Sequence[Any]]
 """`(request id, method, timeout_ms, arguments)`."""
-Write = tuple[int, int, Sequence[Any] | None, Sequence[Any]]
-"""`(number, op, guard, arguments)`."""
 WriteId = tuple[int, int]
 """`(request id, timeout_ms)` of a write."""
 
@@ -38,9 +37,6 @@ _GOODBYE: Final = int(ServerMessage.GOODBYE)
 
 _REQUESTS_HEAD: Final = b"\x82" + encode(int(ClientMessage.REQUESTS))
 _WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
-_PUT: Final = int(Op.PUT)
-_PUT_PLAIN: Final = encode(_PUT) + NULL + array_head(2)
-"""What follows the number of a put without a guard, a lease or an option."""
 
 
 @frozen
@@ -115,18 +111,8 @@ def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 
 
     Raises `InvalidArgument` if no node would take it.
     """
-    count = array_head(len(writes))
-    parts = [count]
-    for write in writes:
-        number, op, guard, arguments = write
-        if op == _PUT and guard is None and len(arguments) == 2:
-            # Most are plain puts; `encode` makes the same of one in twice the time.
-            key, value = arguments
-            parts += (b"\x84", uint(number), _PUT_PLAIN, bytes_head(len(key)), key, bytes_head(len(value)), value)
-        else:
-            parts.append(encode(write))
-    body = b"".join(parts)
-    parts = [_WRITES_HEAD, uint(client), uint(low), count]
+    body = encode_body(writes)
+    parts = [_WRITES_HEAD, uint(client), uint(low), array_head(len(ids))]
     for request_id, timeout_ms in ids:
         parts += (b"\x82", uint(request_id), uint(timeout_ms))
     parts += (bytes_head(len(body)), body)

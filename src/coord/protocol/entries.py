@@ -101,7 +101,7 @@ class WritesHeader:
 class Frame(NamedTuple):
     """A client's writes, as they came in one frame; nothing of the rest comes from the client but `client` and `low`.
 
-    `writes` is `body` decoded; None where it cannot be read, which refuses all of it, on all members alike (S15).
+    `decoded` is `body` decoded; None where it cannot be read, which refuses all of it, on all members alike (S15).
     """
 
     client: int
@@ -109,7 +109,7 @@ class Frame(NamedTuple):
     principal: str
     settled: Settling
     body: bytes
-    writes: Any = None
+    decoded: Any = None
 
 
 def initial_member_id(token: str, name: str, peer_urls: Sequence[str]) -> int:

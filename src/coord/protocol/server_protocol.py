@@ -15,7 +15,7 @@ from attrs import define, frozen
 from coord.codec import array_head, decode, encode, uint
 from coord.errors import ApiError, DecodeError, InvalidArgument, Unimplemented
 from coord.limits import CLIENT_WINDOW
-from coord.protocol.check import check_body
+from coord.protocol.bodies import check_body
 from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
 from coord.protocol.shapes import name_of
 
@@ -45,7 +45,7 @@ class Requests:
 
 @frozen
 class Writes:
-    """A frame of writes; the n-th of `ids`, `(id, timeout_ms)`, belongs to the n-th write of `decoded`.
+    """A frame of writes; the n-th of `ids`, `(id, timeout_ms)`, belongs to the n-th write of `body`.
 
     `decoded` is `body` decoded, and has passed `check_body`.
     """
@@ -106,9 +106,9 @@ def _take_writes(message: list[Any]) -> Message:
             decoded = decode(body)
         except DecodeError as error:
             raise InvalidArgument(f"coord: the body of writes: {error}") from None
-        check_body(decoded)
-        if len(decoded) != len(ids):
-            raise InvalidArgument(f"coord: {len(ids)} ids for {len(decoded)} writes")
+        count = check_body(decoded)
+        if count != len(ids):
+            raise InvalidArgument(f"coord: {len(ids)} ids for {count} writes")
     except ApiError as error:
         return Refused([request_id for request_id, _ in ids], error)
     return Writes(client, low, ids, body, decoded)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from coord.codec import decode
 from coord.errors import ApiError, FailedPrecondition, InvalidArgument, no_leader, too_many_requests
@@ -16,6 +16,7 @@ from coord.node.ports import NodePort
 from coord.node.replies import reply_error
 from coord.observe.log import Log
 from coord.observe.metrics import Metrics
+from coord.protocol.bodies import is_run
 from coord.protocol.ops import Method, Op
 from coord.protocol.server_protocol import (
     ClientHello,
@@ -39,6 +40,7 @@ _IS_ERROR: Final = 0x84
 _UNKNOWN: Final = "unknown"
 _METHOD_NAMES: Final = {int(method): method.name.lower() for method in Method}
 _OP_NAMES: Final = {int(op): op.name.lower() for op in Op}
+_PUT: Final = _OP_NAMES[int(Op.PUT)]
 
 
 class Connection:
@@ -124,22 +126,16 @@ class Connection:
             self._refuse([request_id for request_id, _ in ids], too_many_requests())
             return
         still_open |= new
-        self._count_writes(writes.decoded)
+        counts = self._metrics.client_requests_total
+        if is_run(writes.decoded):
+            counts[_PUT] += len(ids)
+        else:
+            for _, op, _, _ in writes.decoded:
+                counts[_OP_NAMES.get(op, _UNKNOWN) if type(op) is int else _UNKNOWN] += 1
         if not self._has_cluster:
             self._refuse_without_cluster([request_id for request_id, _ in ids])
             return
         self._node.writes(self, writes.client, writes.low, ids, writes.body, writes.decoded)
-
-    def _count_writes(self, writes: list[Any]) -> None:
-        counts = self._metrics.client_requests_total
-        if len(writes) > 1:
-            ops = [write[1] for write in writes]
-            if ops.count(ops[0]) < len(ops):
-                for op in ops:
-                    counts[_OP_NAMES.get(op, _UNKNOWN) if type(op) is int else _UNKNOWN] += 1
-                return
-        op = writes[0][1]
-        counts[_OP_NAMES.get(op, _UNKNOWN) if type(op) is int else _UNKNOWN] += len(writes)
 
     def _take_requests(self, message: Requests) -> None:
         counts = self._metrics.client_requests_total

@@ -53,8 +53,8 @@ MUTANTS: Final = (
         ),
         (
             "coord.mvcc.clients",
-            "        if first < max(self.low, 1):\n",
-            "        if first <= max(self.low - 1, 0, *answers):\n",
+            "is_open = first >= max(self.low, 1) and",
+            "is_open = first > max(self.low - 1, 0, *self.answers) and",
         ),
     ),
     _mutant(

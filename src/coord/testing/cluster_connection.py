@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import trio
 from attrs import define, field
 
-from coord.codec import decode, encode
+from coord.codec import decode
 from coord.errors import ApiError, CoordError
 from coord.node.ports import NodePort
+from coord.protocol.bodies import encode_body
 from coord.protocol.ops import Method, Notification, Op
 from coord.testing.history import WatchEnd, WatchEvents, WatchProgress, WatchRecord
 
@@ -62,7 +63,7 @@ class Connection:
 
     async def write(self, client: int, low: int, write: list[Any], timeout_s: float) -> tuple[int, Any]:
         """Send one write and return its revision and result. Raises `ApiError` and `ConnectionLost`."""
-        body = encode([write])
+        body = encode_body([write])
         timeout_ms = max(1, int(timeout_s * 1000))
 
         def send(node: NodePort, request_id: int) -> None:

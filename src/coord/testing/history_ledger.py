@@ -12,6 +12,7 @@ from typing import Any
 from attrs import define, field, frozen
 
 from coord.codec import decode
+from coord.protocol.bodies import writes_of
 from coord.protocol.entries import decode_entry, read_writes
 from coord.protocol.ops import EntryKind, Op, Settled
 from coord.testing.model import Answer, Model
@@ -161,7 +162,7 @@ def _apply(played: Replay, index: int, term: int, data: bytes) -> bool:
     elif kind == EntryKind.WRITES:
         _, frames = read_writes(header, body)
         for frame in frames:
-            for position, write in enumerate(frame.writes):
+            for position, write in enumerate(writes_of(frame.decoded)):
                 model.settled = frame.settled.get(position)
                 (answer,) = model.frame(frame.client, frame.low, [write])
                 judged = Judged(index, position, frame.client, write[0], write[1], write[3], answer)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import trio
 from attrs import define, field
 
-from coord.codec import decode, encode
+from coord.codec import decode
 from coord.errors import ApiError
 from coord.mvcc.machine import StateMachine
 from coord.node.arrival import Flags, arrive, is_settled, options_of
@@ -23,6 +23,7 @@ from coord.node.options import Seams
 from coord.node.peers import Network
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
+from coord.protocol.bodies import encode_body
 from coord.protocol.ops import PEER_SUBPROTOCOL, Method, Op
 from coord.server.gateway import Gateway
 from coord.store.identity import DataDirectory, open_data_directory
@@ -260,7 +261,7 @@ class SimClient:
     async def write_many(self, writes: list[list[Any]], *, timeout_ms: int = 0) -> list[Any]:
         """Send writes as one frame; return their results. Raises the first `ApiError`."""
         ids = [self._next_id() for _ in writes]
-        body = encode(writes)
+        body = encode_body(writes)
         self.node.writes(self, self.client, self.low, [(one, timeout_ms) for one in ids], body, decode(body))
         replies = [await self._reply(one) for one in ids]
         results = [self._result(reply) for reply in replies]
