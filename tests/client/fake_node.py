@@ -12,6 +12,7 @@ from coord.codec import decode, encode
 from coord.errors import ApiError, ClientExpired, FenceLost, NotFound, SequenceClosed, compacted
 from coord.protocol.bodies import writes_of
 from coord.protocol.ops import MEMBER_CHANGES, ClientMessage, Method, Op, ServerMessage
+from coord.protocol.server_protocol import write_ids
 
 CLUSTER = 0xC0FFEE
 
@@ -221,7 +222,7 @@ class Session:
             writes = writes_of(decode(message[4]))
             if any(write[1] != Op.REGISTER for write in writes):
                 self.node.frames.append(("writes", len(writes)))
-            ids = [one[0] for one in message[3]]
+            ids = [one for one, _ in write_ids(message[3]) or ()]
             client, low = message[1], message[2]
             if client in self.node.records:
                 self.node.lows[client] = max(low, self.node.lows.get(client, 1))

@@ -26,6 +26,8 @@ def test_writes_travel_as_one_byte_string() -> None:
     kind, client, low, ids, body = decode(frame)
     assert (kind, client, low, ids) == (2, 9, 3, [[5, 100], [6, 200]])
     assert body == encode(writes)
+    together = protocol.writes_frame([(5, 100), (6, 100)], writes, client=9, low=3)
+    assert decode(together) == [2, 9, 3, [5, 100, 2], body]
 
 
 def test_hello_tells_the_cluster_once_it_is_known() -> None:
@@ -54,7 +56,12 @@ def test_writes_are_the_bytes_of_the_codec(writes: list[Any], client: int, low: 
     ids = [(request_id, timeout_ms) for _, request_id, timeout_ms in writes]
     body = encode_body([write for write, _, _ in writes])
     sent = [write for write, _, _ in writes]
-    assert protocol.writes_frame(ids, sent, client, low) == encode([2, client, low, ids, body])
+    first, timeout_ms = ids[0]
+    run = [(first + place, timeout_ms) for place in range(len(ids))]
+    stated = ids if ids != run or len(ids) == 1 else [first, timeout_ms, len(ids)]
+    assert protocol.writes_frame(ids, sent, client, low) == encode([2, client, low, stated, body])
+    together = encode([2, client, low, [first, timeout_ms, len(ids)], body])
+    assert len(ids) == 1 or protocol.writes_frame(run, sent, client, low) == together
 
 
 def test_timeouts_are_whole_milliseconds_that_a_node_takes() -> None:

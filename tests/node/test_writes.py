@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import trio
 
@@ -10,6 +11,7 @@ from coord.codec import decode, encode
 from coord.node.node import Node
 from coord.node.worker import Done, Job
 from coord.protocol.bodies import encode_body
+from coord.protocol.id_run import IdRun
 from coord.protocol.ops import Op
 from coord.testing.sim_node import SimClient, SimHost, SimSettings
 
@@ -76,6 +78,53 @@ def test_a_frame_that_timed_out_is_not_answered_again() -> None:
     play(scenario)
 
 
+def test_a_run_of_ids_is_answered_at_once_where_all_are_put() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = RawClient(node)
+        run, puts = IdRun(range(5, 8), 0), [0, b"a", b"1", b"b", b"1", b"a", b"2"]
+        node.writes(client, 0, 0, run, encode(puts), puts)
+        await trio.sleep(1)
+        assert client.replies == [[5, 2, None, None, 3]]
+        client.replies.clear()
+        delete = [0, int(Op.DELETE_RANGE), None, [b"a"]]
+        node.writes(client, 0, 0, run, encode([delete] * 3), [delete] * 3)
+        await trio.sleep(1)
+        assert client.replies == [[5, 5, [1, []]], [6, 5, [0, []]], [7, 5, [0, []]]]
+        assert node.consensus.is_idle
+
+    play(scenario)
+
+
+def test_runs_that_share_an_entry_have_their_own_revisions() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        clients = [RawClient(node) for _ in range(3)]
+        for number, client in enumerate(clients):
+            puts: list[Any] = [0, b"a", b"1", b"b", b"1"]
+            ids = [(8, 0), (9, 0)] if number == 1 else IdRun(range(8, 10), 0)
+            node.writes(client, 0, 0, ids, encode(puts), puts)
+        await trio.sleep(1)
+        assert clients[0].replies == [[8, 2, None, None, 2]]
+        assert clients[1].replies == [[8, 4, None], [9, 5, None]]
+        assert clients[2].replies == [[8, 6, None, None, 2]]
+
+    play(scenario)
+
+
+def test_a_run_that_timed_out_is_not_answered_again() -> None:
+    async def scenario(host: SimHost, node: Node) -> None:
+        early, late = RawClient(node), RawClient(node)
+        puts = [0, b"a", b"1", b"b", b"1"]
+        node.writes(early, 0, 0, IdRun(range(5, 7), 1), encode(puts), puts)
+        node.writes(late, 0, 0, IdRun(range(5, 7), 0), encode(puts), puts)
+        await trio.testing.wait_all_tasks_blocked()
+        node.consensus.expire(node.consensus.clock() + 1)
+        await trio.sleep(1)
+        assert [(reply[0], len(reply)) for reply in early.replies] == [(5, 4), (6, 4)]
+        assert late.replies == [[5, 4, None, None, 2]]
+
+    play(scenario)
+
+
 def test_a_node_whose_disk_stands_still_is_not_ready() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
@@ -91,6 +140,17 @@ def test_a_node_whose_disk_stands_still_is_not_ready() -> None:
         assert node.health()["linearizable_read"] is None
 
     play(scenario)
+
+
+class RawClient(SimClient):
+    """A client that keeps its replies as they came."""
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node)
+        self.replies: list[list[Any]] = []
+
+    def reply(self, reply: bytes) -> None:
+        self.replies.append(decode(reply))
 
 
 class Held:

@@ -16,6 +16,7 @@ from coord.node.replies import reply_ok
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
 from coord.protocol.client_protocol import writes_frame
+from coord.protocol.id_run import reply_run
 from coord.protocol.server_protocol import FrameHeads
 from coord.server.connection import FRAME_SPLIT_BYTES, Connection
 from coord.transport.link import LinkClosed
@@ -122,6 +123,24 @@ async def test_id_that_is_still_open_is_refused(bench: Bench) -> None:
     assert decode(await bench.client.recv())[5][0][0] == 5
     bench.node.is_lazy = False
     assert (await bench.replies(get(b"a", 5)))[0][0] == 5
+
+
+@on_a_bench
+async def test_a_reply_to_a_run_of_ids_closes_them_all(bench: Bench) -> None:
+    bench.node.is_lazy = True
+    writes = [[0, 1, None, [b"a", b"1"]]] * 3
+    run = writes_frame([(place, 0) for place in range(5, 8)], writes)
+    bench.client.send(run)
+    [[request_id, _, _, error]] = await bench.replies(writes_frame([(7, 0)], writes[:1]))
+    assert (request_id, error[1]) == (0, "coord: request id 7 is already open")
+    sink = bench.node.sinks[0]
+    sink.reply(reply_run(range(5, 8), 2))
+    bench.node.waiting.clear()
+    bench.node.is_lazy = False
+    sink.flush()
+    assert decode(await bench.client.recv())[5] == [[5, 2, None, None, 3]]
+    assert [reply[0] for reply in await bench.replies(run)] == [5, 6, 7]
+    assert bench.metrics.client_errors_total == {"InvalidArgument": 1}
 
 
 @on_a_bench

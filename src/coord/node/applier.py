@@ -11,13 +11,15 @@ from functools import partial
 
 from attrs import define, field
 
+from coord.codec import NULL
 from coord.limits import OVERLAY_BYTES_MAX, TURN_BUDGET_S
-from coord.mvcc.applied import Applied
+from coord.mvcc.applied import Applied, PutRun
 from coord.mvcc.machine import StateMachine
 from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_answer
 from coord.node.waiters import ANSWERED, Waiter, Waiters
+from coord.protocol.id_run import IdRun, reply_run
 from coord.raft.core import Raft
 from coord.raft.types import Entry
 from coord.store.port import StorePort
@@ -90,6 +92,10 @@ class Applier:
         self.on_applied(applied)
 
     def _answer(self, applied: Applied, waiters: Sequence[Waiter]) -> None:
+        outcomes = applied.outcomes
+        if len(outcomes) == 1 and isinstance(outcomes[0], PutRun):
+            self._answer_puts(outcomes[0].first, waiters)
+            return
         answers, first = applied.answers, 0
         for waiter in waiters:
             sink, ids = waiter.sink, waiter.ids
@@ -105,6 +111,21 @@ class Applier:
                         reply(reply_answer(request_id, answer))
                 self.outbox.touch(sink)
             first = last
+
+    def _answer_puts(self, revision: int, waiters: Sequence[Waiter]) -> None:
+        """Answer the frames of an entry that is one run of puts, the first of which made `revision`."""
+        for waiter in waiters:
+            sink, ids = waiter.sink, waiter.ids
+            if sink is None:
+                pass
+            elif isinstance(ids, IdRun):
+                self.outbox.reply(sink, reply_run(ids.ids, revision))
+            else:
+                for place, (request_id, _) in enumerate(ids, revision):
+                    if request_id != ANSWERED:
+                        sink.reply(reply_answer(request_id, (place, True, NULL)))
+                self.outbox.touch(sink)
+            revision += len(ids)
 
     def _answer_later(self, applied: Applied, waiter: Waiter, sink: Sink, first: int) -> None:
         """Answer a frame of an entry with a physical compaction; that one is answered when the rows are gone."""

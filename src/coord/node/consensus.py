@@ -26,12 +26,13 @@ from coord.limits import (
 from coord.mvcc.txn import has_put
 from coord.node.forwarding import Forwarder
 from coord.node.outbox import Outbox
-from coord.node.ports import Sink
+from coord.node.ports import Ids, Sink
 from coord.node.replies import reply_error
-from coord.node.waiters import Waiter, Waiters
+from coord.node.waiters import Waiter, Waiters, Waiting
 from coord.protocol.bodies import is_run, writes_of
 from coord.protocol.check import check_write
 from coord.protocol.entries import NOTHING, Frame, Settling
+from coord.protocol.id_run import IdRun
 from coord.protocol.messages import PeerMessage, Propose, Proposed, RaftMessage
 from coord.protocol.ops import Op, Settled
 from coord.raft.core import Raft, Ready
@@ -101,7 +102,7 @@ class Consensus:
     _last_number: int = field(init=False)
     _known_leader: int = 0
     _is_tick_due: bool = False
-    _inbox: deque[tuple[Sink, int, int, list[tuple[int, int]], bytes, list[Any]]] = field(factory=deque)
+    _inbox: deque[tuple[Sink, int, int, Ids, bytes, list[Any]]] = field(factory=deque)
     _internal: deque[bytes] = field(factory=deque)
     _completions: deque[tuple[int, int, HardState]] = field(factory=deque)
     _from_peers: deque[tuple[Callable[..., object], tuple[Any, ...]]] = field(factory=deque)
@@ -120,9 +121,7 @@ class Consensus:
         """True if nobody waits for a write."""
         return not self.waiters.placed and self.forwarder.is_idle and not self._inbox
 
-    def writes(
-        self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
-    ) -> None:
+    def writes(self, sink: Sink, client: int, low: int, ids: Ids, body: bytes, decoded: list[Any]) -> None:
         """Queue a frame of a client's writes."""
         self._inbox.append((sink, client, low, ids, body, decoded))
         self.wake()
@@ -267,20 +266,25 @@ class Consensus:
         now = self.clock()
         default = now + self.settings.request_timeout_s
         latest = now + REQUEST_TIMEOUT_MS_MAX / 1000
+
+        def deadline(timeout_ms: float) -> float:
+            return min(now + timeout_ms / 1000, latest) if timeout_ms else default
+
         while self._inbox:
             sink, client, low, ids, body, decoded = self._inbox.popleft()
             settled = self._judge(sink, ids, decoded, len(body))
             if settled is None:
                 continue
-            deadlines = [
-                (request_id, min(now + timeout_ms / 1000, latest) if timeout_ms else default)
-                for request_id, timeout_ms in ids
-            ]
+            waiting: Waiting
+            if isinstance(ids, IdRun):
+                waiting = IdRun(ids.ids, deadline(ids.each))
+            else:
+                waiting = [(request_id, deadline(timeout_ms)) for request_id, timeout_ms in ids]
             self._last_number += 1
             frame = Frame(client, low, "", settled, body, decoded)
-            self.forwarder.submit(Waiter(self._last_number, sink, deadlines, frame))
+            self.forwarder.submit(Waiter(self._last_number, sink, waiting, frame))
 
-    def _judge(self, sink: Sink, ids: list[tuple[int, int]], decoded: list[Any], size: int) -> Settling | None:
+    def _judge(self, sink: Sink, ids: Ids, decoded: list[Any], size: int) -> Settling | None:
         """Return what is settled for a frame, or answer it and return None if nothing of it is to be proposed."""
         refusal = self._refusal(size)
         if refusal is not None:

@@ -31,7 +31,7 @@ from coord.node.options import TICKS_PER_HEARTBEAT, Options, Seams
 from coord.node.outbox import Outbox
 from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
-from coord.node.ports import Sink
+from coord.node.ports import Ids, Sink
 from coord.node.publication import Publication
 from coord.node.reads import Reader
 from coord.node.recovery import recovered_log
@@ -187,9 +187,7 @@ class Node:
         """The store's revision as applied here."""
         return self.machine.revision
 
-    def writes(
-        self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
-    ) -> None:
+    def writes(self, sink: Sink, client: int, low: int, ids: Ids, body: bytes, decoded: list[Any]) -> None:
         """See `NodePort.writes`."""
         self.consensus.writes(sink, client, low, ids, body, decoded)
 

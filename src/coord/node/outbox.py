@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from attrs import define, field
 
@@ -26,7 +26,7 @@ class Outbox:
         sink.reply(reply)
         self._touched[sink] = None
 
-    def refuse(self, sink: Sink, ids: Sequence[tuple[int, float]], error: ApiError) -> None:
+    def refuse(self, sink: Sink, ids: Iterable[tuple[int, float]], error: ApiError) -> None:
         """Answer all requests of a frame with one error."""
         for request_id, _ in ids:
             sink.reply(reply_error(request_id, 0, error))

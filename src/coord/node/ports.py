@@ -6,9 +6,14 @@ and return. Answers come back through the `Sink`, in the node's own turn, and le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from coord.errors import ApiError
+from coord.protocol.id_run import IdRun
+
+Ids = Sequence[tuple[int, int]] | IdRun
+"""`(request id, timeout_ms)` of each write of a frame."""
 
 
 class Sink(Protocol):
@@ -19,7 +24,7 @@ class Sink(Protocol):
     """
 
     def reply(self, reply: bytes) -> None:
-        """Buffer one encoded `reply` of coord.cddl and count its request as closed."""
+        """Buffer one encoded `reply` of coord.cddl and count its request, or those of its run, as closed."""
 
     def notify(self, notification: bytes) -> None:
         """Buffer one encoded `notification`."""
@@ -62,12 +67,11 @@ class NodePort(Protocol):
     def revision(self) -> int:
         """The revision of the store as applied here."""
 
-    def writes(
-        self, sink: Sink, client: int, low: int, ids: list[tuple[int, int]], body: bytes, decoded: list[Any]
-    ) -> None:
-        """Take a frame of writes: `ids` are `(request id, timeout_ms)`, `decoded` is `body` decoded.
+    def writes(self, sink: Sink, client: int, low: int, ids: Ids, body: bytes, decoded: list[Any]) -> None:
+        """Take a frame of writes; `decoded` is `body` decoded.
 
-        The node checks each write, answers the refused ones and proposes the rest. One reply per write follows.
+        The node checks each write, answers the refused ones and proposes the rest. One reply per write follows, or one
+        for all of a run of ids.
         """
 
     def request(self, sink: Sink, request_id: int, method: int, timeout_ms: int, arguments: list[Any]) -> None:

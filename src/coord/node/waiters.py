@@ -17,6 +17,7 @@ from coord.node.outbox import Outbox
 from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.protocol.entries import Frame, WritesHeader
+from coord.protocol.id_run import IdRun
 from coord.protocol.ops import EntryKind
 
 Data = bytes
@@ -27,14 +28,18 @@ _TIMED_OUT = OutcomeUnknown("etcdserver: request timed out: the write may still 
 LOST: Final = OutcomeUnknown("etcdserver: leader changed: another entry took this one's place")
 
 
+Waiting = list[tuple[int, float]] | IdRun
+"""`(request id, deadline)` of each write of a frame; `ANSWERED` for an id that is answered already."""
+
+
 @define(eq=False)
 class Waiter:
     """A client's frame of writes that has not been answered. `number` rises from frame to frame of this member."""
 
     number: int
     sink: Sink | None
-    ids: list[tuple[int, float]]
-    """`(request id, deadline)` by position in the frame; `ANSWERED` for an id that is answered already."""
+    ids: Waiting
+    """By position in the frame."""
     frame: Frame
 
     @property
@@ -191,10 +196,12 @@ class Waiters:
         """Answer all that is open with `error`, or only what is past its deadline at `now`."""
         if waiter.sink is None:
             return
-        for position, (request_id, deadline) in enumerate(waiter.ids):
-            if request_id != ANSWERED and (now is None or deadline <= now):
+        over = [one for one, deadline in waiter.ids if one != ANSWERED and (now is None or deadline <= now)]
+        if over:
+            for request_id in over:
                 self.outbox.reply(waiter.sink, reply_error(request_id, 0, error))
-                waiter.ids[position] = (ANSWERED, deadline)
+            answered = set(over)
+            waiter.ids = [(ANSWERED if one in answered else one, deadline) for one, deadline in waiter.ids]
 
     def _answer_all(self, proposal: Proposal, error: ApiError, now: float | None = None) -> None:
         for waiter in proposal.waiters:

@@ -7,6 +7,8 @@ ignored, and messages of an unknown kind too.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
+from operator import eq
 from typing import Any, Final, NamedTuple
 
 from attrs import frozen
@@ -15,6 +17,7 @@ from coord.codec import array_head, bytes_head, decode, encode, uint
 from coord.errors import ProtocolViolation, request_too_large
 from coord.limits import FRAME_BYTES_MAX, REQUEST_TIMEOUT_MS_MAX
 from coord.protocol.bodies import Write, encode_body
+from coord.protocol.id_run import each_reply
 from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
 
 Request = tuple[int, int, int, Sequence[Any]]
@@ -112,9 +115,14 @@ def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 
     Raises `InvalidArgument` if no node would take it.
     """
     body = encode_body(writes)
-    parts = [_WRITES_HEAD, uint(client), uint(low), array_head(len(ids))]
-    for request_id, timeout_ms in ids:
-        parts += (b"\x82", uint(request_id), uint(timeout_ms))
+    parts = [_WRITES_HEAD, uint(client), uint(low)]
+    (first, timeout_ms), count = ids[0], len(ids)
+    if count > 1 and all(map(eq, ids, zip(range(first, first + count), repeat(timeout_ms)))):
+        parts += (b"\x83", uint(first), uint(timeout_ms), uint(count))
+    else:
+        parts.append(array_head(count))
+        for request_id, timeout_ms in ids:
+            parts += (b"\x82", uint(request_id), uint(timeout_ms))
     parts += (bytes_head(len(body)), body)
     frame = b"".join(parts)
     if len(frame) > FRAME_BYTES_MAX:
@@ -130,7 +138,9 @@ def decode_message(data: bytes) -> ServerHello | Frame | Goodbye | None:
     message = decode(data, is_counted=False)
     try:
         kind = message[0]
-        if kind in (_REPLIES, _NOTIFICATIONS):
+        if kind == _REPLIES:
+            return _make_frame((*message[: _FRAME_ITEMS - 1], each_reply(message[_FRAME_ITEMS - 1])))
+        if kind == _NOTIFICATIONS:
             return _make_frame(message[:_FRAME_ITEMS])
         if kind == _HELLO:
             return ServerHello(*message[1:9])

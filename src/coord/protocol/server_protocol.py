@@ -14,8 +14,9 @@ from attrs import define, frozen
 
 from coord.codec import array_head, decode, encode, uint
 from coord.errors import ApiError, DecodeError, InvalidArgument, Unimplemented
-from coord.limits import CLIENT_WINDOW
+from coord.limits import CLIENT_WINDOW, REQUESTS_OPEN_PER_CONNECTION
 from coord.protocol.bodies import check_body
+from coord.protocol.id_run import IdRun
 from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
 from coord.protocol.shapes import name_of
 
@@ -52,7 +53,7 @@ class Writes:
 
     client: int
     low: int
-    ids: list[tuple[int, int]]
+    ids: Sequence[tuple[int, int]] | IdRun
     body: bytes
     decoded: list[Any]
 
@@ -89,9 +90,9 @@ def decode_message(data: bytes) -> Message:
 
 
 def _take_writes(message: list[Any]) -> Message:
-    ids = _writes_ids(message[3]) if len(message) > 3 else None
+    ids = write_ids(message[3]) if len(message) > 3 else None
     if ids is None:
-        text = "coord: a writes message must be [2, client, low, [[id, timeout_ms], …], body]"
+        text = "coord: a writes message must be [2, client, low, [[id, timeout_ms], …] or a run of ids, body]"
         return Refused([], InvalidArgument(text))
     try:
         if len(message) != 5:
@@ -114,10 +115,12 @@ def _take_writes(message: list[Any]) -> Message:
     return Writes(client, low, ids, body, decoded)
 
 
-def _writes_ids(items: Any) -> list[tuple[int, int]] | None:
+def write_ids(items: Any) -> list[tuple[int, int]] | IdRun | None:
     """Return the ids and timeouts of a writes message, or None if they cannot all be read."""
     if type(items) is not list or not items:
         return None
+    if type(items[0]) is int:
+        return _id_run(items)
     ids = []
     for item in items:
         if type(item) is not list or len(item) != 2:
@@ -129,6 +132,16 @@ def _writes_ids(items: Any) -> list[tuple[int, int]] | None:
             return None
         ids.append((request_id, timeout_ms))
     return ids
+
+
+def _id_run(items: list[Any]) -> IdRun | None:
+    if len(items) != 3 or not all(type(item) is int and 0 <= item < _UINT64 for item in items):
+        return None
+    first, timeout_ms, count = items
+    # More than can be open are refused by their ids, of which there must not be any number.
+    if not 0 < count <= 2 * REQUESTS_OPEN_PER_CONNECTION or first + count > _UINT64:
+        return None
+    return IdRun(range(first, first + count), timeout_ms)
 
 
 def _take_requests(message: list[Any]) -> Message:

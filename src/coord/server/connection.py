@@ -17,6 +17,7 @@ from coord.node.replies import reply_error
 from coord.observe.log import Log
 from coord.observe.metrics import Metrics
 from coord.protocol.bodies import is_run
+from coord.protocol.id_run import REPLY_RUN_HEAD, IdRun
 from coord.protocol.ops import Method, Op
 from coord.protocol.server_protocol import (
     ClientHello,
@@ -116,7 +117,8 @@ class Connection:
 
     def _take_writes(self, writes: Writes) -> None:
         ids = writes.ids
-        still_open, new = self._open, {request_id for request_id, _ in ids}
+        still_open = self._open
+        new = set(ids.ids) if type(ids) is IdRun else {request_id for request_id, _ in ids}
         if len(new) < len(ids) or not still_open.isdisjoint(new):
             # Its replies could not be told apart from those still to come, so it is answered by id 0.
             twice = new & still_open or {one for one, count in Counter(item[0] for item in ids).items() if count > 1}
@@ -187,8 +189,13 @@ class Connection:
             self._turn()
         self._parts.append(reply)
         self._bytes += len(reply)
+        head = reply[0]
+        if head == REPLY_RUN_HEAD:
+            first, _, _, _, count = decode(reply)
+            self._open.difference_update(range(first, first + count))
+            return
         self._open.discard(reply_id(reply))
-        if reply[0] == _IS_ERROR:
+        if head == _IS_ERROR:
             self._metrics.client_errors_total[decode(reply)[3][0]] += 1
 
     def notify(self, notification: bytes) -> None:

@@ -24,6 +24,7 @@ from coord.node.peers import Network
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
 from coord.protocol.bodies import encode_body
+from coord.protocol.id_run import IdRun, each_reply
 from coord.protocol.ops import PEER_SUBPROTOCOL, Method, Op
 from coord.server.gateway import Gateway
 from coord.store.identity import DataDirectory, open_data_directory
@@ -262,7 +263,8 @@ class SimClient:
         """Send writes as one frame; return their results. Raises the first `ApiError`."""
         ids = [self._next_id() for _ in writes]
         body = encode_body(writes)
-        self.node.writes(self, self.client, self.low, [(one, timeout_ms) for one in ids], body, decode(body))
+        run = IdRun(range(ids[0], ids[0] + len(ids)), timeout_ms)
+        self.node.writes(self, self.client, self.low, run, body, decode(body))
         replies = [await self._reply(one) for one in ids]
         results = [self._result(reply) for reply in replies]
         self.acknowledged += [reply[1] for reply in replies]
@@ -285,11 +287,11 @@ class SimClient:
 
     def reply(self, reply: bytes) -> None:
         """See `Sink`."""
-        decoded = decode(reply)
-        self.answered(decoded)
-        self._replies[decoded[0]] = decoded
-        if decoded[0] in self._waiting:
-            self._waiting[decoded[0]].set()
+        for decoded in each_reply([decode(reply)]):
+            self.answered(decoded)
+            self._replies[decoded[0]] = decoded
+            if decoded[0] in self._waiting:
+                self._waiting[decoded[0]].set()
 
     def notify(self, notification: bytes) -> None:
         """See `Sink`."""
