@@ -79,6 +79,7 @@ REFUSED = [
     (5, [1, -1], ("InvalidArgument", f"coord: a lease id must be 1 … {2**63 - 1}, or 0 to have one chosen")),
     (3, txn(), None),
     (3, txn([3, txn([1, [K, V]])], [1, [K, V]]), DUPLICATE),
+    (3, txn([3, txn([1, [b"k", V]], [1, [b"k", V]])]), DUPLICATE),
     (3, txn([1, [K, V]], [1, [K, V]]), DUPLICATE),
     (3, txn([1, [K, V]], [2, [b"a", b"z"]]), DUPLICATE),
     (3, txn([2, [K]], [3, txn([1, [K, V]])]), DUPLICATE),

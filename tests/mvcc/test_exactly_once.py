@@ -10,7 +10,7 @@ import pytest
 
 from coord.codec import decode, encode
 from coord.limits import ANSWER_BYTES_KEPT, CLIENT_WINDOW
-from coord.mvcc.clients import ClientRecord, ClientTable, digest
+from coord.mvcc.clients import ClientRecord, ClientTable, KeptWrite, digest
 from coord.protocol.entries import NOTHING, Frame, WritesHeader, encode_writes
 
 from .rig import COMPACT, DELETE, PUT, REGISTER, TXN, Rig, frame
@@ -113,10 +113,13 @@ def test_planted_accepting_an_unknown_client_is_seen(monkeypatch: pytest.MonkeyP
 def test_planted_dedup_by_the_highest_number_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = ClientRecord.recall
 
-    def recall(self: ClientRecord, number: int, fingerprint: bytes) -> Any:
-        if self.answers and number <= max(self.answers):
-            return self.answers[max(self.answers)]
-        return honest(self, number, fingerprint)
+    def recall(self: ClientRecord, write: Any) -> Any:
+        highest = max(self.answers, default=0)
+        if write[0] <= highest:
+            kept = self.answers[highest]
+            assert isinstance(kept, KeptWrite)
+            return kept.answer
+        return honest(self, write)
 
     monkeypatch.setattr(ClientRecord, "recall", recall)
     monkeypatch.setattr(ClientRecord, "are_new", lambda self, first, end: False)

@@ -16,7 +16,7 @@ from coord.codec import NULL, encode
 from coord.errors import ApiError, Code, FenceLost, NodeError
 from coord.mvcc.applied import Answer, Applied
 from coord.mvcc.backend import Backend, Table
-from coord.mvcc.clients import ClientRecord, ClientTable, digest, error_answer, expired, number_without_client
+from coord.mvcc.clients import ClientRecord, ClientTable, error_answer, expired, number_without_client
 from coord.mvcc.cluster import ID_KEY, ClusterState
 from coord.mvcc.txn import Transactions, has_put
 from coord.mvcc.writes import Writer
@@ -39,6 +39,7 @@ class Current:
     applied: Applied
     max_txn_ops: int = 0
     settled: tuple[Any, ...] | None = None
+    is_checked: bool = False
     keys: list[bytes] = field(factory=list)
     values: list[bytes] = field(factory=list)
     """What runs that follow each other put, and waits to be applied at once."""
@@ -102,6 +103,7 @@ class WriteApplier:
                 current.clients.add(client)
             return
         self._apply_puts(current)
+        current.is_checked = frame.is_checked
         for position, write in enumerate(writes_of(body)):
             current.settled = frame.settled.get(position)
             applied.outcomes.append(self._apply_one(current, write, client, record))
@@ -181,20 +183,17 @@ class WriteApplier:
 
     def _apply_once(self, current: Current, write: list[Any], record: ClientRecord) -> Answer:
         """Apply a numbered write, or answer what its number got before (S18)."""
-        number, op, guard, arguments = write
-        fingerprint = digest(op, guard, arguments)
-        known = record.recall(number, fingerprint)
+        known = record.recall(write)
         if known is None:
             answer = self._apply_write(current, write)
-            record.keep(number, fingerprint, answer, is_txn=op == _TXN)
+            record.keep(write, answer, is_txn=write[1] == _TXN)
             return answer
         if isinstance(known, ApiError):
             return error_answer(self.writer.revision, known)
-        answer = known[1]
-        if op == _COMPACT and answer[1] and _is_physical(arguments):
+        if write[1] == _COMPACT and known[1] and _is_physical(write[3]):
             # The rows may not be gone yet: who asks another member meanwhile waits there.
             current.applied.physical.append(len(current.applied.answers))
-        return answer
+        return known
 
     def _apply_write(self, current: Current, write: list[Any]) -> Answer:
         """Run a write in a draft of its own: all of it stands, or nothing."""
@@ -204,9 +203,11 @@ class WriteApplier:
             # S15: what the proposer refused stays refused; the rest meets the same check that ran at the edge.
             if settled is not None and settled[0] == Settled.REFUSED:
                 raise ApiError.from_wire(settled[1])
-            refusal = check_write(write, current.max_txn_ops)
-            if refusal is not None:
-                raise refusal
+            # Where it was proposed that check has just been passed; it is the same on all members.
+            if not current.is_checked:
+                refusal = check_write(write, current.max_txn_ops)
+                if refusal is not None:
+                    raise refusal
             _, op, guard, arguments = write
             if self.cluster.corrupt and op != _ALARM:
                 raise errors.corrupt()

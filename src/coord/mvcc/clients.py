@@ -25,6 +25,7 @@ from coord.errors import (
 )
 from coord.limits import ANSWER_BYTES_KEPT, CLIENT_RECORDS_MAX, CLIENT_WINDOW
 from coord.mvcc.applied import Answer, PutRun
+from coord.protocol.bodies import Write
 from coord.protocol.ops import Op
 
 Kept = tuple[bytes, Answer]
@@ -86,13 +87,25 @@ class KeptPuts:
 
 
 @define
+class KeptWrite:
+    """What stands for the answer of any other write."""
+
+    write: Write
+    answer: Answer
+
+    def kept(self, number: int) -> Kept:
+        """Return what is recorded of it."""
+        return digest(*self.write[1:]), self.answer
+
+
+@define
 class ClientRecord:
     """What is remembered of one client. `used` tells the last frame that named it: its entry and position there."""
 
     used: tuple[int, int]
     low: int = 0
-    answers: dict[int, Kept | KeptPuts] = field(factory=dict)
-    """By number. Most of a run's puts are closed before the record is stored, and so never need a digest."""
+    answers: dict[int, Kept | KeptPuts | KeptWrite] = field(factory=dict)
+    """By number. Most are closed before the record is stored, and so never need a digest."""
 
     def close_below(self, low: int) -> None:
         """Take a `low`: answers leave only by this (S18)."""
@@ -107,31 +120,32 @@ class ClientRecord:
             for number in [number for number in answers if number < low]:
                 del answers[number]
 
-    def recall(self, number: int, fingerprint: bytes) -> Kept | ApiError | None:
-        """Judge a number: the recorded answer, a refusal that is not recorded, or None if the write is new."""
+    def recall(self, write: Write) -> Answer | ApiError | None:
+        """Judge a write's number: the recorded answer, a refusal that is not recorded, or None if the write is new."""
+        number = write[0]
         if not number:
             return InvalidArgument("coord: a registered client's writes are numbered from 1")
         if number < self.low:
             return SequenceClosed(f"coord: number {number} is below the client's low, {self.low}")
         kept = self.answers.get(number)
         if kept is not None:
-            kept = _kept(number, kept)
-            if kept[0] != fingerprint:
+            fingerprint, answer = _kept(number, kept)
+            if fingerprint != digest(*write[1:]):
                 return SequenceReused(f"coord: number {number} stands for another write")
-            return kept
+            return answer
         if number >= self.low + CLIENT_WINDOW:
             return SequenceAhead(f"coord: number {number} is {CLIENT_WINDOW} or more above low, {self.low}")
         return None
 
-    def keep(self, number: int, fingerprint: bytes, answer: Answer, *, is_txn: bool) -> None:
-        """Record the answer of a number; of one that is too large only revision and outcome."""
+    def keep(self, write: Write, answer: Answer, *, is_txn: bool) -> None:
+        """Record the answer of a write; of one that is too large only revision and outcome."""
         revision, ok, payload = answer
         if len(payload) > ANSWER_BYTES_KEPT:
             # The outcome of a transaction is the first item of its result.
             succeeded = ok and (not is_txn or payload[1] == _TRUE)
             gone = AnswerGone("coord: the write was applied; its answer was too large to keep", revision, succeeded)
             answer = error_answer(revision, gone)
-        self.answers[number] = (fingerprint, answer)
+        self.answers[write[0]] = KeptWrite(write, answer)
 
     def are_new(self, first: int, end: int) -> bool:
         """Tell whether all numbers of `[first, end)` are open to new writes and unknown."""
@@ -163,14 +177,14 @@ class ClientRecord:
     def from_row(row: bytes) -> ClientRecord:
         """Return the record that `to_row` stored."""
         index, position, low, others, done = decode_trusted(row)
-        answers: dict[int, Kept | KeptPuts] = {item[0]: (item[1], tuple(item[2:])) for item in others}
+        answers: dict[int, Kept | KeptPuts | KeptWrite] = {item[0]: (item[1], tuple(item[2:])) for item in others}
         for number, revision, fingerprint in _DONE.iter_unpack(done):
             answers[number] = (fingerprint, (revision, True, NULL))
         return ClientRecord((index, position), low, answers)
 
 
-def _kept(number: int, kept: Kept | KeptPuts) -> Kept:
-    return kept.kept(number) if isinstance(kept, KeptPuts) else kept
+def _kept(number: int, kept: Kept | KeptPuts | KeptWrite) -> Kept:
+    return kept if isinstance(kept, tuple) else kept.kept(number)
 
 
 class ClientTable:

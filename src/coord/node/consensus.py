@@ -281,7 +281,7 @@ class Consensus:
             else:
                 waiting = [(request_id, deadline(timeout_ms)) for request_id, timeout_ms in ids]
             self._last_number += 1
-            frame = Frame(client, low, "", settled, body, decoded)
+            frame = Frame(client, low, "", settled, body, decoded, is_checked=True)
             self.forwarder.submit(Waiter(self._last_number, sink, waiting, frame))
 
     def _judge(self, sink: Sink, ids: Ids, decoded: list[Any], size: int) -> Settling | None:

@@ -110,8 +110,10 @@ def check_txn(arguments: Any, max_txn_ops: int) -> None:
     Raises `ApiError`.
     """
     _check_txn_level(arguments, max_txn_ops, TXN_DEPTH_MAX)
-    check_intervals(arguments[1])
-    check_intervals(arguments[2])
+    for branch in arguments[1:]:
+        # One operation alone changes nothing twice, unless it is a transaction.
+        if len(branch) > 1 or (branch and branch[0][0] == _CODE_TXN):
+            check_intervals(branch)
 
 
 def _check_txn_level(arguments: Any, ops_left: int, levels_left: int) -> None:

@@ -102,6 +102,7 @@ class Frame(NamedTuple):
     """A client's writes, as they came in one frame; nothing of the rest comes from the client but `client` and `low`.
 
     `decoded` is `body` decoded; None where it cannot be read, which refuses all of it, on all members alike (S15).
+    `is_checked` if this member has checked its writes, and has settled that those which failed are refused.
     """
 
     client: int
@@ -110,6 +111,7 @@ class Frame(NamedTuple):
     settled: Settling
     body: bytes
     decoded: Any = None
+    is_checked: bool = False
 
 
 def initial_member_id(token: str, name: str, peer_urls: Sequence[str]) -> int:
@@ -136,7 +138,7 @@ def encode_writes(header: WritesHeader, frames: Sequence[Frame]) -> bytes:
         encode([header.origin, header.number, [header.max_txn_ops]]),
         array_head(len(frames)),
     ]
-    for client, low, principal, settled, body, _ in frames:
+    for client, low, principal, settled, body, *_ in frames:
         told = encode([[position, *what] for position, what in settled.items()]) if settled else _NONE
         parts += (_FRAME_PREFIX, uint(client), uint(low), encode(principal), told, bytes_head(len(body)), body)
     return b"".join(parts)

@@ -78,7 +78,7 @@ MUTANTS: Final = (
     _mutant(
         "apply a number again when its answer is asked for",
         "S18",
-        ("coord.mvcc.apply", "known = record.recall(number, fingerprint)", "known = None"),
+        ("coord.mvcc.apply", "known = record.recall(write)", "known = None"),
     ),
     _mutant(
         "take a refusal of the second sending for final",

@@ -176,7 +176,7 @@ MUTANTS: Final = (
     _mutant(
         "forget the answers of numbers",
         "S18",
-        ("coord.mvcc.apply", "known = record.recall(number, fingerprint)", "known = None"),
+        ("coord.mvcc.apply", "known = record.recall(write)", "known = None"),
     ),
     _mutant(
         "renew a lease without a round",
