@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import groupby
 
 import pytest
 import trio
@@ -153,6 +154,53 @@ def test_others_have_their_turn_between_many_sockets(monkeypatch: pytest.MonkeyP
 
 
 # ---- a side that does not read is not read
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_tasks_that_were_woken_have_their_turn_before_the_rest_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no socket waits for ever behind others that always have something."""
+    monkeypatch.setattr(hub_module, "TASKS_AT_ONCE", 4)
+
+    async def main() -> None:
+        story: list[str] = []
+        parked: list[trio.lowlevel.Task] = []
+
+        async def wait_to_be_woken() -> None:
+            while True:
+                parked.append(trio.lowlevel.current_task())
+                await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.SUCCEEDED)
+                story.append("task")
+
+        def on_messages(number: int) -> Callable[[list[bytes]], None]:
+            def take(_: list[bytes]) -> None:
+                story.append(f"read {number}")
+                for _ in range(2):
+                    trio.lowlevel.reschedule(parked.pop())
+                if number < 2 and len(story) < 60:
+                    pairs[number][1].send(b"more")
+
+            return take
+
+        pairs = [link_pair() for _ in range(6)]
+        served = [Served(server, on_messages(number)) for number, (server, _) in enumerate(pairs)]
+        async with aborting(*(link for pair in pairs for link in pair)), trio.open_nursery() as nursery:
+            for one in served:
+                nursery.start_soon(one.serve)
+            for _ in range(20):
+                nursery.start_soon(wait_to_be_woken)
+            await wait_all_tasks_blocked()
+            for _, client in pairs:
+                client.send(b"x")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        reads = [what for what in story if what.startswith("read")]
+        assert len(reads) > 20
+        assert set(reads[:6]) == {f"read {number}" for number in range(6)}
+        # In one pass it may be the last to have its turn, and the first in the next one.
+        in_a_row = [len(list(some)) for is_task, some in groupby(story, "task".__eq__) if not is_task]
+        assert max(in_a_row) <= 4
+
+    run(main)
 
 
 def test_nothing_is_read_while_too_much_waits_to_be_sent() -> None:

@@ -18,6 +18,9 @@ from attrs import define
 
 SOCKETS_PER_PASS: Final = 128
 """So many are read before other tasks have their turn; the kernel tells of the others first the next time."""
+TASKS_AT_ONCE: Final = 64
+"""When so many tasks were woken by what was read, they have their turn: what they send is on its way while the rest is
+read, and the other side works meanwhile."""
 LINGER_S: Final = 0.002
 """How long the hub waits by itself for what comes next, if the last did not take longer to come."""
 STINT_S: Final = 0.01
@@ -42,6 +45,7 @@ class Hub:
         "_is_lingering",
         "_is_reading",
         "_kicks",
+        "_left",
         "_must_not_linger",
         "_places",
         "_poll",
@@ -56,6 +60,7 @@ class Hub:
         self._is_lingering = False
         self._found_at = 0.0
         self._kicks = -1
+        self._left: list[tuple[int, int]] = []
 
     async def attend(self, fd: int, on_readable: Callable[[], None]) -> None:
         """Call `on_readable` in each pass that finds the socket readable or broken, until `dismiss`.
@@ -106,21 +111,25 @@ class Hub:
         try:
             while True:
                 await trio.lowlevel.wait_readable(poll.fileno())
-                found = poll.poll(0, SOCKETS_PER_PASS)
+                # What was left comes before what the poll tells of, which begins with the same ones each time.
+                found = self._left or poll.poll(0, SOCKETS_PER_PASS)
                 ends = monotonic() + STINT_S
                 while found:
-                    self._read(found)
+                    self._left = self._read(found)
                     found = self._linger(ends)
         finally:
             poll.close()
             if self._kicks >= 0:
                 os.close(self._kicks)
 
-    def _read(self, found: list[tuple[int, int]]) -> None:
-        """Have everything handled that was found, and then what waits for that."""
+    def _read(self, found: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Have what was found handled, and then what waits for that; return what is left for the next pass."""
         places = self._places
+        # Where it may linger, in a node, no task waits for a message.
+        wakes_tasks = self._kicks < 0
+        left: list[tuple[int, int]] = []
         self._is_reading = True
-        for fd, _ in found:
+        for count, (fd, _) in enumerate(found, 1):
             # One before it in this pass may have closed it. If its number is another's already, that one finds
             # nothing to read.
             place = places.get(fd)
@@ -133,10 +142,15 @@ class Hub:
                     place.error = error
                     if places.get(fd) is place:
                         self.dismiss(fd)
+            # To ask costs as much as a message: it is done after the first, the second, the fourth, the eighth …
+            if wakes_tasks and not count & (count - 1) and count < len(found) and _many_are_woken():
+                left = found[count:]
+                break
         self._is_reading = False
         afterwards, self._afterwards = self._afterwards, []
         for call in afterwards:
             call()
+        return left
 
     # ---- waiting without Trio
 
@@ -174,6 +188,10 @@ class Hub:
             found = self._poll.poll(wait_s, SOCKETS_PER_PASS)
         self._is_lingering = False
         return found
+
+
+def _many_are_woken() -> bool:
+    return trio.lowlevel.current_statistics().tasks_runnable >= TASKS_AT_ONCE
 
 
 _HUB: Final[trio.lowlevel.RunVar[Hub | None]] = trio.lowlevel.RunVar("coord.transport.hub")
