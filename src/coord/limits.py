@@ -163,7 +163,9 @@ COMPACTION_SLICE_KEYS: Final = 500
 COMPACTION_FLUSH_RECORDS: Final = 20_000
 """Removed records that may wait to be flushed."""
 COMPACTION_SHARE: Final = 1 / 8
-"""Of the time while there is other work: what removes as fast as a loaded member of three on two processors writes."""
+"""Of the time while there is other work: some 30 000 records a second."""
+COMPACTION_SHARE_BEHIND: Final = 1 / 3
+"""While the next compaction waits already: more is written than that share removes, and would pile up without end."""
 COMPACTION_TURN_S: Final = 0.002
 COMPACTION_REST_S_MAX: Final = 0.5
 

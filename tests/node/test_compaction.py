@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from coord.codec import encode
-from coord.limits import COMPACTION_FLUSH_RECORDS, COMPACTION_SHARE
+from coord.limits import COMPACTION_FLUSH_RECORDS, COMPACTION_SHARE, COMPACTION_SHARE_BEHIND
 from coord.node.compactor import AutoCompaction, Compactor
 from coord.node.node import Node
 from coord.protocol.ops import Op
@@ -195,6 +195,17 @@ def test_compaction_takes_its_share_alone_while_the_member_is_behind_its_leader(
     paced = Paced(slices=1_000)
     paced.is_level = False
     assert paced.run(is_busy=False) * COMPACTION_SHARE >= 0.99 * paced.worked_s
+
+
+def test_compaction_takes_a_larger_share_while_the_next_one_waits() -> None:
+    paced = Paced(slices=1_000)
+    paced.compactor.turn()
+    paced.compact_revision = 2
+    paced.compactor.compacted(2)
+    took_s = paced.run(is_busy=True)
+    # The first at the larger share, and the next one, which none waits for, at the small one.
+    assert paced.worked_s == pytest.approx(2, abs=0.01)
+    assert took_s == pytest.approx(1 / COMPACTION_SHARE_BEHIND + 1 / COMPACTION_SHARE, rel=0.02)
 
 
 def test_compaction_ends_on_a_slow_disk_too(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from coord.limits import (
     COMPACTION_FLUSH_RECORDS,
     COMPACTION_REST_S_MAX,
     COMPACTION_SHARE,
+    COMPACTION_SHARE_BEHIND,
     COMPACTION_TURN_S,
     OVERLAY_BYTES_MAX,
 )
@@ -39,7 +40,8 @@ class Compactor:
     """Physical compaction; `flush` asks the store keeper to commit, and calls back when all of it is on disk.
 
     All members compact at once, and nobody waits for it. So it takes a small share of the time while there is other
-    work, its own turns and the commits of what it removed together, and all of the time while there is none.
+    work, its own turns and the commits of what it removed together, a larger one while the next compaction waits for
+    this one, and all of the time while there is no other work.
     """
 
     machine: StateMachine
@@ -143,7 +145,8 @@ class Compactor:
 
     def _rest(self, took_s: float) -> None:
         """Leave the others their share. Bounded, so that compaction ends on the slowest disk too."""
-        rest_s = min(took_s * (1 / COMPACTION_SHARE - 1), COMPACTION_REST_S_MAX)
+        share = COMPACTION_SHARE_BEHIND if self._next else COMPACTION_SHARE
+        rest_s = min(took_s * (1 / share - 1), COMPACTION_REST_S_MAX)
         self._goes_on_at = self.clock() + rest_s
 
     def _remove(self, positions: Sequence[Position]) -> None:
