@@ -170,7 +170,8 @@ def check_back(shell: Shell, said: Said) -> None:
     hashes = {line.split(", ")[1] for line in put.splitlines() if ", " in line}
     assert len(hashes) == 1
     for name in ("n1", "n2", "n3"):
-        assert shell.log(name)[-1]["event"] == "node.shutdown.finished"
+        # That a peer which ended too could not be reached may be told in the same pass, behind it.
+        assert "node.shutdown.finished" in [line["event"] for line in shell.log(name)[-3:]]
 
 
 CHECKS: dict[str, Callable[[Shell, Said], None]] = {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from coord.codec import decode, encode
 from coord.errors import ApiError, DecodeError
+from coord.limits import ANSWER_BYTES_KEPT
 from coord.mvcc.applied import Applied
 from coord.mvcc.index import KeyIndex
 from coord.mvcc.leases import LeaseTable
@@ -153,6 +154,7 @@ def test_a_put_that_raises_changes_nothing_and_the_others_stand(
         (Op.DELETE_RANGE, [b"k"], [b"l"]),
         (Op.TXN, [[], [[PUT, [b"k", b"v"]]], []], [[], [[PUT, [b"k", b"w"]]], []]),
         (Op.LEASE_REVOKE, [77], [78]),
+        (Op.TXN, [[], [], [[PUT, [b"k", b"v" * 2000]]]], [[], [], [[PUT, [b"k", b"w" * 2000]]]]),
     ],
 )
 def test_a_write_is_known_by_itself_until_it_is_stored_and_by_its_digest_from_then_on(
@@ -164,6 +166,10 @@ def test_a_write_is_known_by_itself_until_it_is_stored_and_by_its_digest_from_th
     client = CLIENT - 1
     write, another = [1, int(op), None, arguments], [1, int(op), None, others]
     first = rig.entry(write, client=client, low=1)
+    record = rig.machine._clients.use(client, 1, (rig.machine.applied_index, 0))
+    assert record is not None
+    is_large = len(encode(write)) > ANSWER_BYTES_KEPT and op != PUT
+    assert isinstance(record.answers[1], tuple) == is_large, "what nothing bounds is not held"
     for _ in range(2):
         assert rig.entry(write, client=client, low=1) == first
         (answer,) = rig.entry(another, client=client, low=1)

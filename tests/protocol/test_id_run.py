@@ -43,6 +43,14 @@ def test_a_run_of_ids_for_other_writes_is_refused_by_each_of_its_ids() -> None:
     assert (refused.ids, refused.error.text) == ([7, 8, 9], "coord: 3 ids for 2 writes")
 
 
+def test_a_few_bytes_are_not_answered_by_many_refusals() -> None:
+    for message in ([2, 0, 0, [7, 0, 30_000], encode([DELETE])], [2, 0, 0, [7, 0, 30_000], None], [2, 0, 0, [7, 0, 9]]):
+        refused = decode_message(encode(message))
+        assert isinstance(refused, Refused)
+        assert refused.ids == []
+        assert "needs a body of as many writes" in refused.error.text
+
+
 @pytest.mark.parametrize(
     "ids",
     [
@@ -85,6 +93,9 @@ def test_a_reply_to_more_than_can_be_open_is_no_message() -> None:
     assert isinstance(told, client_protocol.Frame)
     assert len(told.items) == REQUESTS_OPEN_PER_CONNECTION
     frame[5] = [[1, 2, None, None, REQUESTS_OPEN_PER_CONNECTION + 1]]
+    with pytest.raises(ProtocolViolation, match="can be open"):
+        client_protocol.decode_message(encode(frame))
+    frame[5] = [[1, 2, None, None, REQUESTS_OPEN_PER_CONNECTION // 2 + 1]] * 2
     with pytest.raises(ProtocolViolation, match="can be open"):
         client_protocol.decode_message(encode(frame))
     for count in (None, b"", [], 1.5):

@@ -49,9 +49,12 @@ class WaitedCall(Call):
     """
 
     driver: Driver = field(kw_only=True)
+    is_shielded: bool = field(kw_only=True, default=False)
 
     def __call__(self, _: object) -> Abort:
-        """Be sent no more."""
+        """Be sent no more, unless its caller waits for the answer all the same."""
+        if self.is_shielded:
+            return Abort.FAILED
         self.driver.core.abandon(self)
         self.driver._wake_pump()
         return Abort.SUCCEEDED
@@ -105,19 +108,23 @@ class Driver:
         timeout: float | None = None,
         guard: Guard | None = None,
         patience: float = NEVER,
+        *,
+        is_shielded: bool = False,
     ) -> Call:
         """Return a write (`code` is an op) or a request (a method) once it is answered.
 
         Another node is asked too after `patience` seconds without an answer, or after a share of the timeout if that is
         less. Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
-        `ClientClosed`. If it is cancelled, a write may still happen.
+        `ClientClosed`. If it is cancelled, a write may still happen; if it `is_shielded`, it is answered first, or its
+        timeout is over.
         """
         if timeout is None:
             timeout, timeout_ms, share_s = self.timeout, self._timeout_ms, self._patience_s
         else:
             timeout_ms, share_s = milliseconds(timeout), patience_s(timeout)
-        # Who is cancelled already, as the body of a lost lock is, asks for nothing.
-        await checkpoint_if_cancelled()
+        if not is_shielded:
+            # Who is cancelled already, as the body of a lost lock is, asks for nothing.
+            await checkpoint_if_cancelled()
         core = self.core
         task, now = current_task(), self._clock.current_time()
         if patience > share_s:
@@ -131,6 +138,7 @@ class Driver:
             now + timeout,
             task,
             driver=self,
+            is_shielded=is_shielded,
             timeout=timeout,
             guard=guard,
             patience_s=patience,

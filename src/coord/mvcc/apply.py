@@ -14,6 +14,7 @@ from attrs import define, field
 from coord import errors
 from coord.codec import NULL, encode
 from coord.errors import ApiError, Code, FenceLost, NodeError
+from coord.limits import ANSWER_BYTES_KEPT
 from coord.mvcc.applied import Answer, Applied
 from coord.mvcc.backend import Backend, Table
 from coord.mvcc.clients import ClientRecord, ClientTable, error_answer, expired, number_without_client
@@ -40,6 +41,8 @@ class Current:
     max_txn_ops: int = 0
     settled: tuple[Any, ...] | None = None
     is_checked: bool = False
+    is_large: bool = False
+    """The frame of what is applied now has more than a KiB."""
     keys: list[bytes] = field(factory=list)
     values: list[bytes] = field(factory=list)
     """What runs that follow each other put, and waits to be applied at once."""
@@ -103,7 +106,7 @@ class WriteApplier:
                 current.clients.add(client)
             return
         self._apply_puts(current)
-        current.is_checked = frame.is_checked
+        current.is_checked, current.is_large = frame.is_checked, len(frame.body) > ANSWER_BYTES_KEPT
         for position, write in enumerate(writes_of(body)):
             current.settled = frame.settled.get(position)
             applied.outcomes.append(self._apply_one(current, write, client, record))
@@ -186,7 +189,7 @@ class WriteApplier:
         known = record.recall(write)
         if known is None:
             answer = self._apply_write(current, write)
-            record.keep(write, answer, is_txn=write[1] == _TXN)
+            record.keep(write, answer, is_txn=write[1] == _TXN, is_large=current.is_large)
             return answer
         if isinstance(known, ApiError):
             return error_answer(self.writer.revision, known)

@@ -137,15 +137,18 @@ class ClientRecord:
             return SequenceAhead(f"coord: number {number} is {CLIENT_WINDOW} or more above low, {self.low}")
         return None
 
-    def keep(self, write: Write, answer: Answer, *, is_txn: bool) -> None:
-        """Record the answer of a write; of one that is too large only revision and outcome."""
+    def keep(self, write: Write, answer: Answer, *, is_txn: bool, is_large: bool) -> None:
+        """Record the answer of a write; of one that is too large only revision and outcome.
+
+        Of a write that `is_large` the digest is kept from the start: nothing bounds how long it would be held.
+        """
         revision, ok, payload = answer
         if len(payload) > ANSWER_BYTES_KEPT:
             # The outcome of a transaction is the first item of its result.
             succeeded = ok and (not is_txn or payload[1] == _TRUE)
             gone = AnswerGone("coord: the write was applied; its answer was too large to keep", revision, succeeded)
             answer = error_answer(revision, gone)
-        self.answers[write[0]] = KeptWrite(write, answer)
+        self.answers[write[0]] = (digest(*write[1:]), answer) if is_large else KeptWrite(write, answer)
 
     def are_new(self, first: int, end: int) -> bool:
         """Tell whether all numbers of `[first, end)` are open to new writes and unknown."""

@@ -51,8 +51,10 @@ def each_reply(replies: list[Any]) -> list[Any]:
     for reply in replies:
         if len(reply) == _ITEMS:
             first, revision, _, _, count = reply
-            if count > REQUESTS_OPEN_PER_CONNECTION:
-                raise ProtocolViolation(f"one reply to {count} requests: {REQUESTS_OPEN_PER_CONNECTION} can be open")
+            if count + len(each) > REQUESTS_OPEN_PER_CONNECTION:
+                raise ProtocolViolation(
+                    f"replies to more than {REQUESTS_OPEN_PER_CONNECTION} requests, which can be open"
+                )
             each += [[first + place, revision + place, None] for place in range(count)]
         else:
             each.append(reply)

@@ -94,6 +94,9 @@ def _take_writes(message: list[Any]) -> Message:
     if ids is None:
         text = "coord: a writes message must be [2, client, low, [[id, timeout_ms], …] or a run of ids, body]"
         return Refused([], InvalidArgument(text))
+    if isinstance(ids, IdRun) and not (len(message) == 5 and type(message[4]) is bytes and len(ids) <= len(message[4])):
+        # A few bytes could name any number of ids, each of which would be answered.
+        return Refused([], InvalidArgument(f"coord: a run of {len(ids)} ids needs a body of as many writes"))
     try:
         if len(message) != 5:
             _refuse_length("writes", 5, len(message))

@@ -71,6 +71,16 @@ def test_each_of_several_locks_in_turn_is_watched_over() -> None:
     told(story, count=2)
 
 
+def test_what_is_over_before_its_watching_begins_is_not_watched() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async with opened[0].session(ttl=9) as session, session.lock("a") as lock:
+            pass
+        with trio.fail_after(1):
+            await lock.watch_over()
+
+    told(story)
+
+
 def test_a_block_of_a_few_turns_leaves_no_watch() -> None:
     async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
         client = opened[0]

@@ -44,12 +44,15 @@ class Lookout:
 
     async def _run(self) -> None:
         while True:
-            fresh, self._fresh = self._fresh, []
-            for owned in fresh:
-                if not owned.is_lost:
-                    self._nursery.start_soon(owned.watch_over)
+            self._start()
             self._parked = current_task()
             await wait_task_rescheduled(self._abort)
+
+    def _start(self) -> None:
+        fresh, self._fresh = self._fresh, []
+        for owned in fresh:
+            if not owned.is_lost:
+                self._nursery.start_soon(owned.watch_over)
 
     def _abort(self, _: object) -> Abort:
         self._parked = None

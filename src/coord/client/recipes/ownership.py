@@ -56,7 +56,8 @@ class Ownership(Held):
     async def watch_over(self) -> None:
         """Look out for the loss of its key, as long as it is owned."""
         with trio.CancelScope() as self._watching:
-            while True:
+            # It may be over before this task's first turn, and then nobody cancels it.
+            while not self.is_lost:
                 try:
                     await run(self._session.driver, self._contender.watch_over())
                 except ClientClosed:

@@ -14,13 +14,13 @@ from coord.client.watching import WatchState
 from coord.errors import ApiError, ConnectionFailed, CoordError
 
 
-async def run(driver: Driver, steps: Steps[Outcome], within_s: float = math.inf) -> Outcome:
-    """Take a recipe's steps to their end, and return its outcome.
+async def run(driver: Driver, steps: Steps[Outcome], shielded_s: float = math.inf) -> Outcome:
+    """Take a recipe's steps to their end, and return its outcome. Raises what the recipe lets out.
 
-    Raises what the recipe lets out, and `TimeIsUp` if it asks for anything later than in `within_s`; a wait for a
-    change has no such end.
+    With `shielded_s` what it asks for is waited for though the caller is cancelled, so many seconds in all; then
+    `TimeIsUp` is raised. It costs less than a scope does, and is for steps that wait for no change.
     """
-    deadline = within_s if within_s == math.inf else trio.current_time() + within_s
+    deadline = shielded_s if shielded_s == math.inf else trio.current_time() + shielded_s
     try:
         step = next(steps)
         while True:
@@ -45,11 +45,13 @@ async def run(driver: Driver, steps: Steps[Outcome], within_s: float = math.inf)
 
 async def _ask(driver: Driver, step: Ask, deadline: float) -> Reply[object]:
     verb, timeout = step.verb, step.timeout
-    if deadline != math.inf:
+    if is_shielded := deadline != math.inf:
         timeout = deadline - trio.current_time()
         if timeout <= 0:
             raise TimeIsUp
-    call = await driver.call(verb.is_write, verb.code, verb.arguments, timeout, verb.guard, verb.patience_s)
+    call = await driver.call(
+        verb.is_write, verb.code, verb.arguments, timeout, verb.guard, verb.patience_s, is_shielded=is_shielded
+    )
     return Reply(verb.parse(call.header(), call.reply[2]), was_sent_once=call.sends == 1)
 
 

@@ -277,12 +277,6 @@ class Session:
         is_removed = self.is_lost  # the key has gone with the lease, or will
         try:
             is_removed = is_removed or await self._remove(contender)
-        except trio.Cancelled:
-            # Only now a scope, which costs as much as the removal: most callers are not cancelled. To remove it twice
-            # does no harm; both come after what this client has written before, and before what it will.
-            with trio.CancelScope(shield=True):
-                is_removed = await self._remove(contender)
-            raise
         finally:
             if is_removed:
                 del self._claims[contender.key]
