@@ -85,6 +85,9 @@ def test_one_reply_stands_for_each(first: int, revision: int, count: int) -> Non
     each = each_reply([alone, reply, alone])
     assert each[0] == each[-1] == alone
     assert each[1:-1] == [[first + place, revision + place, None] for place in range(count)]
+    # Items of later releases are ignored.
+    assert each_reply([[*reply, "new"]]) == each[1:-1]
+    assert each_reply([[*alone, 7], reply]) == [[*alone, 7], *each[1:-1]]
 
 
 def test_a_reply_to_more_than_can_be_open_is_no_message() -> None:

@@ -26,13 +26,13 @@ from coord.limits import (
 from coord.mvcc.txn import has_put
 from coord.node.forwarding import Forwarder
 from coord.node.outbox import Outbox
-from coord.node.ports import Ids, Sink
+from coord.node.ports import Sink
 from coord.node.replies import reply_error
 from coord.node.waiters import Waiter, Waiters, Waiting
 from coord.protocol.bodies import is_run, writes_of
 from coord.protocol.check import check_write
 from coord.protocol.entries import NOTHING, Frame, Settling
-from coord.protocol.id_run import IdRun
+from coord.protocol.id_run import IdRun, Ids
 from coord.protocol.messages import PeerMessage, Propose, Proposed, RaftMessage
 from coord.protocol.ops import Op, Settled
 from coord.raft.core import Raft, Ready

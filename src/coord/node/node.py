@@ -31,7 +31,7 @@ from coord.node.options import TICKS_PER_HEARTBEAT, Options, Seams
 from coord.node.outbox import Outbox
 from coord.node.peer_side import PeerSide
 from coord.node.peers import Peers
-from coord.node.ports import Ids, Sink
+from coord.node.ports import Sink
 from coord.node.publication import Publication
 from coord.node.reads import Reader
 from coord.node.recovery import recovered_log
@@ -43,6 +43,7 @@ from coord.node.standing import Standing
 from coord.node.waiters import Waiters
 from coord.node.watches import Broadcaster
 from coord.protocol.entries import Member, WritesHeader, encode_entry, encode_writes
+from coord.protocol.id_run import Ids
 from coord.protocol.ops import EntryKind
 from coord.raft.core import Raft
 from coord.raft.options import RaftOptions

@@ -6,14 +6,10 @@ and return. Answers come back through the `Sink`, in the node's own turn, and le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from coord.errors import ApiError
-from coord.protocol.id_run import IdRun
-
-Ids = Sequence[tuple[int, int]] | IdRun
-"""`(request id, timeout_ms)` of each write of a frame."""
+from coord.protocol.id_run import Ids
 
 
 class Sink(Protocol):

@@ -6,7 +6,7 @@ what they put has one revision after the other. To say so once is cheaper for bo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import repeat
 from typing import Any, Final
 
@@ -35,22 +35,26 @@ class IdRun:
         return zip(self.ids, repeat(self.each))
 
 
+Ids = Sequence[tuple[int, int]] | IdRun
+"""`(request id, timeout_ms)` of each write of a frame."""
+
+
 def reply_run(ids: range, revision: int) -> bytes:
     """Return the reply to all of `ids`: the first put was done in `revision`, each other in the one behind."""
     return b"".join((b"\x85", uint(ids[0]), uint(revision), NULL, NULL, uint(len(ids))))
 
 
 def each_reply(replies: list[Any]) -> list[Any]:
-    """Return decoded replies with those of runs one by one.
+    """Return decoded replies with those of runs one by one. A later release may add items to either kind.
 
     Raises `ProtocolViolation` for a run of more than a connection can have open, which would take any memory.
     """
-    if not any(len(reply) == _ITEMS for reply in replies):
+    if not any(len(reply) >= _ITEMS for reply in replies):
         return replies
     each: list[Any] = []
     for reply in replies:
-        if len(reply) == _ITEMS:
-            first, revision, _, _, count = reply
+        if len(reply) >= _ITEMS and reply[3] is None:
+            first, revision, _, _, count = reply[:_ITEMS]
             if count + len(each) > REQUESTS_OPEN_PER_CONNECTION:
                 raise ProtocolViolation(
                     f"replies to more than {REQUESTS_OPEN_PER_CONNECTION} requests, which can be open"

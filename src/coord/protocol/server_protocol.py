@@ -16,7 +16,7 @@ from coord.codec import array_head, decode, encode, uint
 from coord.errors import ApiError, DecodeError, InvalidArgument, Unimplemented
 from coord.limits import CLIENT_WINDOW, REQUESTS_OPEN_PER_CONNECTION
 from coord.protocol.bodies import check_body
-from coord.protocol.id_run import IdRun
+from coord.protocol.id_run import IdRun, Ids
 from coord.protocol.ops import PROTOCOL_VERSION, ClientMessage, ServerMessage
 from coord.protocol.shapes import name_of
 
@@ -53,7 +53,7 @@ class Writes:
 
     client: int
     low: int
-    ids: Sequence[tuple[int, int]] | IdRun
+    ids: Ids
     body: bytes
     decoded: list[Any]
 
