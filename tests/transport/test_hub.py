@@ -17,7 +17,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from coord.node.worker import ThreadWorker
 from coord.transport import hub as hub_module
-from coord.transport import socket_link
+from coord.transport import pace, socket_link
 from coord.transport.hub import Hub, current_hub
 from coord.transport.link import LinkClosed, LinkEnd
 from coord.transport.socket_link import SocketLink
@@ -549,6 +549,99 @@ def test_hub_takes_what_follows_closely_without_trio(monkeypatch: pytest.MonkeyP
     # The thread's end does not kick the hub: it is seen at the end of a linger, which is short here.
     lingering(monkeypatch, body, linger_s=0.2)
     assert waits.count < 250
+
+
+@define(eq=False)
+class Looks:
+    """The hub's poll and a clock: the next message is there at the n-th look, or only once somebody sleeps for it."""
+
+    there_at_look: int
+    look_s: float
+    looks: int = 0
+    sleeps: list[float] = field(factory=list)
+    now_s: float = 0.0
+
+    def poll(self, wait_s: float, _: int) -> list[tuple[int, int]]:
+        if wait_s:
+            self.sleeps.append(wait_s)
+            self.now_s += wait_s
+            return [(7, 1)]
+        self.looks += 1
+        self.now_s += self.look_s
+        return [(7, 1)] if self.looks == self.there_at_look else []
+
+
+@pytest.mark.usefixtures("only_with_hub")
+@pytest.mark.parametrize(
+    ("there_at_look", "look_s", "wait_s", "count", "sleeps"),
+    [
+        (5, 0.00001, 0.002, 5, 0),
+        (1000, 0.00001, 0.002, 40, 1),
+        (1000, 0.00001, 0.0001, 10, 1),
+        (1000, 0.0015, 0.002, 1, 1),
+    ],
+    ids=["found", "not found", "a deadline is near", "displaced by another process"],
+)
+def test_hub_looks_before_it_sleeps(
+    monkeypatch: pytest.MonkeyPatch, there_at_look: int, look_s: float, wait_s: float, count: int, sleeps: int
+) -> None:
+    looks = Looks(there_at_look, look_s)
+    hub = Hub()
+    hub._poll.close()
+    for _ in range(100):
+        hub._pace.found([(7, 1)])
+        hub._pace.waited(0.0001)
+    monkeypatch.setattr(hub, "_poll", looks)
+    monkeypatch.setattr(hub_module, "monotonic", lambda: looks.now_s)
+    assert hub._wait(wait_s, 0.0) == [(7, 1)]
+    assert looks.looks == pytest.approx(count, abs=1)
+    assert len(looks.sleeps) == sleeps
+    assert hub._pace.is_close == (count > 1)
+    hub._pace.found([(8, 1)])
+    looks.looks = 0
+    hub._wait(wait_s, looks.now_s)
+    assert not looks.looks
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_hub_learns_how_long_messages_take_to_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub()
+    hub._poll.close()
+    looks = Looks(1000, look_s=0.0002)
+    monkeypatch.setattr(hub, "_poll", looks)
+    monkeypatch.setattr(hub_module, "monotonic", lambda: looks.now_s)
+
+    def wait(count: int, wait_s: float) -> None:
+        for _ in range(count):
+            looks.there_at_look = looks.looks + 1
+            hub._pace.found([(7, 1)])
+            hub._wait(wait_s, looks.now_s)
+
+    wait(100, 0.0001)
+    assert hub._pace.is_close
+    # Found by a look, but later each time.
+    looks.look_s = 0.0009
+    wait(20, 0.001)
+    assert not hub._pace.is_close
+    looks.look_s = 0.0001
+    wait(20, 0.0001)
+    assert hub._pace.is_close
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_lingering_hub_looks_for_what_follows_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "BUSY_POLL_S", 10.0)
+    is_close: list[bool] = []
+
+    async def body(echo: Echo) -> None:
+        hub = current_hub()
+        assert hub is not None
+        echo.on_served = lambda _: is_close.append(hub._pace.is_close)
+        await trio.to_thread.run_sync(echo.play, 50)
+
+    lingering(monkeypatch, body, linger_s=0.2)
+    assert not is_close[0]
+    assert is_close[-1]
 
 
 @pytest.mark.usefixtures("only_with_hub")

@@ -16,6 +16,8 @@ from typing import Final
 import trio
 from attrs import define
 
+from coord.transport.pace import BUSY_POLL_S, DISPLACED_S, Pace
+
 SOCKETS_PER_PASS: Final = 128
 """So many are read before other tasks have their turn; the kernel tells of the others first the next time."""
 TASKS_AT_ONCE: Final = 64
@@ -47,6 +49,7 @@ class Hub:
         "_kicks",
         "_left",
         "_must_not_linger",
+        "_pace",
         "_places",
         "_poll",
     )
@@ -60,6 +63,7 @@ class Hub:
         self._is_lingering = False
         self._found_at = 0.0
         self._kicks = -1
+        self._pace = Pace()
         self._left: list[tuple[int, int]] = []
 
     async def attend(self, fd: int, on_readable: Callable[[], None]) -> None:
@@ -115,6 +119,7 @@ class Hub:
                 found = self._left or poll.poll(0, SOCKETS_PER_PASS)
                 ends = monotonic() + STINT_S
                 while found:
+                    self._pace.found(found)
                     self._left = self._read(found)
                     found = self._linger(ends)
         finally:
@@ -185,8 +190,25 @@ class Hub:
         wait_s = min(LINGER_S, statistics.seconds_to_next_deadline)
         found = []
         if wait_s > 0 and not statistics.tasks_runnable and not statistics.run_sync_soon_queue_size:
-            found = self._poll.poll(wait_s, SOCKETS_PER_PASS)
+            found = self._wait(wait_s, now)
         self._is_lingering = False
+        return found
+
+    def _wait(self, wait_s: float, began: float) -> list[tuple[int, int]]:
+        poll, pace = self._poll.poll, self._pace
+        now = began
+        while pace.is_close and now - began < min(wait_s, BUSY_POLL_S):
+            found = poll(0, SOCKETS_PER_PASS)
+            before, now = now, monotonic()
+            if found:
+                pace.waited(now - began)
+                return found
+            # Whoever sends the next message may be on this processor.
+            os.sched_yield()
+            if now - before > DISPLACED_S:
+                pace.displaced()
+        found = poll(wait_s, SOCKETS_PER_PASS)
+        pace.waited(monotonic() - began)
         return found
 
 
