@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from coord.transport.pace import BUSY_POLL_S, LONE_PASSES, Pace
@@ -45,6 +47,15 @@ def test_what_takes_long_to_come_is_slept_for() -> None:
     assert not pace.is_close
     note(pace, [[7]] * 20)
     assert pace.is_close
+
+
+def test_the_receiver_goes_first_in_a_lone_exchange_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    yields: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yields.append(None))
+    Pace().sent()
+    assert not yields
+    settled().sent()
+    assert len(yields) == 1
 
 
 def test_one_late_message_changes_nothing() -> None:

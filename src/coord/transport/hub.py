@@ -49,9 +49,9 @@ class Hub:
         "_kicks",
         "_left",
         "_must_not_linger",
-        "_pace",
         "_places",
         "_poll",
+        "pace",
     )
 
     def __init__(self) -> None:
@@ -63,7 +63,8 @@ class Hub:
         self._is_lingering = False
         self._found_at = 0.0
         self._kicks = -1
-        self._pace = Pace()
+        self.pace = Pace()
+        """Of what comes where it lingers."""
         self._left: list[tuple[int, int]] = []
 
     async def attend(self, fd: int, on_readable: Callable[[], None]) -> None:
@@ -119,7 +120,7 @@ class Hub:
                 found = self._left or poll.poll(0, SOCKETS_PER_PASS)
                 ends = monotonic() + STINT_S
                 while found:
-                    self._pace.found(found)
+                    self.pace.found(found)
                     self._left = self._read(found)
                     found = self._linger(ends)
         finally:
@@ -195,7 +196,7 @@ class Hub:
         return found
 
     def _wait(self, wait_s: float, began: float) -> list[tuple[int, int]]:
-        poll, pace = self._poll.poll, self._pace
+        poll, pace = self._poll.poll, self.pace
         now = began
         while pace.is_close and now - began < min(wait_s, BUSY_POLL_S):
             found = poll(0, SOCKETS_PER_PASS)

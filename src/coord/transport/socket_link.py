@@ -186,6 +186,8 @@ class SocketLink(Link):
                 self._break(error)
                 return
             if taken == len(data):
+                if self._hub is not None:
+                    self._hub.pace.sent()
                 return
             self._out += memoryview(data)[taken:]
             self._progress_at = self._keeper.tick
