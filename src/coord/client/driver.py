@@ -7,7 +7,7 @@ the core names it among its wakes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import trio
@@ -110,13 +110,14 @@ class Driver:
         patience: float = NEVER,
         *,
         is_shielded: bool = False,
+        when_sent: Callable[[], object] | None = None,
     ) -> Call:
         """Return a write (`code` is an op) or a request (a method) once it is answered.
 
         Another node is asked too after `patience` seconds without an answer, or after a share of the timeout if that is
         less. Raises the `ApiError` that is the answer, or `OutcomeUnknown`, `DeadlineExceeded`, `ConnectionFailed`,
         `ClientClosed`. If it is cancelled, a write may still happen; if it `is_shielded`, it is answered first, or its
-        timeout is over.
+        timeout is over. `when_sent` is called before it waits.
         """
         if timeout is None:
             timeout, timeout_ms, share_s = self.timeout, self._timeout_ms, self._patience_s
@@ -148,6 +149,8 @@ class Driver:
         if line is None or not self._is_sent_alone(call, line):
             core.submit(call)
             self._start((call,))
+        if when_sent is not None:
+            when_sent()
         await wait_task_rescheduled(call)
         if call.error is not None:
             raise call.error

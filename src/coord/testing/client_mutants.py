@@ -150,8 +150,8 @@ MUTANTS: Final = (
         "S26",
         (
             "coord.client.recipes.session",
-            "            is_removed = is_removed or await self._remove(contender)\n",
-            "            self.nursery.start_soon(self._remove, contender)\n            is_removed = True\n",
+            "            is_removed = is_removed or await self._remove(contender, when_sent)\n",
+            "            self.nursery.start_soon(self._remove, contender, None)\n            is_removed = True\n",
         ),
         setting="a_wait_in_vain_leaves_nothing",
         seeds_max=5,
@@ -161,7 +161,7 @@ MUTANTS: Final = (
         "S26",
         (
             "coord.client.recipes.session",
-            "            is_removed = is_removed or await self._remove(contender)\n",
+            "            is_removed = is_removed or await self._remove(contender, when_sent)\n",
             "            is_removed = True\n",
         ),
         setting="owners",

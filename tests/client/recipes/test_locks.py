@@ -343,6 +343,8 @@ def test_closing_takes_a_second_at_most_and_ends_what_other_tasks_own() -> None:
             # The end of the block finds nothing left to do.
             assert trio.current_time() - began == pytest.approx(1)
             network.resume(ONE)
+        # A nursery ends silently by the cancellation of a task that nobody cancelled.
+        assert len(ended) == 2
 
     told(story, 2)
 
@@ -412,5 +414,46 @@ def test_renewals_that_are_due_together_share_a_request() -> None:
                 nursery.start_soon(keep, number * 0.02)
         assert len(node.renewals) <= 12
         assert max(map(len, node.renewals)) == 20
+
+    told(story)
+
+
+def test_a_block_that_ends_while_nothing_can_be_asked_any_more_leaves_its_scope() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        with trio.CancelScope() as outer:
+            async with opened[0].session(ttl=9) as session:
+                lock = session.lock("a")
+                await lock.__aenter__()
+                opened[0]._driver.close()
+                session.tenure.lose("it was closed")
+                with pytest.raises(LockLost, match="closed"):
+                    await lock.__aexit__(None, None, None)
+                await trio.lowlevel.checkpoint()
+            outer.cancel()
+            await trio.sleep(1)
+        assert outer.cancelled_caught
+
+    told(story)
+
+
+def test_what_else_goes_wrong_in_the_block_of_a_lost_lock_is_told_without_its_cancellation() -> None:
+    async def story(node: MachineNode, network: Network, opened: list[Client]) -> None:
+        async def fail() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("cleaning up failed")
+
+        async def hold(session: Session) -> None:
+            async with session.lock("a"), trio.open_nursery() as nursery:
+                nursery.start_soon(fail)
+                nursery.start_soon(trio.sleep_forever)
+                await settle()
+                await opened[0].delete(f"a/{session.lease:x}")
+
+        async with opened[0].session(ttl=9) as session:
+            with pytest.raises(ExceptionGroup) as caught:
+                await hold(session)
+            assert [str(error) for error in caught.value.exceptions] == ["cleaning up failed"]
 
     told(story)

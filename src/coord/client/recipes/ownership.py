@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
@@ -81,54 +81,112 @@ class Lock(Ownership):
     """
 
 
-@asynccontextmanager
-async def owning(owned: Owned, wait: float | None) -> AsyncIterator[Owned]:
+class Owning(AbstractAsyncContextManager[Owned]):
     """Own a name while the block runs: queue and wait for it, watch over it, and leave at the end, whatever happens.
 
-    Raises `LockTimeout` after `wait` seconds, `SessionLost` if the session is lost meanwhile.
+    Entering raises `LockTimeout` after `wait` seconds, `SessionLost` if the session is lost meanwhile. What can be
+    done while the cluster works is done then: the block's scope is entered once the contender's key was sent, and left
+    once its removal was.
     """
-    session, contender = owned._session, owned._contender
-    session.check()
-    deadline = math.inf if wait is None else trio.current_time() + wait
-    await session.claim(contender, deadline)
-    tries_once = wait is not None and wait <= 0
-    is_owner = was_lost = is_removed = False
-    session.dependents[owned] = None
-    try:
-        with owned._scope:
-            is_owner = await _enter(session, contender, math.inf if tries_once else deadline, tries_once)
-            if is_owner:
+
+    __slots__ = ("_is_in_scope", "_owned", "_wait")
+
+    def __init__(self, owned: Owned, wait: float | None) -> None:
+        self._owned = owned
+        self._wait = wait
+        self._is_in_scope = False
+
+    async def __aenter__(self) -> Owned:
+        owned, wait = self._owned, self._wait
+        session, contender = owned._session, owned._contender
+        session.check()
+        deadline = math.inf if wait is None else trio.current_time() + wait
+        await session.claim(contender, deadline)
+        tries_once = wait is not None and wait <= 0
+        session.dependents[owned] = None
+        error: BaseException | None = None
+        try:
+            if await self._enter(math.inf if tries_once else deadline, tries_once):
                 owned._why_over = ""
                 session.lookout.add(owned)
-                yield owned
-    except (CoordError, ExceptionGroup) as error:
-        if contender.is_refused(error):
-            owned.end("the cluster refused a write of it")
-        # What a pause or a partition does to the calls in the block, or the cluster's refusal, is how the loss shows:
-        # who uses a lock need not tell apart by what it learns of it.
-        if not is_owner or not owned.has_failed or not _is_made_of_ours(error):
-            raise
-        raise owned.loss() from error
-    finally:
-        was_lost = is_owner and owned.has_failed
-        # Who has kept it beyond the block must find it over before anybody else can have it.
-        owned.conclude()
-        session.dependents.pop(owned)
-        is_removed = await session.leave(contender)
-        owned._left.set()
-    if was_lost:
-        owned.check()
-    if not is_owner:
+                return owned
+        except BaseException as raised:
+            error = self._beyond_scope(raised)
+        is_removed = await self._leave()
+        if error is not None:
+            raise error
         session.check()
         raise LockTimeout(await _explain(session, contender, wait, is_removed))
 
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        owned, left = self._owned, error
+        if error is not None:
+            left = self._told(self._beyond_scope(error))
+        was_lost = owned.has_failed
+        await self._leave()
+        if left is not None and left is not error:
+            raise left
+        if left is None and was_lost:
+            owned.check()
+        return left is None
 
-async def _enter(session: Session, contender: Contender, deadline: float, tries_once: bool) -> bool:
-    if deadline == math.inf:
-        return await run(session.driver, contender.enter(tries_once=tries_once))
-    with trio.move_on_at(deadline):
-        return await run(session.driver, contender.enter(tries_once=tries_once))
-    return False
+    async def _enter(self, deadline: float, tries_once: bool) -> bool:
+        steps, driver = self._owned._contender.enter(tries_once=tries_once), self._owned._session.driver
+        if deadline == math.inf:
+            return await run(driver, steps, when_sent=self._enter_scope)
+        self._enter_scope()
+        with trio.move_on_at(deadline):
+            return await run(driver, steps)
+        return False
+
+    async def _leave(self) -> bool:
+        """Give the name back; tell whether the cluster has removed the key."""
+        owned = self._owned
+        session = owned._session
+        # Who has kept it beyond the block must find it over before anybody else can have it.
+        owned.conclude()
+        session.dependents.pop(owned)
+        try:
+            return await session.leave(owned._contender, self._end_scope)
+        finally:
+            self._end_scope()
+            owned._left.set()
+
+    def _enter_scope(self) -> None:
+        self._owned._scope.__enter__()
+        self._is_in_scope = True
+
+    def _end_scope(self) -> None:
+        if self._is_in_scope:
+            self._is_in_scope = False
+            self._owned._scope.__exit__(None, None, None)
+
+    def _beyond_scope(self, error: BaseException) -> BaseException | None:
+        """Leave the scope by an error, and return what of it goes on beyond."""
+        if not self._is_in_scope:
+            return error
+        self._is_in_scope = False
+        try:
+            return None if self._owned._scope.__exit__(type(error), error, error.__traceback__) else error
+        except BaseException as rest:
+            return rest
+
+    def _told(self, error: BaseException | None) -> BaseException | None:
+        """Return what the block raises for what it ended with."""
+        owned = self._owned
+        if not isinstance(error, CoordError | ExceptionGroup):
+            return error
+        if owned._contender.is_refused(error):
+            owned.end("the cluster refused a write of it")
+        # What a pause or a partition does to the calls in the block, or the cluster's refusal, is how the loss shows:
+        # who uses a lock need not tell apart by what it learns of it.
+        if not owned.has_failed or not _is_made_of_ours(error):
+            return error
+        loss = owned.loss()
+        loss.__cause__ = error
+        return loss
 
 
 def _is_made_of_ours(error: Exception) -> bool:

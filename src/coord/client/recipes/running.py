@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 
 import trio
@@ -14,11 +15,17 @@ from coord.client.watching import WatchState
 from coord.errors import ApiError, ConnectionFailed, CoordError
 
 
-async def run(driver: Driver, steps: Steps[Outcome], shielded_s: float = math.inf) -> Outcome:
+async def run(
+    driver: Driver,
+    steps: Steps[Outcome],
+    shielded_s: float = math.inf,
+    when_sent: Callable[[], object] | None = None,
+) -> Outcome:
     """Take a recipe's steps to their end, and return its outcome. Raises what the recipe lets out.
 
     With `shielded_s` what it asks for is waited for though the caller is cancelled, so many seconds in all; then
-    `TimeIsUp` is raised. It costs less than a scope does, and is for steps that wait for no change.
+    `TimeIsUp` is raised. It costs less than a scope does, and is for steps that wait for no change. `when_sent` is
+    called once the first thing was asked for, before anything is waited for.
     """
     deadline = shielded_s if shielded_s == math.inf else trio.current_time() + shielded_s
     try:
@@ -27,7 +34,8 @@ async def run(driver: Driver, steps: Steps[Outcome], shielded_s: float = math.in
             try:
                 brought = None
                 if isinstance(step, Ask):
-                    brought = await _ask(driver, step, deadline)
+                    brought = await _ask(driver, step, deadline, when_sent)
+                    when_sent = None
                 else:
                     await _await_change(driver, step)
             except CoordError as error:
@@ -43,14 +51,21 @@ async def run(driver: Driver, steps: Steps[Outcome], shielded_s: float = math.in
         steps.close()
 
 
-async def _ask(driver: Driver, step: Ask, deadline: float) -> Reply[object]:
+async def _ask(driver: Driver, step: Ask, deadline: float, when_sent: Callable[[], object] | None) -> Reply[object]:
     verb, timeout = step.verb, step.timeout
     if is_shielded := deadline != math.inf:
         timeout = deadline - trio.current_time()
         if timeout <= 0:
             raise TimeIsUp
     call = await driver.call(
-        verb.is_write, verb.code, verb.arguments, timeout, verb.guard, verb.patience_s, is_shielded=is_shielded
+        verb.is_write,
+        verb.code,
+        verb.arguments,
+        timeout,
+        verb.guard,
+        verb.patience_s,
+        is_shielded=is_shielded,
+        when_sent=when_sent,
     )
     return Reply(verb.parse(call.header(), call.reply[2]), was_sent_once=call.sends == 1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +21,7 @@ from coord.client.recipes.contending import election_of, lock_of, read_lock_of, 
 from coord.client.recipes.keeper import Keeper
 from coord.client.recipes.leadership import Leadership
 from coord.client.recipes.lookout import Lookout
-from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, owning
+from coord.client.recipes.ownership import GOODBYE_S, RETRY_S, Lock, Owning
 from coord.client.recipes.registrar import CHECK_INTERVAL_S, FAIL_AFTER, PASS_AFTER, Registrar
 from coord.client.recipes.registration import Registration
 from coord.client.recipes.running import run
@@ -149,7 +149,7 @@ class Session:
         and `LockLost` is raised from it. One task of a session holds or waits for a name at a time: another one gets a
         `ValueError`, and needs a session of its own.
         """
-        return owning(Lock(self, lock_of(self.tenure, name, value)), wait)
+        return Owning(Lock(self, lock_of(self.tenure, name, value)), wait)
 
     def read_lock(
         self, name: Key, *, wait: float | None = None, value: bytes = b""
@@ -160,13 +160,13 @@ class Session:
         whether this reader still holds it, and is higher than that of every writer before; of readers that hold it
         together it makes no order.
         """
-        return owning(Lock(self, read_lock_of(self.tenure, name, value)), wait)
+        return Owning(Lock(self, read_lock_of(self.tenure, name, value)), wait)
 
     def write_lock(
         self, name: Key, *, wait: float | None = None, value: bytes = b""
     ) -> AbstractAsyncContextManager[Lock]:
         """Hold the read-write lock `name` alone while the block runs; otherwise as `lock`."""
-        return owning(Lock(self, write_lock_of(self.tenure, name, value)), wait)
+        return Owning(Lock(self, write_lock_of(self.tenure, name, value)), wait)
 
     def semaphore(
         self, name: Key, permits: int, *, wait: float | None = None, value: bytes = b""
@@ -176,7 +176,7 @@ class Session:
         All who use the name must say the same number, since each counts for itself. The fence tells whether this one
         still holds its permit; of those that hold one together it makes no order.
         """
-        return owning(Lock(self, semaphore_of(self.tenure, name, permits, value)), wait)
+        return Owning(Lock(self, semaphore_of(self.tenure, name, permits, value)), wait)
 
     # -- elections
 
@@ -189,7 +189,7 @@ class Session:
         `Client.observe` tells others of the owner. `wait` is as for `lock`. If the leadership is lost while the block
         runs, it is cancelled, and `LeadershipLost` is raised from it.
         """
-        return owning(Leadership(self, election_of(self.tenure, name, value)), wait)
+        return Owning(Leadership(self, election_of(self.tenure, name, value)), wait)
 
     def double_barrier(self, name: Key, parties: int) -> DoubleBarrier:
         """Enter and leave a block together with others: `async with session.double_barrier("step-1", 3): ...`.
@@ -272,11 +272,14 @@ class Session:
             raise ValueError(f"a task of this session has or awaits {contender.name}: use a session for each task")
         self._claims[contender.key] = None
 
-    async def leave(self, contender: Claimant) -> bool:
-        """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26)."""
+    async def leave(self, contender: Claimant, when_sent: Callable[[], object] | None = None) -> bool:
+        """Remove a contender's key, and tell whether it is gone: it is if the cluster answers within a second (S26).
+
+        `when_sent` is called once it was asked for, if it is.
+        """
         is_removed = self.is_lost  # the key has gone with the lease, or will
         try:
-            is_removed = is_removed or await self._remove(contender)
+            is_removed = is_removed or await self._remove(contender, when_sent)
         finally:
             if is_removed:
                 del self._claims[contender.key]
@@ -285,9 +288,9 @@ class Session:
                 self.nursery.start_soon(self._settle, contender)
         return is_removed
 
-    async def _remove(self, contender: Claimant) -> bool:
+    async def _remove(self, contender: Claimant, when_sent: Callable[[], object] | None) -> bool:
         with suppress(CoordError, TimeIsUp):
-            await run(self.driver, contender.leave(), GOODBYE_S)
+            await run(self.driver, contender.leave(), GOODBYE_S, when_sent)
             return True
         return False
 
