@@ -209,8 +209,8 @@ def test_a_reserve_that_does_not_fit_after_all_leaves_nothing_behind(
             raise DiskFullError("full")
         honest(self, offset, buffers)
 
-    honest = RealFile.write
-    monkeypatch.setattr(RealFile, "write", write_some)
+    honest = RealFile.write_synced
+    monkeypatch.setattr(RealFile, "write_synced", write_some)
     open_lmdb(reserve_bytes=8 * MIB)
     assert sorted(path.name for path in directory.iterdir()) == ["data.mdb", "lock.mdb"]
 

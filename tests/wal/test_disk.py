@@ -14,8 +14,9 @@ import pytest
 from attrs import define, field
 
 from coord import disk as disk_module
-from coord.disk import Disk, RealDisk
+from coord.disk import Disk, File, RealDisk, write_zeros
 from coord.errors import DataDirError, DiskError, DiskFullError
+from coord.limits import MIB
 from coord.testing.crash_states import crash_states
 from coord.testing.sim_disk import SimDisk, SyncFailure
 from coord.wal.recovery import recover
@@ -52,6 +53,26 @@ def test_files_are_written_and_read_by_offset(place: tuple[Disk, Path]) -> None:
     again = disk.open(directory / "a")
     assert again.read(0, 100) == b"abXY\0\0"
     again.close()
+
+
+def test_zeros_are_synced_in_small_pieces(place: tuple[Disk, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, directory = place
+    file = disk.create(directory / "zeros")
+    pieces: list[int] = []
+    write_synced = type(file).write_synced
+
+    def noted(self: File, offset: int, buffers: Sequence[bytes]) -> None:
+        pieces.append(sum(map(len, buffers)))
+        write_synced(self, offset, buffers)
+
+    monkeypatch.setattr(type(file), "write_synced", noted)
+    size_bytes = 2 * MIB + 100
+    write_zeros(file, size_bytes)
+    assert pieces == [MIB, MIB, 100]
+    assert file.read(0, 2 * size_bytes) == bytes(size_bytes)
+    if isinstance(disk, SimDisk):
+        assert disk.durable_bytes(directory / "zeros") == bytes(size_bytes)
+    file.close()
 
 
 def test_names(place: tuple[Disk, Path]) -> None:

@@ -10,12 +10,9 @@ from pathlib import Path
 
 from attrs import define
 
-from coord.disk import Disk, remove_if_there
+from coord.disk import Disk, remove_if_there, write_zeros
 from coord.errors import DiskFullError
-from coord.limits import MIB
 from coord.store.engine import Engine
-
-_ZEROS = bytes(MIB)
 
 
 @define
@@ -59,9 +56,7 @@ class Reserve:
         remove_if_there(self.disk, part)
         file = self.disk.create(part)
         try:
-            for offset in range(0, self.size_bytes, MIB):
-                file.write(offset, [_ZEROS[: min(MIB, self.size_bytes - offset)]])
-            file.sync()
+            write_zeros(file, self.size_bytes)
         except DiskFullError:
             self.disk.remove(part)
             return False

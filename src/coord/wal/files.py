@@ -10,16 +10,14 @@ from typing import Final
 
 from attrs import define, field
 
-from coord.disk import Disk, File
+from coord.disk import ZEROS, Disk, File, write_zeros
 from coord.errors import DiskError, DiskFullError
-from coord.limits import MIB, WAL_BLOCK_BYTES
+from coord.limits import WAL_BLOCK_BYTES
 from coord.wal.segment import TEMPORARY_SUFFIX, segment_name
 
 SPARES_MAX: Final = 2
 """Files kept ready for segments to come. One hides the cost of a roll; the other lets a release be recycled
 while a prepared one is still waiting."""
-
-_ZEROS: Final = bytes(MIB)
 
 
 @define
@@ -113,9 +111,7 @@ class SegmentFiles:
         path = self._new_temporary()
         file = self.disk.create(path)
         try:
-            for offset in range(0, self.segment_bytes, len(_ZEROS)):
-                file.write(offset, (_ZEROS[: self.segment_bytes - offset],))
-            file.sync()
+            write_zeros(file, self.segment_bytes)
         except DiskFullError:
             file.close()
             self.disk.remove(path)
@@ -169,6 +165,6 @@ def clear_tail(file: File, last: bytes, last_offset: int, dirty_end: int) -> Non
     end = last_offset + len(last)
     stop = min(max(dirty_end, end + WAL_BLOCK_BYTES), file.size())
     file.write(last_offset, (last,))
-    for offset in range(end, stop, len(_ZEROS)):
-        file.write(offset, (_ZEROS[: stop - offset],))
+    for offset in range(end, stop, len(ZEROS)):
+        file.write(offset, (ZEROS[: stop - offset],))
     file.sync()
