@@ -67,7 +67,7 @@ def test_zeros_are_synced_in_small_pieces(place: tuple[Disk, Path], monkeypatch:
 
     monkeypatch.setattr(type(file), "write_synced", noted)
     size_bytes = 2 * MIB + 100
-    write_zeros(file, size_bytes)
+    write_zeros(file, 0, size_bytes)
     assert pieces == [MIB, MIB, 100]
     assert file.read(0, 2 * size_bytes) == bytes(size_bytes)
     if isinstance(disk, SimDisk):

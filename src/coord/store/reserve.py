@@ -56,7 +56,7 @@ class Reserve:
         remove_if_there(self.disk, part)
         file = self.disk.create(part)
         try:
-            write_zeros(file, self.size_bytes)
+            write_zeros(file, 0, self.size_bytes)
         except DiskFullError:
             self.disk.remove(part)
             return False

@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import define, field
 
-from coord.disk import ZEROS, Disk, File, write_zeros
+from coord.disk import Disk, File, write_zeros
 from coord.errors import DiskError, DiskFullError
 from coord.limits import WAL_BLOCK_BYTES
 from coord.wal.segment import TEMPORARY_SUFFIX, segment_name
@@ -111,7 +111,7 @@ class SegmentFiles:
         path = self._new_temporary()
         file = self.disk.create(path)
         try:
-            write_zeros(file, self.segment_bytes)
+            write_zeros(file, 0, self.segment_bytes)
         except DiskFullError:
             file.close()
             self.disk.remove(path)
@@ -165,6 +165,4 @@ def clear_tail(file: File, last: bytes, last_offset: int, dirty_end: int) -> Non
     end = last_offset + len(last)
     stop = min(max(dirty_end, end + WAL_BLOCK_BYTES), file.size())
     file.write(last_offset, (last,))
-    for offset in range(end, stop, len(ZEROS)):
-        file.write(offset, (ZEROS[: stop - offset],))
-    file.sync()
+    write_zeros(file, end, stop)

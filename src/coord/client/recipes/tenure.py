@@ -72,10 +72,7 @@ class Tenure:
     @property
     def remaining_s(self) -> float:
         """How long it lives if no further renewal is acknowledged; 0 once it is lost."""
-        remaining_s = self.deadline - self.clock()
-        if remaining_s > 0 and not self.why_lost and self._forks == forks.count():
-            return remaining_s
-        return 0.0 if self.is_lost else remaining_s
+        return 0.0 if self.is_lost else self.deadline - self.clock()
 
     def check(self) -> None:
         """Raise `SessionLost` if it is lost."""
