@@ -11,7 +11,7 @@ from coord.testing.sim_disk import SimDisk
 from coord.wal.record import SnapshotMark
 from coord.wal.segment import Header
 
-from .rig import DIRECTORY, MEMBER, Rig, random_step
+from .rig import DIRECTORY, MEMBER, SEGMENT_BYTES, Rig, random_step
 
 
 def test_an_empty_directory_becomes_an_empty_log(rig: Rig) -> None:
@@ -202,10 +202,58 @@ def test_a_prepared_file_makes_a_roll_cheap(rig: Rig) -> None:
     job.run()
 
 
-def test_temporary_files_are_removed_by_recovery(rig: Rig) -> None:
+def temporary(rig: Rig) -> list[str]:
+    return [name for name in rig.disk.list(DIRECTORY) if name.endswith(".tmp")]
+
+
+def test_recovery_keeps_spare_files_and_the_next_segment_takes_one(rig: Rig) -> None:
+    rig.append(1000)
     rig.prepare()
+    kept = temporary(rig)
     rig.recover()
-    assert rig.disk.list(DIRECTORY) == ["0000000000000001.wal"]
+    assert temporary(rig) == kept
+    assert rig.wal.prepare_job() is None
+    rig.disk.operations.clear()
+    for _ in range(4):
+        rig.append(1400)
+    assert temporary(rig) == []
+    assert len(rig.segments()) == 3
+    filled = [operation for operation in rig.disk.operations if operation.startswith("create")]
+    assert len(filled) == 1, "the second one's is made"
+    rig.prepare()
+    assert temporary(rig) != kept, "each has a name of its own"
+    assert [entry[0] for entry in rig.recover().entries] == [1, 2, 3, 4, 5]
+
+
+def test_recovery_takes_a_spare_file_with_the_bytes_of_an_old_segment(rig: Rig) -> None:
+    for _ in range(4):
+        rig.append(1400)
+    rig.release(2)
+    assert temporary(rig)
+    rig.recover()
+    for _ in range(4):
+        rig.append(1400)
+    assert [entry[0] for entry in rig.recover().entries][-6:] == [3, 4, 5, 6, 7, 8]
+
+
+def test_recovery_removes_other_temporary_files(rig: Rig) -> None:
+    sizes = {
+        "spare-00000007.tmp": SEGMENT_BYTES,
+        "spare-00000008.tmp": SEGMENT_BYTES - 512,
+        "spare-00000009.tmp": 2 * SEGMENT_BYTES,
+        "spare-0000000a.tmp": SEGMENT_BYTES,
+        "spare-0000000b.tmp": SEGMENT_BYTES,
+        "0000000000000002.wal.tmp": SEGMENT_BYTES,
+        "spare-0000000G.tmp": SEGMENT_BYTES,
+    }
+    for name, size in sizes.items():
+        file = rig.disk.create(DIRECTORY / name)
+        file.write(0, (bytes(size),))
+        file.close()
+    rig.recover()
+    assert temporary(rig) == ["spare-00000007.tmp", "spare-0000000a.tmp"]
+    rig.wal._files.prepare()
+    assert "spare-0000000b.tmp" in temporary(rig)
 
 
 def test_another_segment_size_takes_effect_with_the_next_segment(rig: Rig) -> None:

@@ -13,7 +13,7 @@ from attrs import define, field
 from coord.disk import Disk, File, write_zeros
 from coord.errors import DiskError, DiskFullError
 from coord.limits import WAL_BLOCK_BYTES
-from coord.wal.segment import TEMPORARY_SUFFIX, segment_name
+from coord.wal.segment import TEMPORARY_SUFFIX, segment_name, spare_name, spare_number
 
 SPARES_MAX: Final = 2
 """Files kept ready for segments to come. One hides the cost of a roll; the other lets a release be recycled
@@ -48,6 +48,26 @@ class SegmentFiles:
     def adopt(self, number: int, batch: int, file: File) -> None:
         """Go on in a segment that recovery has read."""
         self.number, self.batch, self._file = number, batch, file
+
+    def keep_spares(self, names: Sequence[str]) -> None:
+        """Keep the spare files of the process before this one, and remove what else is temporary; sync neither.
+
+        What a spare file holds does not matter (S5). To remove one frees 64 MiB, which a file system may have to tell
+        the disk, and to fill another one writes as much: all who share the disk wait for both.
+        """
+        for name in names:
+            path, number = self.directory / name, spare_number(name)
+            if number is not None and self.spares < SPARES_MAX and self._size(path) == self.segment_bytes:
+                self._spares.append(path)
+                self._serials = itertools.count(max(number + 1, next(self._serials)))
+            elif name.endswith(TEMPORARY_SUFFIX):
+                self.disk.remove(path)
+
+    def _size(self, path: Path) -> int:
+        file = self.disk.open(path)
+        size = file.size()
+        file.close()
+        return size
 
     def write(self, batch: int, offset: int, buffers: Sequence[bytes]) -> None:
         """Write a batch; durable on return.
@@ -120,7 +140,7 @@ class SegmentFiles:
         return path
 
     def _new_temporary(self) -> Path:
-        return self.directory / f"spare-{next(self._serials):08x}{TEMPORARY_SUFFIX}"
+        return self.directory / spare_name(next(self._serials))
 
     def _check_usable(self) -> None:
         # Law 7: after a failed sync nobody knows what is on the disk, and a second sync may succeed without

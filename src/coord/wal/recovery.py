@@ -22,7 +22,6 @@ from coord.wal.files import SegmentFiles, clear_tail
 from coord.wal.log import SegmentInfo, Wal
 from coord.wal.record import Batch, SnapshotMark
 from coord.wal.segment import (
-    TEMPORARY_SUFFIX,
     Contents,
     Header,
     damage,
@@ -81,13 +80,11 @@ def recover(
     numbers = sorted(number for name in names if (number := segment_number(name)) is not None)
     replay = _Replay()
     last = _read_all(disk, directory, member, numbers, replay)
-    for name in names:
-        if name.endswith(TEMPORARY_SUFFIX):
-            disk.remove(directory / name)
+    files = SegmentFiles(disk, directory, segment_bytes)
+    files.keep_spares(names)
     # A process that was killed may have left names that are not durable: segments put to use, or taken out of
     # it.
     disk.sync_directory(directory)
-    files = SegmentFiles(disk, directory, segment_bytes)
     if last is None:
         wal = Wal(files, member, salt)
         wal.plan_first_segment().run()

@@ -30,6 +30,7 @@ _START: Final = struct.Struct("<8sII")
 """Magic, CRC32C of all that follows it in the block, format version: the same in every version to come."""
 _FIELDS: Final = struct.Struct("<QQQIIQQQQQQ")
 _NAME: Final = re.compile(r"([0-9a-f]{16})\.wal")
+_SPARE_NAME: Final = re.compile(r"spare-([0-9a-f]{8})\.tmp")
 
 REMEDY: Final = (
     "Do not edit or remove files of the log: acknowledged writes would be lost. Restore this member from the "
@@ -51,6 +52,17 @@ def segment_name(number: int) -> str:
 def segment_number(name: str) -> int | None:
     """Return the number of the segment with this file name, None if it is not a segment's."""
     match = _NAME.fullmatch(name)
+    return int(match[1], 16) if match else None
+
+
+def spare_name(number: int) -> str:
+    """Return the file name of a spare file, which is no part of the log."""
+    return f"spare-{number:08x}{TEMPORARY_SUFFIX}"
+
+
+def spare_number(name: str) -> int | None:
+    """Return the number of the spare file with this name, None if it is not a spare file's."""
+    match = _SPARE_NAME.fullmatch(name)
     return int(match[1], 16) if match else None
 
 
