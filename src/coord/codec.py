@@ -48,7 +48,7 @@ def decode(data: bytes, *, is_counted: bool = True) -> Any:
     # `loads` ignores what follows the item. In an array of two whose second item is known, nothing can hide there.
     try:
         pair = cbor2.loads(
-            b"\x82" + data + _SENTINEL,
+            b"".join((b"\x82", data, _SENTINEL)),
             max_depth=CBOR_DEPTH_MAX + 1,
             allow_indefinite=False,
             allow_duplicate_keys=False,
