@@ -14,7 +14,7 @@ import pytest
 from coord.errors import ConfigError, DamageError, DataDirError, DiskError
 from coord.limits import GIB, MIB
 from coord.mvcc.backend import Table
-from coord.store.layout import FORMAT_KEY, OWN, seal_value
+from coord.store.layout import FORMAT_KEY, OWN, check_values, seal_value
 from coord.store.lmdb_env import MAP_BYTES, map_bytes_allowed
 from coord.store.store import Store
 
@@ -74,6 +74,19 @@ def test_a_changed_row_is_found(open_lmdb: Open, directory: Path) -> None:
     change(directory, b"a lease's row", b"a lease's bow")
     with pytest.raises(DamageError, match="database leases: the checksum of row b'lease' is wrong"):
         open_lmdb().rows(Table.LEASES)
+
+
+def test_one_bad_value_among_many_is_found_wherever_it_is() -> None:
+    keys = [b"row %d" % place for place in range(5)]
+    values = [seal_value(key, b"value of " + key) for key in keys]
+    check_values("leases", keys, values)
+    check_values("leases", [], [])
+    for place, (key, value) in enumerate(zip(keys, values, strict=True)):
+        another_ones = values[place - 1]
+        cut_off = [value[:size] for size in range(len(value))]
+        for bad in (another_ones, value[:-1] + b"?", b"?" + value[1:], value + b"?", *cut_off):
+            with pytest.raises(DamageError, match=f"checksum of row {key!r} is wrong"):
+                check_values("leases", keys, [*values[:place], bad, *values[place + 1 :]])
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from coord.codec import encode
 from coord.disk import Disk, RealDisk
 from coord.errors import DamageError, DataDirError, DiskFullError
 from coord.limits import SNAPSHOT_CHUNK_BYTES
@@ -148,8 +149,8 @@ def test_large_stores_go_out_in_chunks(store: Store, monkeypatch: pytest.MonkeyP
     sizes: list[int] = []
     honest = snapshot._pack_pairs
 
-    def pack(name, pairs):  # type: ignore[no-untyped-def]
-        payload = honest(name, pairs)
+    def pack(name, keys, values):  # type: ignore[no-untyped-def]
+        payload = honest(name, keys, values)
         sizes.append(len(payload))
         return payload
 
@@ -161,6 +162,38 @@ def test_large_stores_go_out_in_chunks(store: Store, monkeypatch: pytest.MonkeyP
     take(store)
     assert len(sizes) > 5
     assert max(sizes) < SNAPSHOT_CHUNK_BYTES + 1_700_000
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chunks"),
+    [
+        ([], []),
+        ([10], [1]),
+        ([5, 5], [2]),
+        ([5, 5, 5, 5], [2, 2]),
+        ([5, 5, 1], [2, 1]),
+        ([5, 4, 1, 9, 30, 2], [3, 2, 1]),
+    ],
+)
+def test_a_chunk_ends_with_the_pair_that_fills_it(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], chunks: list[int]
+) -> None:
+    """Also where it is the last one of its database: nothing is lost there, and no empty chunk follows."""
+    monkeypatch.setattr(snapshot, "SNAPSHOT_CHUNK_BYTES", 10)
+    pairs = [(b"%d" % place, bytes(size - 1)) for place, size in enumerate(sizes)]
+    batches = list(snapshot._batches(iter(pairs)))
+    assert [len(keys) for keys, _ in batches] == chunks
+    assert [pair for keys, values in batches for pair in zip(keys, values, strict=True)] == pairs
+
+
+def test_a_chunk_is_what_the_codec_makes_of_it() -> None:
+    values = [bytes(size) for size in (0, 1, 23, 24, 255, 256, 70_000)]
+    keys = [b"%d" % len(value) for value in values]
+    for count in range(1, len(values) + 1):
+        expected: list[object] = ["leases"]
+        for items in (keys[:count], values[:count]):
+            expected += [b"".join(len(item).to_bytes(4, "big") for item in items), b"".join(items)]
+        assert snapshot._pack_pairs("leases", keys[:count], values[:count]) == encode(expected)
 
 
 def test_jobs_on_a_snapshot_rest_between_its_chunks(store: Store) -> None:

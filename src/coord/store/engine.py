@@ -21,9 +21,7 @@ class View(Protocol):
         """The index and term that this very moment holds (S6)."""
 
     def pairs(self, name: str) -> Iterator[Pair]:
-        """Yield what the database `name` holds, in key order and verified; `DamageError` if it is not
-        whole.
-        """
+        """Yield what the database `name` holds, in key order, as it is stored; `check_values` tells if it is whole."""
 
 
 class Stage(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
+from struct import pack as struct_pack
 from typing import Final
 
 from crc32c import crc32c
@@ -51,6 +52,15 @@ def open_value(name: str, key: bytes, stored: bytes) -> bytes:
     if len(stored) < CHECKSUM_BYTES or crc32c(value, crc32c(key)) != CHECKSUM.unpack_from(stored)[0]:
         raise damage(name, key)
     return value
+
+
+def check_values(name: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+    """Raise what `open_value` would for the first value that is not its key's, in less time than asking each."""
+    sums = [crc32c(key + stored[CHECKSUM_BYTES:]) for key, stored in zip(keys, values, strict=True)]
+    # Joined they are equal only if all are: a value too short to have a checksum makes them shorter.
+    if struct_pack(f">{len(sums)}I", *sums) != b"".join([stored[:CHECKSUM_BYTES] for stored in values]):
+        for key, stored in zip(keys, values, strict=True):
+            open_value(name, key, stored)
 
 
 def damage(name: str, key: bytes) -> DamageError:

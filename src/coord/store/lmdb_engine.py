@@ -73,22 +73,18 @@ _COPY: Final = "data.copy"
 class LmdbView:
     """A compact copy of the store at one moment."""
 
-    _env: Any
+    _txn: Any
     _databases: dict[str, Any]
 
     @property
     def applied(self) -> tuple[int, int]:
         """S6: read from the copy itself, never from memory, which is ahead of it."""
-        with self._env.begin(db=self._databases[OWN]) as txn:
-            return unpack_applied(txn.get(APPLIED_KEY))
+        return unpack_applied(self._txn.get(APPLIED_KEY, db=self._databases[OWN]))
 
     def pairs(self, name: str) -> Iterator[Pair]:
         """See `View`."""
-        with self._env.begin() as txn:
-            for key, stored in txn.cursor(self._databases[name]).iternext():
-                if crc32c(stored[CHECKSUM_BYTES:], crc32c(key)) != CHECKSUM.unpack_from(stored)[0]:
-                    raise damage(name, key)
-                yield key, stored
+        pairs: Iterator[Pair] = self._txn.cursor(self._databases[name]).iternext()
+        return pairs
 
 
 @define
@@ -295,7 +291,9 @@ class LmdbEngine:
             with translated("snapshot"):
                 env = self._copy_out(path)
                 try:
-                    yield LmdbView(env, open_databases(env, create=False))
+                    databases = open_databases(env, create=False)
+                    with env.begin() as txn:
+                        yield LmdbView(txn, databases)
                 finally:
                     env.close()
         finally:
