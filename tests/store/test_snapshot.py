@@ -15,7 +15,6 @@ from coord.errors import DamageError, DataDirError, DiskFullError
 from coord.limits import SNAPSHOT_CHUNK_BYTES
 from coord.mvcc.backend import Table
 from coord.store import snapshot
-from coord.store.engine import Pair
 from coord.store.lmdb_engine import LmdbEngine, LmdbStage, LmdbView
 from coord.store.port import state_hash
 from coord.store.snapshot import read_snapshot
@@ -496,11 +495,11 @@ def test_what_is_staged_is_synced_piece_by_piece(tmp_path: Path, monkeypatch: py
         made._env = Counted(made._env)
         return made
 
-    def counted_put(stage: LmdbStage, name: str, pairs: Sequence[Pair]) -> None:
+    def counted_put(stage: LmdbStage, name: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         nonlocal most, unsynced
-        unsynced += len(pairs)
+        unsynced += len(keys)
         most = max(most, unsynced)
-        put(stage, name, pairs)
+        put(stage, name, keys, values)
 
     monkeypatch.setattr(LmdbEngine, "stage", stage)
     monkeypatch.setattr(LmdbStage, "put", counted_put)

@@ -27,8 +27,8 @@ class View(Protocol):
 class Stage(Protocol):
     """A store that is being built beside the living one."""
 
-    def put(self, name: str, pairs: Sequence[Pair]) -> None:
-        """Add pairs, in key order within each database."""
+    def put(self, name: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
+        """Add pairs, in key order within each database; the values are as they are stored."""
 
     def finish(self, index: int, term: int) -> None:
         """Set what is applied and return when all of it is safe against power loss."""

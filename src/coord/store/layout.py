@@ -69,10 +69,11 @@ def damage(name: str, key: bytes) -> DamageError:
     return DamageError(f"store database {name}: the checksum of {where} is wrong; {REMEDY}")
 
 
-def record_pairs(records: Sequence[tuple[int, bytes]]) -> list[tuple[bytes, bytes]]:
-    """Return records as they are stored."""
+def stored_records(records: Sequence[tuple[int, bytes]]) -> tuple[list[bytes], list[bytes]]:
+    """Return the keys and values that records are stored as."""
     pack = CHECKSUM.pack
-    return [(name := key.to_bytes(12, "big"), pack(crc32c(record, crc32c(name))) + record) for key, record in records]
+    keys = [key.to_bytes(12, "big") for key, _ in records]
+    return keys, [pack(crc32c(record, crc32c(key))) + record for key, (_, record) in zip(keys, records, strict=True)]
 
 
 def pack_applied(index: int, term: int) -> bytes:

@@ -43,8 +43,8 @@ from coord.store.layout import (
     open_value,
     pack_applied,
     pack_format,
-    record_pairs,
     seal_value,
+    stored_records,
     unpack_applied,
     unpack_format,
 )
@@ -96,11 +96,11 @@ class LmdbStage:
     _disk: Disk
     _directory: Path
 
-    def put(self, name: str, pairs: Sequence[Pair]) -> None:
+    def put(self, name: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """See `Stage`."""
         with translated("install"):
             with self._env.begin(write=True) as txn:
-                append(txn, self._databases[name], name, pairs)
+                append(txn, self._databases[name], name, keys, values)
             # Piece by piece: one sync of all at the end would keep those of the log waiting for as long as it takes.
             self._env.sync(True)
 
@@ -245,7 +245,7 @@ class LmdbEngine:
     def _write(self, txn: Any, segment: Segment) -> None:
         records = iter(segment.records.items())
         while part := list(islice(records, _SLICE_RECORDS)):
-            append(txn, self._records, RECORDS, record_pairs(part))
+            append(txn, self._records, RECORDS, *stored_records(part))
         for table, rows in segment.rows.items():
             database = self._databases[table.value]
             for key, value in sorted(rows.items()):

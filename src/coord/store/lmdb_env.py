@@ -12,7 +12,6 @@ import lmdb
 
 from coord.errors import ConfigError, DamageError, DiskError, DiskFullError, NodeError
 from coord.limits import GIB, MIB
-from coord.store.engine import Pair
 from coord.store.layout import DATABASES, REMEDY
 
 MAP_BYTES: Final = 64 * GIB
@@ -83,8 +82,8 @@ def open_databases(env: Any, *, create: bool = True) -> dict[str, Any]:
     return {name: env.open_db(name.encode(), create=create) for name in DATABASES}
 
 
-def append(txn: Any, database: Any, name: str, pairs: Sequence[Pair]) -> None:
+def append(txn: Any, database: Any, name: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
     """Append in key order. LMDB stops without an error at a key that is not above the last one."""
-    _, added = txn.cursor(database).putmulti(pairs, append=True)
-    if added != len(pairs):
-        raise DamageError(f"store database {name}: a key above {pairs[added][0].hex()} is there already; {REMEDY}")
+    _, added = txn.cursor(database).putmulti(zip(keys, values, strict=True), append=True)
+    if added != len(keys):
+        raise DamageError(f"store database {name}: a key above {keys[added].hex()} is there already; {REMEDY}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from itertools import accumulate
+from io import BytesIO
 from pathlib import Path
 from struct import Struct
 from struct import pack as struct_pack
@@ -146,8 +146,7 @@ def _unpack_lengths(lengths: bytes, data: bytes) -> tuple[int, ...]:
 
 
 def _unpack(sizes: Sequence[int], data: bytes) -> list[bytes]:
-    ends = accumulate(sizes)
-    return [data[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    return list(map(BytesIO(data).read, sizes))
 
 
 def read_snapshot(disk: Disk, path: Path, stage: Stage | None = None, rest: Rest = no_rest) -> SnapshotHead:
@@ -183,7 +182,7 @@ def _read(file: File, stage: Stage | None, rest: Rest) -> SnapshotHead:
             raise ValueError("there are not as many values as keys")
         count += len(key_sizes)
         if stage is not None:
-            stage.put(name, list(zip(_unpack(key_sizes, keys), _unpack(value_sizes, values), strict=True)))
+            stage.put(name, _unpack(key_sizes, keys), _unpack(value_sizes, values))
         rest()
     raise ValueError("its tail is missing")
 

@@ -21,7 +21,7 @@ from coord.errors import DamageError, DiskError, DiskFullError
 from coord.limits import GIB
 from coord.mvcc.backend import Table
 from coord.store.engine import Pair
-from coord.store.layout import RECORD_KEY, RECORDS, REMEDY, open_value, record_pairs, seal_value
+from coord.store.layout import RECORD_KEY, RECORDS, REMEDY, open_value, seal_value, stored_records
 from coord.store.overlay import Segment
 from coord.store.reserve import Reserve
 from coord.store.store import Store
@@ -117,7 +117,8 @@ class SimView:
     def pairs(self, name: str) -> Iterator[Pair]:
         """See `View`."""
         if name == RECORDS:
-            yield from record_pairs([(key, self._state.records[key]) for key in self._state.keys])
+            records = [(key, self._state.records[key]) for key in self._state.keys]
+            yield from zip(*stored_records(records), strict=True)
             return
         for key, value in sorted(self._state.rows[Table(name)].items()):
             yield key, seal_value(key, value)
@@ -130,9 +131,9 @@ class SimStage:
     _medium: SimBackend
     _state: SimState = field(factory=SimState)
 
-    def put(self, name: str, pairs: Sequence[Pair]) -> None:
+    def put(self, name: str, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """See `Stage`."""
-        for key, stored in pairs:
+        for key, stored in zip(keys, values, strict=True):
             value = open_value(name, key, stored)
             if name == RECORDS:
                 revision, sub = RECORD_KEY.unpack(key)
