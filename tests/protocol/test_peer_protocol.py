@@ -86,6 +86,7 @@ WELCOME = Welcome(99, 8, 7, (MEMBER, Member(8, "", (), (), incarnation=4)), 21, 
 SNAPSHOT: list[SnapshotFrame] = [
     SnapshotHead(7, 8, 4, 100, 3, 5_000_000),
     SnapshotChunk(4096, b"x"),
+    SnapshotChunk(1 << 40, bytes(70_000)),
     SnapshotResult(""),
 ]
 
@@ -235,6 +236,7 @@ def test_what_is_wrong_with_an_answer_is_said(items: Any, text: str) -> None:
 @pytest.mark.parametrize("frame", SNAPSHOT, ids=lambda frame: type(frame).__name__)
 def test_a_snapshot_frame_comes_out_as_it_went_in(frame: SnapshotFrame) -> None:
     data = encode_snapshot_frame(frame)
+    assert data == encode(decode(data)), "it is deterministic"
     assert SCHEMA.allows("peer-message", decode(data))
     assert decode_snapshot_frame(data) == frame
 
