@@ -141,6 +141,7 @@ ROWS = section(
         put("a", "1"),
         Compact(At(1)),
         txn(then=(put("b"), get("a", revision=-1))) >> COMPACTED,
+        txn(then=(txn(then=(get("a", revision=-1),)),)) >> COMPACTED,
     ),
     row(
         "compact.txn-negative-never",

@@ -17,6 +17,7 @@ def test_slice_is_full_wherever_it_starts(start: int, count: int) -> None:
         keys.add(name)
 
     assert keys.slice(names[start], None, count) == names[start : start + count]
+    assert keys.slice(names[start] + b"0", None, count) == names[start + 1 : start + 1 + count]
 
 
 @given(st.integers(0, 1_000), st.lists(st.binary(min_size=1, max_size=2), max_size=100))
@@ -50,3 +51,24 @@ def test_a_count_is_that_of_the_keys(names: set[bytes], intervals: list[tuple[by
         keys.add(name)
     for start, end in intervals:
         assert keys.count(start, end) == sum(start <= name and (end is None or name < end) for name in names)
+
+
+@given(
+    st.sets(st.integers(0, 99), max_size=60),
+    st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99), st.integers(1, 5)), min_size=1, max_size=60),
+)
+def test_a_slice_between_changes_is_that_of_the_keys(names: set[int], steps: list[tuple[int, int, int]]) -> None:
+    """Keys that come in order leave a block in order, and of one whose keys are all below nothing is looked at."""
+    keys, expected = OrderedKeys(), set()
+    for name in sorted(names):
+        keys.add(b"%03d" % name)
+        expected.add(b"%03d" % name)
+    for name, start, count in steps:
+        if (changed := b"%03d" % name) in expected:
+            keys.discard([changed])
+        else:
+            keys.add(changed)
+        expected ^= {changed}
+        wanted = [one for one in sorted(expected) if one >= b"%03d" % start]
+        assert keys.slice(b"%03d" % start, None, count) == wanted[:count]
+        assert keys.slice(b"%03d" % start, b"%03d" % (start + 9), 99) == [one for one in wanted if int(one) < start + 9]

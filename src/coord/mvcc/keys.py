@@ -47,8 +47,9 @@ class OrderedKeys:
         """Add a key."""
         number = bisect_right(self._firsts, key) - 1
         block = self._blocks[number]
+        if block and next(reversed(block)) > key:
+            self._is_sorted[number] = False
         block[key] = None
-        self._is_sorted[number] = False
         if len(block) > BLOCK_KEYS_MAX:
             self._split(number, key)
 
@@ -83,10 +84,14 @@ class OrderedKeys:
         for number in range(first, len(self._blocks)):
             if len(found) >= count or (end is not None and self._firsts[number] >= end):
                 break
+            block = self._blocks[number]
             if not self._is_sorted[number]:
-                self._blocks[number] = dict.fromkeys(sorted(self._blocks[number]))
+                block = self._blocks[number] = dict.fromkeys(sorted(block))
                 self._is_sorted[number] = True
-            found += self._blocks[number]
+            if number == first and block and next(reversed(block)) < start:
+                # To look at each would cost what memory each has to be waited for.
+                continue
+            found += block
             if number == first:
                 # Only the first block can hold keys below `start`; they must not count, or a full answer would look
                 # like the last one.

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from attrs import frozen
-
 from coord import errors
 from coord.codec import NULL, array_head, uint
 from coord.mvcc.ranges import RangeReader, encode_range, run
@@ -47,26 +45,9 @@ def _holds_always(_left: Any, _right: Any) -> bool:
     return True
 
 
-@frozen
-class Plan:
-    """A transaction whose compares are judged: the branch that runs, and the plans of its nested transactions."""
-
-    succeeded: bool
-    steps: list[tuple[int, Any]]
-    """`(op, arguments)`; for a nested transaction `(Op.TXN, Plan)`."""
-
-    def leaves(self, op: int) -> Iterator[list[Any]]:
-        """Yield the arguments of all operations of one kind that will run, in order."""
-        open_steps = [iter(self.steps)]
-        while open_steps:
-            for code, arguments in open_steps[-1]:
-                if code == _TXN:
-                    open_steps.append(iter(arguments.steps))
-                    break
-                if code == op:
-                    yield arguments
-            else:
-                open_steps.pop()
+Steps = tuple[bool, list[tuple[int, Any]]]
+"""A transaction whose compares are judged: which way that went, and the `(op, arguments)` of the branch that runs; of a
+nested transaction `(Op.TXN, Steps)`."""
 
 
 def has_put(arguments: list[Any]) -> bool:
@@ -103,21 +84,34 @@ class Transactions:
 
         Raises `ApiError` where the state forbids it; what the draft then holds must be rolled back.
         """
-        plan = self._plan(arguments)
-        for put in plan.leaves(_PUT):
-            if len(put) > 2:
-                self._check_put(put)
-        for request in plan.leaves(_RANGE):
+        puts: list[list[Any]] = []
+        ranges: list[list[Any]] = []
+        plan = self._plan(arguments, puts, ranges)
+        for put in puts:
+            self._check_put(put)
+        for request in ranges:
             self._check_revision(request)
         parts: list[bytes] = []
         self._run(plan, parts)
         return b"".join(parts)
 
-    def _plan(self, arguments: list[Any]) -> Plan:
+    def _plan(self, arguments: list[Any], puts: list[list[Any]], ranges: list[list[Any]]) -> Steps:
+        """Judge the compares; note, in order, the puts and ranges that will run and have something to be checked."""
         compares, success, failure = arguments
-        succeeded = all(self._holds(compare) for compare in compares)
-        branch = success if succeeded else failure
-        return Plan(succeeded, [(op, self._plan(inner) if op == _TXN else inner) for op, inner in branch])
+        succeeded = True
+        for compare in compares:
+            if not self._holds(compare):
+                succeeded = False
+                break
+        steps: list[tuple[int, Any]] = []
+        for op, inner in success if succeeded else failure:
+            if op == _PUT:
+                if len(inner) > 2:
+                    puts.append(inner)
+            elif op == _RANGE:
+                ranges.append(inner)
+            steps.append((op, self._plan(inner, puts, ranges) if op == _TXN else inner))
+        return succeeded, steps
 
     def _holds(self, compare: list[Any]) -> bool:
         target, result, key, operand = compare[:4]
@@ -174,12 +168,13 @@ class Transactions:
         if revision < self._floor():
             raise errors.compacted(self._floor())
 
-    def _run(self, plan: Plan, parts: list[bytes]) -> None:
+    def _run(self, plan: Steps, parts: list[bytes]) -> None:
+        succeeded, steps = plan
         # Joined once at the end: joined level by level, what stands deepest would be copied at each.
-        parts.append(b"\x82" + (b"\xf5" if plan.succeeded else b"\xf4") + array_head(len(plan.steps)))
+        parts.append(b"\x82" + (b"\xf5" if succeeded else b"\xf4") + array_head(len(steps)))
         writer = self._writer
         put_done = b"".join((b"\x83", uint(_PUT), uint(writer.revision + 1), NULL))
-        for op, arguments in plan.steps:
+        for op, arguments in steps:
             if op == _PUT and len(arguments) == 2:
                 writer.put(arguments[0], arguments[1])
                 parts.append(put_done)
