@@ -23,6 +23,7 @@ from coord.client.txn import (
     txn_arguments,
     value_bytes,
 )
+from coord.codec import array_head, bytes_head, uint
 from coord.errors import lease_not_found
 from coord.protocol.entries import Member
 from coord.protocol.ops import MEMBER_CHANGES, AlarmAction, Method, Op
@@ -33,10 +34,14 @@ KEEP_ALIVE_PATIENCE: Final = 6
 """S30: after this share of a TTL another node is asked, so that the silence of one costs no lease of 5 s or more."""
 
 
-_PUT: Final = int(Op.PUT)
-_RANGE: Final = int(Op.RANGE)
-_CREATE, _EQUAL = int(CompareTarget.CREATE), int(CompareResult.EQUAL)
-_DESCEND, _BY_CREATION = int(SortOrder.DESCEND), int(SortTarget.CREATE)
+_IS_ABSENT: Final = b"\x85" + uint(CompareTarget.CREATE) + uint(CompareResult.EQUAL)
+"""The parts of `queue`: a compare up to its key,"""
+_NEWEST: Final = b"\x82" + uint(Op.RANGE) + b"\x88"
+"""a range up to its key,"""
+_KEYS_ONLY: Final = b"\0" + uint(SortOrder.DESCEND) + uint(SortTarget.CREATE) + b"\xf4\xf5"
+"""what follows its limit,"""
+_PUT_WITH_LEASE: Final = b"\x82" + uint(Op.PUT) + b"\x84"
+"""and a put up to its key."""
 
 
 @frozen
@@ -45,7 +50,8 @@ class Verb(Generic[Answer]):
 
     is_write: bool
     code: int
-    arguments: list[Any]
+    arguments: list[Any] | bytes
+    """As bytes they are encoded already; for writes only."""
     parse: Callable[[r.Header, Any], Answer]
     patience_s: float = inf
     """Not answered for so long, it is asked again through another endpoint; only for what may be asked twice."""
@@ -221,13 +227,16 @@ def queue(
 
     Written as it is on the wire: what it is made of else costs a lock nobody waits for a tenth of its time.
     """
-    alone: list[Any] = []
-    newest: list[Any] = []
+    alone: list[bytes] = []
+    newest: list[bytes] = []
     for start, end in rivals:
-        alone.append([_CREATE, _EQUAL, start, 0, end])
-        newest.append([_RANGE, [start, end, limit, 0, _DESCEND, _BY_CREATION, False, True]])
-    put = [_PUT, [key, value, lease, True]]
-    return Verb(True, Op.TXN, [alone, [put], [*newest, put]], _txn)
+        first, last = bytes_head(len(start)) + start, bytes_head(len(end)) + end
+        alone += (_IS_ABSENT, first, b"\0", last)
+        newest += (_NEWEST, first, last, uint(limit), _KEYS_ONLY)
+    count = len(alone) // 4
+    put = b"".join((_PUT_WITH_LEASE, bytes_head(len(key)), key, bytes_head(len(value)), value, uint(lease), b"\xf5"))
+    branches = (b"\x81", put, array_head(count + 1), *newest, put)
+    return Verb(True, Op.TXN, b"".join((b"\x83", array_head(count), *alone, *branches)), _txn)
 
 
 def current_of(response: r.TxnResponse) -> KeyValue | None:

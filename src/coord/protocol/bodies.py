@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from coord.codec import array_head, bytes_head, encode, uint
+from coord.codec import NULL, array_head, bytes_head, encode, uint
 from coord.errors import InvalidArgument, Unimplemented
 from coord.protocol.ops import Op
 from coord.protocol.shapes import name_of
 
 Write = Sequence[Any]
-"""`[number, op, guard, arguments]`."""
+"""`[number, op, guard, arguments]`; who encodes it may have the arguments encoded already, as bytes."""
 
 _PUT: Final = int(Op.PUT)
 _REGISTER: Final = int(Op.REGISTER)
@@ -30,10 +30,19 @@ def encode_body(writes: Sequence[Write]) -> bytes:
     parts = [array_head(1 + 2 * len(writes)), uint(number)]
     for stated, op, guard, arguments in writes:
         if op != _PUT or guard is not None or len(arguments) != 2 or not arguments[0] or stated != expected:
-            return encode(writes)
+            return _encode_writes(writes)
         expected += step
         key, value = arguments
         parts += (bytes_head(len(key)), key, bytes_head(len(value)), value)
+    return b"".join(parts)
+
+
+def _encode_writes(writes: Sequence[Write]) -> bytes:
+    # What `encode` would return. A list costs it more than what is in it, as it asks the abstract classes what it is.
+    parts = [array_head(len(writes))]
+    for number, op, guard, arguments in writes:
+        parts += (b"\x84", uint(number), uint(op), NULL if guard is None else encode(guard))
+        parts.append(arguments if type(arguments) is bytes else encode(arguments))
     return b"".join(parts)
 
 

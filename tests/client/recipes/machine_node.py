@@ -12,6 +12,7 @@ from coord.client.recipes.steps import Ask, AwaitChange, Reply
 from coord.client.responses import Header
 from coord.codec import decode, encode
 from coord.errors import ApiError
+from coord.protocol.bodies import encode_body
 from coord.protocol.entries import Frame, WritesHeader, encode_writes
 from coord.protocol.ops import Method, Op
 
@@ -26,11 +27,11 @@ class MachineNode(FakeNode):
         """The leases of each keep-alive."""
         self.ttl_s_min = 1
 
-    def guarded(self, guard: Any, op: int, arguments: list[Any]) -> Any:
+    def guarded(self, guard: Any, op: int, arguments: list[Any] | bytes) -> Any:
         settled = {}
         if op == Op.LEASE_GRANT:
             settled = {0: (1, arguments[1], max(arguments[0], self.ttl_s_min))}
-        frame = Frame(0, 0, "", settled, encode([[0, op, guard, arguments]]))
+        frame = Frame(0, 0, "", settled, encode_body([[0, op, guard, arguments]]))
         entry = encode_writes(WritesHeader(7, 1, 128), [frame])
         applied = self.rig.apply(entry)
         self.publish(applied)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from coord.client import verbs
 from coord.client.recipes.contending import (
     Contender,
     lock_of,
@@ -17,6 +18,7 @@ from coord.client.recipes.contending import (
 )
 from coord.client.recipes.steps import AwaitChange
 from coord.client.recipes.tenure import Tenure
+from coord.codec import encode
 from coord.errors import AnswerGone, LockLost, SessionLost
 from coord.protocol.ops import Op
 from coord.types import LeaseId
@@ -73,6 +75,16 @@ def test_nobody_there_costs_one_write_and_nothing_else() -> None:
     walker = entering(node, contender)
     assert [verb.is_write for verb in walker.asked] == [True]
     assert contender.create_revision == node.revision
+
+
+def test_queueing_is_a_transaction_as_the_codec_would_write_it() -> None:
+    key, value, lease = b"a/write/" + b"7" * 300, b"v" * 70_000, 2**40
+    rivals = [(b"a/read/1", b"a/read/g"), (b"a/write/1", b"a/write/g")]
+    put = [1, [key, value, lease, True]]
+    alone = [[1, 0, start, 0, end] for start, end in rivals]
+    newest = [[20, [start, end, 3, 0, 2, 2, False, True]] for start, end in rivals]
+    verb = verbs.queue(key, value, lease, rivals, 3)
+    assert verb.arguments == encode([alone, [put], [*newest, put]])
 
 
 def test_each_waits_for_the_one_before_it_and_for_nobody_else() -> None:
