@@ -5,12 +5,15 @@
     python bench/steady.py --minutes 1        a try
 
 The peak of puts is measured first, closed loop, for so long that compaction is under way too. Then writes are due at
-80 % of it, whether those before have been answered or not, and each is timed from when it was due. Three nodes keep ten
-seconds of history. After a fifth of the time all history is compacted away, and its space freed. After a third a
-follower is stopped until the others' logs have let go of what it needs, and started again: it gets a snapshot, which
-its log has to say.
+80 % of it, whether those before have been answered or not. Each is timed twice: from when a caller was free to send it,
+which is how long it waited for an answer, and from when it was due, which grows for as long as fewer are answered than
+are due. Three nodes keep ten seconds of history. After a fifth of the time all history is compacted away, and its space
+freed. After a third a follower is stopped until the others' logs have let go of what it needs, and started again: it
+gets a snapshot, which its log has to say.
 
-- A compaction and a snapshot are judged by the writes that were answered while it was under way and a second after.
+- A compaction and a snapshot are judged by the writes that were answered while it was under way and a second after: by
+  how many there were, and by how long one waited since it was sent. A loss of throughput is not judged a second time by
+  the queue that it leaves: a twentieth less for five seconds is 250 ms since a write was due.
 - Memory is what the nodes have of their own, without pages of files. Of the second half of the time, when both events
   are over, the mean of the last half is held against the first. If the events take longer, so does the run.
 """
@@ -57,31 +60,42 @@ SNAPSHOT_EVENT = b"snapshot.state.installed"
 
 @define(eq=False)
 class Waits:
-    """How long writes waited during a stretch of time."""
+    """How long writes waited."""
 
-    began: float
-    ended: float = 0.0
     buckets: Counter[int] = field(factory=Counter)
 
-    @property
-    def count(self) -> int:
-        return self.buckets.total()
-
-    @property
-    def a_second(self) -> float:
-        return self.count / (self.ended - self.began)
+    def add(self, wait_s: float) -> None:
+        self.buckets[int(wait_s * BUCKETS_A_S)] += 1
 
     @property
     def longest_ms(self) -> float:
         return max(self.buckets, default=0) * 1e3 / BUCKETS_A_S
 
     def percentile_ms(self, part: float) -> float:
-        wanted = part * self.count
+        wanted = part * self.buckets.total()
         for bucket in sorted(self.buckets):
             wanted -= self.buckets[bucket]
             if wanted <= 0:
                 return bucket * 1e3 / BUCKETS_A_S
         return 0.0
+
+
+@define(eq=False)
+class Stretch:
+    """The writes that were answered during a stretch of time."""
+
+    began: float
+    ended: float = 0.0
+    since_sent: Waits = field(factory=Waits)
+    since_due: Waits = field(factory=Waits)
+
+    @property
+    def count(self) -> int:
+        return self.since_sent.buckets.total()
+
+    @property
+    def a_second(self) -> float:
+        return self.count / (self.ended - self.began)
 
 
 @define(eq=False)
@@ -93,7 +107,7 @@ class Load:
     is_paced: bool = False
     failed: int = 0
     due: deque[float] = field(factory=deque)
-    open: list[Waits] = field(factory=list)
+    open: list[Stretch] = field(factory=list)
     """The stretches that are under way."""
     _idle: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
@@ -114,27 +128,29 @@ class Load:
             await trio.sleep(PACE_S)
 
     @asynccontextmanager
-    async def stretch(self, tail_s: float = 0.0) -> AsyncIterator[Waits]:
+    async def stretch(self, tail_s: float = 0.0) -> AsyncIterator[Stretch]:
         """Count waits until the body is over, and `tail_s` longer."""
-        waits = Waits(trio.current_time())
-        self.open.append(waits)
-        yield waits
+        stretch = Stretch(trio.current_time())
+        self.open.append(stretch)
+        yield stretch
         await trio.sleep(tail_s)
-        self.open.remove(waits)
-        waits.ended = trio.current_time()
+        self.open.remove(stretch)
+        stretch.ended = trio.current_time()
 
     async def _caller(self, client: coord.Client, number: int) -> None:
         value, clock = bytes(self.options.value_bytes), trio.current_time
         while True:
-            began = await self._next_due() if self.is_paced else clock()
+            due = await self._next_due() if self.is_paced else clock()
+            sent = clock()
             number = (number + self.options.clients) % self.options.keys
             try:
                 await client.put(key(number), value)
             except CoordError:
                 self.failed += 1
-            bucket = int((clock() - began) * BUCKETS_A_S)
-            for waits in self.open:
-                waits.buckets[bucket] += 1
+            answered = clock()
+            for stretch in self.open:
+                stretch.since_sent.add(answered - sent)
+                stretch.since_due.add(answered - due)
 
     async def _next_due(self) -> float:
         while not self.due:
@@ -196,7 +212,7 @@ async def compact_all(client: coord.Client) -> None:
     await client.compact(revision, physical=True, timeout=TIMEOUT_S)
 
 
-async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespace) -> tuple[Waits, Callable[[], int]]:
+async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespace) -> tuple[Stretch, Callable[[], int]]:
     """Stop a follower until its place has left the others' logs; return what its return cost, and what counts how many
     snapshots it has got since.
     """
@@ -213,7 +229,7 @@ async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespac
                 if stopped.count >= wanted:
                     break
     seen = log.stat().st_size
-    async with load.stretch(tail_s=1.0) as waits:
+    async with load.stretch(tail_s=1.0) as back:
         reached = metrics(leader.endpoint)["coord_server_proposals_applied_total"]
         follower.start(cluster.initial_cluster)
         await trio.to_thread.run_sync(wait_ready, follower.endpoint, TIMEOUT_S)
@@ -223,13 +239,13 @@ async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespac
                 if there["coord_server_proposals_applied_total"] >= reached:
                     break
                 await trio.sleep(LOOK_S)
-    return waits, lambda: log.read_bytes()[seen:].count(SNAPSHOT_EVENT)
+    return back, lambda: log.read_bytes()[seen:].count(SNAPSHOT_EVENT)
 
 
 async def peak(load: Load, options: argparse.Namespace) -> float:
-    async with load.stretch() as waits:
+    async with load.stretch() as closed_loop:
         await trio.sleep(options.peak_seconds)
-    return waits.a_second
+    return closed_loop.a_second
 
 
 def term(cluster: Cluster) -> int:
@@ -273,8 +289,8 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> tuple[list[P
         Promise("peak of puts", peak_a_s, "/s"),
         Promise("puts that were due", options.rate, "/s"),
         Promise("puts that were acknowledged", all_of_it.a_second, "/s"),
-        *(Promise(f"p{part * 100:g} of all", all_of_it.percentile_ms(part), "ms") for part in (0.5, 0.99, 0.999)),
-        Promise("longest wait of all", all_of_it.longest_ms, "ms"),
+        *of_waits("sent", all_of_it.since_sent),
+        *of_waits("due", all_of_it.since_due),
         Promise("writes that failed", load.failed - failed, "", 0),
         Promise("leader changes", changes, "", 0),
         *of_event("compaction", compaction, plain),
@@ -286,10 +302,17 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> tuple[list[P
     return promises, memory
 
 
-def of_event(name: str, waits: Waits, plain: Waits) -> Iterator[Promise]:
-    yield Promise(f"{name}: took, and a second", waits.ended - waits.began, "s")
-    yield Promise(f"{name}: throughput lost", max(0.0, 100 - 100 * waits.a_second / plain.a_second), "%", 20)
-    yield Promise(f"{name}: longest wait of a write", waits.longest_ms, "ms", 250)
+def of_waits(since: str, waits: Waits) -> Iterator[Promise]:
+    for part in (0.5, 0.99, 0.999):
+        yield Promise(f"p{part * 100:g} of all, since a write was {since}", waits.percentile_ms(part), "ms")
+    yield Promise(f"longest wait of all, since a write was {since}", waits.longest_ms, "ms")
+
+
+def of_event(name: str, event: Stretch, plain: Stretch) -> Iterator[Promise]:
+    yield Promise(f"{name}: took, and a second", event.ended - event.began, "s")
+    yield Promise(f"{name}: throughput lost", max(0.0, 100 - 100 * event.a_second / plain.a_second), "%", 20)
+    yield Promise(f"{name}: longest wait since a write was sent", event.since_sent.longest_ms, "ms", 250)
+    yield Promise(f"{name}: longest wait since a write was due", event.since_due.longest_ms, "ms")
 
 
 def of_memory(sums: Sequence[tuple[float, float]]) -> Iterator[Promise]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from tests.bench.programs import run
 
 
@@ -28,16 +32,38 @@ def test_a_short_run_tells_everything(tmp_path: Path) -> None:
     assert figures["writes that failed"]["value"] == 0
     assert figures["leader changes"]["value"] == 0
     assert figures["late followers caught up otherwise than by snapshot"]["holds"] is False
-    assert figures["compaction: longest wait of a write"]["value"] > 0
+    since_sent, since_due = (figures[f"compaction: longest wait since a write was {when}"] for when in ("sent", "due"))
+    assert 0 < since_sent["value"] <= since_due["value"]
+    assert (since_sent["limit"], since_due["limit"]) == (250, None)
     assert figures["memory of the nodes at the end, mean"]["value"] > 30
     assert {len(nodes) for _, nodes in told["memory_mib"]} == {2, 3}
     assert done.stdout.count("FAIL") == sum(not figure["holds"] for figure in told["figures"])
 
 
-def test_waits_are_counted_from_when_a_write_was_due(steady: ModuleType) -> None:
-    waits = steady.Waits(began=10.0, ended=20.0)
+def test_waits_are_counted_from_when_a_write_was_sent_and_from_when_it_was_due(steady: ModuleType) -> None:
+    class Client:
+        async def put(self, key: bytes, value: bytes) -> None:
+            await trio.sleep(0.5)
+
+    async def load_it() -> Any:
+        load = steady.Load(argparse.Namespace(clients=1, value_bytes=1, keys=1), [Client()], is_paced=True)
+        now = trio.current_time()
+        load.due.extend([now, now + 0.1, now + 0.2])
+        async with load.stretch() as stretch, trio.open_nursery() as nursery:
+            nursery.start_soon(load.run)
+            await trio.sleep(2)
+            nursery.cancel_scope.cancel()
+        return stretch
+
+    stretch = trio.run(load_it, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert [stretch.count, stretch.a_second] == [3, 1.5]
+    assert [stretch.since_sent.percentile_ms(part) for part in (0.3, 1.0)] == [500.0, 500.0]
+    assert [stretch.since_due.percentile_ms(part) for part in (0.3, 0.6, 1.0)] == [500.0, 900.0, 1300.0]
+
+
+def test_percentiles_are_of_all_waits(steady: ModuleType) -> None:
+    waits = steady.Waits()
     waits.buckets.update({10: 989, 100: 10, 2_000: 1})
-    assert waits.a_second == 100
     percentiles = [waits.percentile_ms(part) for part in (0.5, 0.989, 0.99, 0.999, 1.0)]
     assert percentiles == [1.0, 1.0, 10.0, 10.0, 200.0]
     assert waits.longest_ms == 200.0
