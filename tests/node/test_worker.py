@@ -126,6 +126,26 @@ def test_slow_job_now_and_then_changes_nothing(monkeypatch: pytest.MonkeyPatch) 
     on_desk(monkeypatch, body)
 
 
+def test_large_job_tells_nothing_of_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second of large writes would have short ones go to the thread for thousands that follow."""
+
+    async def body(desk: Desk) -> None:
+        desk.takes_s = 20 * QUICK_S
+        for _ in range(100):
+            await desk.do(is_short=False)
+        desk.takes_s = 0.0
+        await desk.do()
+        assert desk.was_here
+        for _ in range(2 * QUICK_JOBS):
+            await desk.do(is_short=False)
+        desk.takes_s = 2 * TRUSTED_S
+        await desk.do()
+        await desk.do()
+        assert not desk.was_here, "nor do quick ones"
+
+    on_desk(monkeypatch, body)
+
+
 def test_stall_is_made_up_for_by_as_many_quick_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(desk: Desk) -> None:
         await save_up(desk)

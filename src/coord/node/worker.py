@@ -4,9 +4,10 @@ A job is a plain function. Its completion runs on the loop, in the order of subm
 a simulated worker can finish after a seeded delay and show the races that real threads have (law 10).
 
 A job that is short, such as the write of a lone entry on a good disk, costs less than the way to a thread and back. So
-it may run at once, in the place of its caller, as long as jobs have been quick on the whole: what each took below
+it may run at once, in the place of its caller, as long as short jobs have been quick on the whole: what each took below
 `QUICK_S` is saved up, what it took above that is taken off. One write of a hundred that takes 2 ms changes nothing,
-and a disk that begins to be slow holds the loop up for no longer than was saved, or once where it stalls.
+and a disk that begins to be slow holds the loop up for no longer than was saved, or once where it stalls. How long
+another job takes tells how large it is, and nothing of those.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ class ThreadWorker:
     def __init__(self, name: str) -> None:
         self._hub = current_hub()
         self._token = trio.lowlevel.current_trio_token()
-        self._jobs: SimpleQueue[tuple[Job, Done] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[Job, Done, bool] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._open = 0
         """Jobs whose completion has not run yet."""
@@ -92,10 +93,10 @@ class ThreadWorker:
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         """See `Worker`."""
         if is_short and not self._open and self._saved_s >= TRUSTED_S:
-            done(self._do(job))
+            done(self._do(job, is_short))
             return
         self._open += 1
-        self._jobs.put((job, done))
+        self._jobs.put((job, done, is_short))
 
     def close(self) -> bool:
         """See `Worker`."""
@@ -105,8 +106,8 @@ class ThreadWorker:
 
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
-            job, done = item
-            error = self._do(job)
+            job, done, is_short = item
+            error = self._do(job, is_short)
             try:
                 self._token.run_sync_soon(self._finish, done, error)
             except trio.RunFinishedError:
@@ -114,15 +115,16 @@ class ThreadWorker:
             if self._hub is not None:
                 self._hub.kick()
 
-    def _do(self, job: Job) -> BaseException | None:
+    def _do(self, job: Job, is_short: bool) -> BaseException | None:
         began = perf_counter()
         error: BaseException | None = None
         try:
             job()
         except BaseException as caught:
             error = caught
-        least, most = SAVED_S
-        self._saved_s = max(least, min(most, self._saved_s + QUICK_S - (perf_counter() - began)))
+        if is_short:
+            least, most = SAVED_S
+            self._saved_s = max(least, min(most, self._saved_s + QUICK_S - (perf_counter() - began)))
         return error
 
     def _finish(self, done: Done, error: BaseException | None) -> None:
