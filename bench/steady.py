@@ -27,6 +27,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 from statistics import fmean, linear_regression
 
@@ -56,6 +57,7 @@ BUCKETS_A_S = 10_000
 """Waits are counted in steps of a tenth of a millisecond."""
 TIMEOUT_S = 300.0
 SNAPSHOT_EVENT = b"snapshot.state.installed"
+SLOW_SYNC_EVENT = b"wal.sync.slow"
 
 
 @define(eq=False)
@@ -242,6 +244,22 @@ async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespac
     return back, lambda: log.read_bytes()[seen:].count(SNAPSHOT_EVENT)
 
 
+def slow_syncs(cluster: Cluster) -> list[tuple[float, float]]:
+    """Return what the nodes' logs say of syncs that took long: when they ended, on Trio's clock, and milliseconds.
+
+    A disk that others use too may hold up a write for longer than any of this does.
+    """
+    epoch = time.time() - trio.current_time()
+    found = []
+    for node in cluster.nodes:
+        assert node.log is not None
+        for line in node.log.read_bytes().splitlines():
+            if SLOW_SYNC_EVENT in line:
+                event = json.loads(line)
+                found.append((datetime.fromisoformat(event["ts"]).timestamp() - epoch, float(event["ms"])))
+    return found
+
+
 async def peak(load: Load, options: argparse.Namespace) -> float:
     async with load.stretch() as closed_loop:
         await trio.sleep(options.peak_seconds)
@@ -283,7 +301,7 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> tuple[list[P
             print("a late follower is back", flush=True)
             calm = max(began + seconds * CALM_AT, trio.current_time())
             await trio.sleep_until(max(began + seconds, calm + seconds * CALM_LEAST))
-        changes = term(cluster) - first_term
+        changes, syncs = term(cluster) - first_term, slow_syncs(cluster)
         nursery.cancel_scope.cancel()
     promises = [
         Promise("peak of puts", peak_a_s, "/s"),
@@ -293,10 +311,10 @@ async def measure(cluster: Cluster, options: argparse.Namespace) -> tuple[list[P
         *of_waits("due", all_of_it.since_due),
         Promise("writes that failed", load.failed - failed, "", 0),
         Promise("leader changes", changes, "", 0),
-        *of_event("compaction", compaction, plain),
+        *of_event("compaction", compaction, plain, syncs),
         Promise("late followers caught up otherwise than by snapshot", not snapshots(), "", 0),
         Promise("snapshots that the late follower got", snapshots(), "", 1),
-        *of_event("snapshot", snapshot, plain),
+        *of_event("snapshot", snapshot, plain, syncs),
         *of_memory(memory.sums(calm - began)),
     ]
     return promises, memory
@@ -308,11 +326,13 @@ def of_waits(since: str, waits: Waits) -> Iterator[Promise]:
     yield Promise(f"longest wait of all, since a write was {since}", waits.longest_ms, "ms")
 
 
-def of_event(name: str, event: Stretch, plain: Stretch) -> Iterator[Promise]:
+def of_event(name: str, event: Stretch, plain: Stretch, syncs: Sequence[tuple[float, float]]) -> Iterator[Promise]:
+    slowest_ms = max((ms for ended, ms in syncs if event.began <= ended <= event.ended), default=0.0)
     yield Promise(f"{name}: took, and a second", event.ended - event.began, "s")
     yield Promise(f"{name}: throughput lost", max(0.0, 100 - 100 * event.a_second / plain.a_second), "%", 20)
     yield Promise(f"{name}: longest wait since a write was sent", event.since_sent.longest_ms, "ms", 250)
     yield Promise(f"{name}: longest wait since a write was due", event.since_due.longest_ms, "ms")
+    yield Promise(f"{name}: longest sync of a log, 0 if none took 100 ms", slowest_ms, "ms")
 
 
 def of_memory(sums: Sequence[tuple[float, float]]) -> Iterator[Promise]:

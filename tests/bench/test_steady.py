@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -59,6 +61,33 @@ def test_waits_are_counted_from_when_a_write_was_sent_and_from_when_it_was_due(s
     assert [stretch.count, stretch.a_second] == [3, 1.5]
     assert [stretch.since_sent.percentile_ms(part) for part in (0.3, 1.0)] == [500.0, 500.0]
     assert [stretch.since_due.percentile_ms(part) for part in (0.3, 0.6, 1.0)] == [500.0, 900.0, 1300.0]
+
+
+def test_a_sync_belongs_to_the_stretch_in_which_it_ended(steady: ModuleType, tmp_path: Path) -> None:
+    def a_log(name: str, *syncs: tuple[float, float]) -> Any:
+        lines = [
+            json.dumps({"ts": f"{datetime.fromtimestamp(at, UTC):%FT%T.%f}Z", "event": "other", "ms": 9e9})
+            for at, _ in syncs
+        ]
+        lines += [
+            json.dumps({"ts": f"{datetime.fromtimestamp(at, UTC):%FT%T.%f}Z", "event": "wal.sync.slow", "ms": ms})
+            for at, ms in syncs
+        ]
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+        return SimpleNamespace(log=tmp_path / name)
+
+    async def found() -> tuple[float, list[tuple[float, float]]]:
+        now = time.time()
+        nodes = [a_log("a", (now - 8, 120.0), (now - 5, 150.0)), a_log("b", (now - 2, 300.0))]
+        return trio.current_time(), steady.slow_syncs(SimpleNamespace(nodes=nodes))
+
+    now, syncs = trio.run(found)
+    assert sorted(ms for _, ms in syncs) == [120.0, 150.0, 300.0]
+    for began, ended, wanted in ((-9.0, -3.0, 150.0), (-9.0, -1.0, 300.0), (-4.0, -3.0, 0.0)):
+        stretch = steady.Stretch(now + began, now + ended)
+        stretch.since_sent.add(0.1)
+        told = {promise.what: promise.value for promise in steady.of_event("it", stretch, stretch, syncs)}
+        assert told["it: longest sync of a log, 0 if none took 100 ms"] == wanted
 
 
 def test_percentiles_are_of_all_waits(steady: ModuleType) -> None:
