@@ -313,6 +313,11 @@ def not_for_learner() -> ApiError:
     return Unavailable("not supported for learner")
 
 
+def not_joined() -> ApiError:
+    """A health check fails because the cluster does not count this member's vote yet (S1)."""
+    return _etcd(Unavailable, "the cluster has not let this member in yet: its vote does not count")
+
+
 def no_leader(why: str = "") -> ApiError:
     """Nothing was proposed, because there is no leader; `why` names whom the node misses."""
     return _etcd(Unavailable, f"no leader: {why}" if why else "no leader")

@@ -131,7 +131,9 @@ def test_a_cluster_is_whole_once_all_follow_one_leader(board: Board) -> None:
     assert not board.is_whole
     board.saw("n3", term=0, leader_id=0, revision=1)
     assert not board.is_whole
-    board.saw("n3", term=1, leader_id=0xA, revision=1)
+    board.saw("n3", term=1, leader_id=0xA, revision=1, errors=["its vote does not count"])
+    assert not board.is_whole
+    board.saw("n3", term=1, leader_id=0xA, revision=1, errors=[])
     assert board.is_whole
 
 

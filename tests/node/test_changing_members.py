@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 from tests.node.cluster_rig import NAMES, Trial, play_three, until
 
 from coord.errors import ApiError, DataDirError
@@ -100,6 +101,37 @@ def test_a_leader_is_removed_by_its_successor(through: str) -> None:
             await until(gone.removed.is_set, 20)
         trial.nodes.pop(leader)
         assert len(voters(trial.nodes[await trial.leader()])) == 2
+
+    play_three(story)
+
+
+def test_who_was_not_let_in_yet_says_that_it_is_not_ready() -> None:
+    """Who takes down another member because this one is ready must find its vote counted (S1)."""
+
+    async def story(trial: Trial) -> None:
+        leader = await trial.leader()
+        for node in trial.nodes.values():
+            await until(lambda node=node: node.health()["joined"] is None)
+            assert not node.status()["errors"]
+        node = trial.nodes[trial.followers()[0]]
+        let_in = node.raft.configuration
+        node.raft.apply_configuration(evolve(let_in, blank=frozenset((node.member_id,))))
+        error = node.health()["joined"]
+        assert error is not None
+        assert error.text == "etcdserver: the cluster has not let this member in yet: its vote does not count"
+        assert node.status()["errors"] == [error.text]
+        node.raft.apply_configuration(evolve(let_in, blank=frozenset((trial.nodes[leader].member_id,))))
+        assert node.health()["joined"] is None, "it is another one's vote"
+
+    play_three(story)
+
+
+def test_who_knows_no_cluster_yet_says_that_it_is_not_ready() -> None:
+    async def story(trial: Trial) -> None:
+        await trial.leader()
+        node = trial.nodes["n1"]
+        node.machine._cluster.cluster_id = 0
+        assert node.health()["joined"] is not None
 
     play_three(story)
 

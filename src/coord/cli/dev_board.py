@@ -49,6 +49,8 @@ class NodeState:
     is_cut: bool = False
     is_heard: bool = False
     """False if it did not answer when it was last asked."""
+    errors: Sequence[str] = ()
+    """What is wrong with it, as it says; at its start, where it has a leader, that its vote does not count yet (S1)."""
     term: int = 0
     leader_id: int = 0
     revision: int = 0
@@ -123,7 +125,8 @@ class Board:
         """True if all nodes follow one leader: from then on any one of them can be done without."""
         leader = self.leader
         return leader is not None and all(
-            node.is_heard and node.leader_id == leader.member_id and node.revision for node in self.nodes
+            node.is_heard and node.leader_id == leader.member_id and node.revision and not node.errors
+            for node in self.nodes
         )
 
     def press(self, key: str) -> list[Order]:

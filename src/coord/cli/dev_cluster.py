@@ -224,7 +224,13 @@ class DevCluster:
             await trio.sleep(_STATUS_INTERVAL_S)
 
     def _saw(self, node: DevNode, status: coord.StatusResponse) -> None:
-        self.board.saw(node.name, term=status.raft_term, leader_id=status.leader_id, revision=status.header.revision)
+        self.board.saw(
+            node.name,
+            term=status.raft_term,
+            leader_id=status.leader_id,
+            revision=status.header.revision,
+            errors=status.errors,
+        )
         if self.board.is_whole:
             self.has_met.set()
         self.changed()

@@ -228,7 +228,13 @@ class Node:
             "serializable_read": None,
             "linearizable_read": self._why_not_ready(),
             "non_learner": errors.not_for_learner() if self.raft.role is Role.LEARNER else None,
+            "joined": None if self._is_joined else errors.not_joined(),
         }
+
+    @property
+    def _is_joined(self) -> bool:
+        """True once its vote counts: before, another member's end may cost the cluster its quorum."""
+        return bool(self.machine.cluster_id) and self.member_id not in self.raft.configuration.blank
 
     def _why_not_ready(self) -> ApiError | None:
         if (why := self.standing.why_not_ready()) is not None:
@@ -238,7 +244,11 @@ class Node:
         return errors.request_timed_out() if is_stuck else None
 
     def _status_errors(self) -> list[str]:
-        found = [] if self.raft.leader_id else [str(self.standing.no_leader().text)]
+        found = []
+        if not self.raft.leader_id:
+            found.append(str(self.standing.no_leader().text))
+        elif not self._is_joined:
+            found.append(str(errors.not_joined().text))
         names = {1: "NOSPACE", 2: "CORRUPT"}
         found.extend(f"memberID:{member} alarm:{names[kind]} " for member, kind in sorted(self.machine.alarms))
         return found
