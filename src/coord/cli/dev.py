@@ -91,7 +91,7 @@ async def _run(nodes: Sequence[DevNode], board: Board, screen: Screen, further: 
 
 
 async def _greet(nodes: Sequence[DevNode], cluster: DevCluster, screen: Screen) -> None:
-    """Tell what to try, once all nodes follow one leader."""
+    """Tell what to try, once all nodes follow one leader and any one of them can be done without."""
     await cluster.has_met.wait()
     screen.tell(
         _GREETING.format(

@@ -122,7 +122,7 @@ class Board:
 
     @property
     def is_whole(self) -> bool:
-        """True if all nodes follow one leader: from then on any one of them can be done without."""
+        """True if all nodes follow one leader, and can vote for another: any one of them can be done without then."""
         leader = self.leader
         return leader is not None and all(
             node.is_heard and node.leader_id == leader.member_id and node.revision and not node.errors

@@ -96,7 +96,7 @@ class DevCluster:
     is_colored: bool
     further_flags: Sequence[str] = ()
     has_met: trio.Event = field(factory=trio.Event)
-    """Set once all nodes have followed one leader."""
+    """Set once all nodes have followed one leader, each with a vote that counts."""
     relays: Mapping[str, Relay] = field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -234,7 +234,7 @@ class Node:
     @property
     def _is_joined(self) -> bool:
         """True once its vote counts: before, another member's end may cost the cluster its quorum."""
-        return bool(self.machine.cluster_id) and self.member_id not in self.raft.configuration.blank
+        return bool(self.machine.cluster_id) and not self.publication.is_blank
 
     def _why_not_ready(self) -> ApiError | None:
         if (why := self.standing.why_not_ready()) is not None:

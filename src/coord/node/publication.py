@@ -40,7 +40,8 @@ class Publication:
     """A member has said that it applied the entry."""
 
     @property
-    def _is_blank(self) -> bool:
+    def is_blank(self) -> bool:
+        """True while this member's vote counts nowhere."""
         return self.raft.member_id in self.raft.configuration.blank
 
     def told(self, welcome: Welcome) -> None:
@@ -53,7 +54,7 @@ class Publication:
         is_published = any(
             row.id == self.raft.member_id and row.incarnation == self.incarnation for row in welcome.members
         )
-        if is_published and self._is_blank and not self.is_known:
+        if is_published and self.is_blank and not self.is_known:
             self.is_known = True
             self.on_published()
 
@@ -61,5 +62,5 @@ class Publication:
         """Ask, as often as need be, until cancelled."""
         while True:
             await trio.sleep(self.patience_s)
-            if self._is_blank and not self.raft.leader_id:
+            if self.is_blank and not self.raft.leader_id:
                 await self.peers.probe(self.urls(), self.patience_s)
