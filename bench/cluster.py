@@ -68,6 +68,10 @@ class Node:
         with nullcontext() if self.log is None else self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log)
 
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until it serves; a process that has ended never will, and has told why in its log."""
+        wait_ready(self.endpoint, timeout_s, self.process)
+
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
@@ -116,7 +120,7 @@ class Cluster:
         for node in self.nodes:
             node.start(self.initial_cluster)
         for node in self.nodes:
-            wait_ready(node.endpoint)
+            node.wait_ready()
 
 
 @contextmanager
@@ -143,8 +147,10 @@ def metrics(endpoint: str) -> dict[str, float]:
     return {name: float(value) for name, _, value in pairs}
 
 
-def wait_ready(endpoint: str, timeout_s: float = READY_TIMEOUT_S) -> None:
-    """Wait until the node answers /readyz."""
+def wait_ready(
+    endpoint: str, timeout_s: float = READY_TIMEOUT_S, process: subprocess.Popen[bytes] | None = None
+) -> None:
+    """Wait until the node answers /readyz; `ChildProcessError` if its process ends instead."""
     deadline = time.monotonic() + timeout_s
     while True:
         try:
@@ -153,6 +159,8 @@ def wait_ready(endpoint: str, timeout_s: float = READY_TIMEOUT_S) -> None:
                     return
         except OSError:
             pass
+        if process is not None and process.poll() is not None:
+            raise ChildProcessError(f"the node at {endpoint} ended with status {process.returncode}; its log says why")
         if time.monotonic() > deadline:
             raise TimeoutError(f"{endpoint} is not ready after {timeout_s} s")
         time.sleep(0.02)

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import coord
-from cluster import Cluster, running, wait_ready
+from cluster import Cluster, running
 from coord.limits import KIB, MIB
 from plots import draw
 from sides import BENCH, QUOTA_BYTES, Usage, described, machine
@@ -143,7 +143,7 @@ def recovery_s(cluster: Cluster) -> float:
     node.kill()
     started = time.perf_counter()
     node.start(cluster.initial_cluster)
-    wait_ready(node.endpoint, RECOVER_TIMEOUT_S)
+    node.wait_ready(RECOVER_TIMEOUT_S)
     with coord.connect_sync(node.endpoint, timeout=RECOVER_TIMEOUT_S) as client:
         client.get(b"%08d" % 0)
     return time.perf_counter() - started

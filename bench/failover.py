@@ -27,7 +27,7 @@ import trio
 from attrs import asdict, define, field, frozen
 
 import coord
-from cluster import Cluster, Node, metrics, running, wait_ready
+from cluster import Cluster, Node, metrics, running
 from coord.config import ServeConfig
 from coord.errors import CoordError, OutcomeUnknown
 
@@ -186,7 +186,7 @@ async def start(cluster: Cluster, node: Node) -> float:
     """Start a node, and return after how long it serves."""
     started = trio.current_time()
     node.start(cluster.initial_cluster)
-    await trio.to_thread.run_sync(wait_ready, node.endpoint, RECOVER_TIMEOUT_S)
+    await trio.to_thread.run_sync(node.wait_ready, RECOVER_TIMEOUT_S)
     return trio.current_time() - started
 
 

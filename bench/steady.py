@@ -35,7 +35,7 @@ import trio
 from attrs import asdict, define, field
 
 import coord
-from cluster import Cluster, Node, metrics, running, wait_ready
+from cluster import Cluster, Node, metrics, running
 from coord.errors import CoordError
 from coord.limits import MIB
 from coordload import connected, key
@@ -234,7 +234,7 @@ async def late_follower(cluster: Cluster, load: Load, options: argparse.Namespac
     async with load.stretch(tail_s=1.0) as back:
         reached = metrics(leader.endpoint)["coord_server_proposals_applied_total"]
         follower.start(cluster.initial_cluster)
-        await trio.to_thread.run_sync(wait_ready, follower.endpoint, TIMEOUT_S)
+        await trio.to_thread.run_sync(follower.wait_ready, TIMEOUT_S)
         with trio.fail_after(TIMEOUT_S):
             while True:
                 there = await trio.to_thread.run_sync(metrics, follower.endpoint)

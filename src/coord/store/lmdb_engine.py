@@ -10,7 +10,9 @@ whole batches, and the readers of the loop use short transactions.
 
 from __future__ import annotations
 
+import mmap
 import os
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -58,6 +60,7 @@ from coord.store.lmdb_env import (
     translate,
     translated,
 )
+from coord.store.lmdb_pages import MalformedPage, check_pages
 from coord.store.overlay import Segment
 
 _SLICE_RECORDS: Final = 1_000
@@ -156,11 +159,17 @@ class LmdbEngine:
             self.disk.sync_directory(self.directory)
 
     def _check_size(self, path: Path) -> None:
-        """A map that reaches beyond the end of its file would kill the process at the first read."""
+        """Refuse a file that was cut off: the map reaches beyond its end, and a read there would kill the process."""
+        page_bytes, found = self._env.stat()["psize"], path.stat().st_size
         pages = self._env.info()["last_pgno"] + 1
-        needed, found = pages * self._env.stat()["psize"], path.stat().st_size
-        if found < needed and pages > 2:
-            raise DamageError(f"{path} has {found} bytes where its last commit needs {needed}; {REMEDY}")
+        if found >= pages * page_bytes or pages == 2:
+            return
+        # Pages at the end that a commit took and freed again are not written. A removal can leave it so.
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            try:
+                check_pages(data, page_bytes)
+            except (MalformedPage, struct.error) as error:
+                raise DamageError(f"{path} is cut off after {found} bytes: {error}; {REMEDY}") from error
 
     def _check_format(self, is_new: bool) -> None:
         own = self._databases[OWN]
