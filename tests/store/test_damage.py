@@ -16,7 +16,7 @@ import pytest
 from coord.errors import ConfigError, DamageError, DataDirError, DiskError
 from coord.limits import GIB, MIB
 from coord.mvcc.backend import Table
-from coord.store.layout import FORMAT_KEY, OWN, check_values, seal_value
+from coord.store.layout import DATABASES, FORMAT_KEY, OWN, check_values, seal_value
 from coord.store.lmdb_env import MAP_BYTES, map_bytes_allowed
 from coord.store.lmdb_pages import MalformedPage, check_pages
 from coord.store.store import Store
@@ -184,11 +184,27 @@ def test_a_file_that_is_no_store_is_refused(open_lmdb: Open, directory: Path) ->
         open_lmdb()
 
 
-def test_a_store_that_lost_its_format_is_refused(open_lmdb: Open, directory: Path) -> None:
-    directory.mkdir()
-    lmdb.open(str(directory), max_dbs=8).close()
+def test_a_store_that_lost_its_format_is_refused(open_lmdb: Open) -> None:
+    store = open_lmdb()
+    fill(store)
+    engine = store.engine
+    with engine._env.begin(write=True, db=engine._databases[OWN]) as txn:
+        assert txn.delete(FORMAT_KEY)
     with pytest.raises(DamageError, match="has no store format"):
         open_lmdb()
+
+
+@pytest.mark.parametrize("made", [(), DATABASES[:2], DATABASES], ids=["none", "some", "all"])
+def test_a_store_whose_process_died_while_it_began_is_begun_again(
+    open_lmdb: Open, directory: Path, made: tuple[str, ...]
+) -> None:
+    """Nothing was ever in it; that it was refused as damaged would leave a new member for good where it is."""
+    directory.mkdir()
+    with lmdb.open(str(directory), max_dbs=8) as env:
+        for name in made:
+            env.open_db(name.encode())
+    fill(open_lmdb())
+    assert len(list(open_lmdb().scan(0, 1_000))) == 100
 
 
 def test_a_newer_format_is_left_alone(open_lmdb: Open) -> None:

@@ -149,7 +149,7 @@ class LmdbEngine:
                 self._check_size(path)
                 self._databases = open_databases(self._env)
                 self._records = self._databases[RECORDS]
-                self._check_format(is_new)
+                self._check_format()
                 # What an earlier process committed may wait in the kernel's cache only.
                 self._env.sync(True)
             except BaseException:
@@ -171,15 +171,18 @@ class LmdbEngine:
             except (MalformedPage, struct.error) as error:
                 raise DamageError(f"{path} is cut off after {found} bytes: {error}; {REMEDY}") from error
 
-    def _check_format(self, is_new: bool) -> None:
+    def _check_format(self) -> None:
         own = self._databases[OWN]
-        with self._env.begin(write=is_new, db=own) as txn:
+        with self._env.begin(db=own) as txn:
             stored = txn.get(FORMAT_KEY)
-            if stored is None:
-                if not is_new:
-                    raise DamageError(f"{self.directory} has no store format; {REMEDY}")
+            entries = sum(txn.stat(database)["entries"] for database in self._databases.values())
+        if stored is None:
+            if entries:
+                raise DamageError(f"{self.directory} has no store format; {REMEDY}")
+            # New, or its process was killed before it came to this; what the log holds tells if more is gone.
+            with self._env.begin(write=True, db=own) as txn:
                 txn.put(FORMAT_KEY, pack_format())
-                return
+            return
         version = unpack_format(stored)
         if version > STORE_FORMAT:
             raise DataDirError(
