@@ -68,9 +68,26 @@ class Node:
         with nullcontext() if self.log is None else self.log.open("ab") as log:
             self.process = subprocess.Popen(command, stderr=log)
 
-    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
-        """Wait until it serves; a process that has ended never will, and has told why in its log."""
-        wait_ready(self.endpoint, timeout_s, self.process)
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S, endpoint: str = "") -> None:
+        """Wait until the node answers /readyz, at `endpoint` where its flags give it another one.
+
+        Raises `ChildProcessError` if its process ends instead.
+        """
+        assert self.process is not None
+        endpoint = endpoint or self.endpoint
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://{endpoint}/readyz", timeout=1) as answer:
+                    if answer.status == 200:
+                        return
+            except OSError:
+                pass
+            if self.process.poll() is not None:
+                raise ChildProcessError(f"{self.name} has ended, status {self.process.returncode}; its log says why")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{endpoint} is not ready after {timeout_s} s")
+            time.sleep(0.02)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -145,22 +162,3 @@ def metrics(endpoint: str) -> dict[str, float]:
         lines = answer.read().decode().splitlines()
     pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
     return {name: float(value) for name, _, value in pairs}
-
-
-def wait_ready(
-    endpoint: str, timeout_s: float = READY_TIMEOUT_S, process: subprocess.Popen[bytes] | None = None
-) -> None:
-    """Wait until the node answers /readyz; `ChildProcessError` if its process ends instead."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://{endpoint}/readyz", timeout=1) as answer:
-                if answer.status == 200:
-                    return
-        except OSError:
-            pass
-        if process is not None and process.poll() is not None:
-            raise ChildProcessError(f"the node at {endpoint} ended with status {process.returncode}; its log says why")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{endpoint} is not ready after {timeout_s} s")
-        time.sleep(0.02)

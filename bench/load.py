@@ -23,7 +23,7 @@ from typing import Any
 import trio
 
 import coord
-from cluster import Node, running, wait_ready
+from cluster import Node, running
 
 TICK = os.sysconf("SC_CLK_TCK")
 ROWS = ((1, 1, 3_000), (100, 100, 30_000), (100, 1_000, 60_000), (10, 1_000, 60_000))
@@ -54,7 +54,7 @@ def node(*flags: str, ready_at: str = "") -> Iterator[tuple[str, int]]:
         single.start()
         try:
             endpoint = ready_at or single.endpoint
-            wait_ready(endpoint)
+            single.wait_ready(endpoint=endpoint)
             yield endpoint, single.pid
         finally:
             single.stop()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import random
 import resource
-import struct
-from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from coord.limits import GIB, MIB
 from coord.mvcc.backend import Table
 from coord.store.layout import DATABASES, FORMAT_KEY, OWN, check_values, seal_value
 from coord.store.lmdb_env import MAP_BYTES, map_bytes_allowed
-from coord.store.lmdb_pages import MalformedPage, check_pages
 from coord.store.store import Store
 
 Open = Callable[..., Store]
@@ -123,58 +120,6 @@ def test_a_cut_file_is_refused_instead_of_killing_the_process(open_lmdb: Open, d
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(DamageError, match=r"is cut off after \d+ bytes: its last commit refers to page"):
         open_lmdb()
-
-
-@pytest.mark.parametrize("seed", [1, 2, 4, 5, 7, 10, 12])
-def test_pages_that_a_commit_took_and_freed_need_not_be_there(open_lmdb: Open, directory: Path, seed: int) -> None:
-    """LMDB counts them and does not write them: where many records go at once the file is shorter than it says."""
-    chance = random.Random(seed)
-    path = directory / "data.mdb"
-    shorter = 0
-    first = last = 2
-    for entry in range(1, 40):
-        store = open_lmdb()
-        added = chance.choice((0, 1, 50, 2_000))
-        for revision in range(last, last + added):
-            store.append(revision, 0, b"r" * chance.choice((10, 260, 260, 5_000)))
-        last += added
-        gone = min(chance.choice((0, 1, 100, 4_000)), last - first)
-        store.remove([(first + number, 0) for number in range(gone)])
-        first += gone
-        store.seal(entry, 1)
-        job = store.flush_job(entry)
-        assert job is not None
-        job.run()
-        store.flushed(job)
-        page_bytes, counted = store.engine._env.stat()["psize"], store.engine.size()[0]
-        store.close()
-        if path.stat().st_size < counted:
-            shorter += 1
-            assert [revision for revision, _, _ in open_lmdb().scan(0, 1 << 31)] == list(range(first, last))
-    assert shorter, "a seed with which no file is shorter than LMDB says tests nothing"
-    # As short as it may be at all, it can be read and written: what is wrong here kills this process.
-    data = path.read_bytes()
-    sizes = range(len(data) // page_bytes + 1)
-    pages = bisect_left(sizes, True, key=lambda pages: is_whole(data[: pages * page_bytes], page_bytes))
-    path.write_bytes(data[: (pages - 1) * page_bytes])
-    with pytest.raises(DamageError, match=f"its last commit refers to page {pages - 1};"):
-        open_lmdb()
-    path.write_bytes(data[: pages * page_bytes])
-    store = open_lmdb()
-    assert [revision for revision, _, _ in store.scan(0, 1 << 31)] == list(range(first, last))
-    store.append(last, 0, b"")
-    store.seal(40, 1)
-    job = store.flush_job(40)
-    assert job is not None
-    job.run()
-
-
-def is_whole(data: bytes, page_bytes: int) -> bool:
-    try:
-        check_pages(data, page_bytes)
-    except (MalformedPage, struct.error):
-        return False
-    return True
 
 
 def test_a_file_that_is_no_store_is_refused(open_lmdb: Open, directory: Path) -> None:

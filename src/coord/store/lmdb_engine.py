@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,22 +161,22 @@ class LmdbEngine:
         """Refuse a file that was cut off: the map reaches beyond its end, and a read there would kill the process."""
         page_bytes, found = self._env.stat()["psize"], path.stat().st_size
         pages = self._env.info()["last_pgno"] + 1
-        if found >= pages * page_bytes or pages == 2:
+        if found >= pages * page_bytes:
             return
         # Pages at the end that a commit took and freed again are not written. A removal can leave it so.
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 check_pages(data, page_bytes)
-            except (MalformedPage, struct.error) as error:
+            except MalformedPage as error:
                 raise DamageError(f"{path} is cut off after {found} bytes: {error}; {REMEDY}") from error
 
     def _check_format(self) -> None:
         own = self._databases[OWN]
         with self._env.begin(db=own) as txn:
             stored = txn.get(FORMAT_KEY)
-            entries = sum(txn.stat(database)["entries"] for database in self._databases.values())
+            is_empty = not any(txn.stat(database)["entries"] for database in self._databases.values())
         if stored is None:
-            if entries:
+            if not is_empty:
                 raise DamageError(f"{self.directory} has no store format; {REMEDY}")
             # New, or its process was killed before it came to this; what the log holds tells if more is gone.
             with self._env.begin(write=True, db=own) as txn:
