@@ -8,7 +8,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coord.mvcc.index import KeyIndex, unpack_state
+from coord.mvcc.compaction import dead_positions
+from coord.mvcc.index import DELETED, POSITION, KeyIndex, unpack_state
 from coord.mvcc.keys import BLOCK_KEYS_MAX, OrderedKeys
 
 names = st.binary(min_size=1, max_size=2)
@@ -96,6 +97,10 @@ def test_the_collector_sees_nothing_of_a_key() -> None:
             assert not gc.is_tracked(value)
 
 
+def positions(packed: bytes | bytearray) -> list[tuple[int, int]]:
+    return [(mod, sub & ~DELETED) for mod, sub in POSITION.iter_unpack(packed)]
+
+
 class History:
     """All positions of a key, as a list."""
 
@@ -129,18 +134,18 @@ def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: li
         floor = max(floor, at)
         for which, model in enumerate(models):
             key = b"k%d" % which
-            dead, gone = index.prune(key, floor)
+            dead, gone = index.prune([key], floor)
             # What stays is all above, and the newest at or below, unless that is a delete below.
             below = [position for position in model.positions if position[0] <= floor]
             kept = below[-1:] if below and not (below[-1][2] and below[-1][0] < floor) else []
             kept += [position for position in model.positions if position[0] > floor]
             if floor:
                 expected_dead = [position[:2] for position in model.positions if position not in kept]
-                assert dead == expected_dead
-                assert gone == (not kept and bool(model.positions))
+                assert positions(dead) == expected_dead
+                assert gone == ([key] if model.positions and not kept else [])
                 model.positions = kept
             if gone:
-                index.forget((key,))
+                index.forget(gone)
             for revision in range(floor, mod + 2):
                 assert index.newest_at(key, revision) == model.newest_at(revision)
                 if index.position_at(key, revision) is not None:
@@ -151,6 +156,31 @@ def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: li
     assert index.slice(b"", None, 2, mod - 1) == known[:2]
     assert index.slice(b"", None, 99, mod) == index.keys.slice(b"", None, 99) == alive
     assert len(index) == len(known)
+
+
+def test_a_long_history_loses_what_is_below_and_no_more() -> None:
+    """A key that changed a hundred times keeps its positions in two places, and is pruned as one that changed twice."""
+    index, model = KeyIndex(), History()
+    for mod in range(2, 102):
+        is_delete = mod % 10 == 0
+        index.replace(b"k", index.latest(b"k"), (mod, 0, 0 if is_delete else 2, not is_delete, 0))
+        model.positions.append((mod, 0, is_delete))
+    for floor in (1, 2, 5, 30, 31, 60, 88, 93, 99, 100, 101, 200):
+        dead, gone = index.prune([b"k"], floor)
+        newest, is_delete = model.newest_at(floor)
+        kept = [
+            position
+            for position in model.positions
+            if position[0] > floor or (position[:2] == newest and not (is_delete and position[0] < floor))
+        ]
+        assert positions(dead) == [position[:2] for position in model.positions if position not in kept]
+        assert gone == []
+        model.positions = kept
+        for revision in range(floor, 103):
+            assert index.newest_at(b"k", revision) == model.newest_at(revision)
+        if floor > 93:
+            assert not any(index._history)
+    assert model.positions == [(101, 0, False)]
 
 
 def test_what_is_dead_is_met_only_by_who_looks_back() -> None:
@@ -165,10 +195,23 @@ def test_what_is_dead_is_met_only_by_who_looks_back() -> None:
     index.order(2001)
     assert index.slice(b"", None, 5, 2001) == []
     assert index.slice(b"", None, 2, 2000) == [b"k1", b"k10"]
-    dead, is_gone = index.prune(b"k1", 2001)
-    assert (len(dead), is_gone) == (2, True)
-    index.forget([b"k1"])
+    dead, gone = index.prune([b"k1", b"unknown"], 2001)
+    assert (positions(dead), gone) == ([(2, 0), (3, 0)], [b"k1"])
+    index.forget(gone)
     assert index.slice(b"", None, 1, 2000) == [b"k10"]
+
+
+def test_a_compaction_forgets_the_names_of_keys_that_are_gone() -> None:
+    index = KeyIndex()
+    for mod, key in enumerate((b"gone", b"kept", b"late"), 2):
+        index.put(key, mod)
+    for mod, key in enumerate((b"gone", b"late"), 5):
+        index.replace(key, index.latest(key), (mod, 0, 0, 0, 0))
+    assert index.slice(b"", None, 9, 4) == [b"gone", b"kept", b"late"]
+    assert [found for found in dead_positions(index, 6) if found] == [[(2, 0), (4, 0), (5, 0)]]
+    assert index.slice(b"", None, 9, 4) == [b"kept", b"late"]
+    index.put(b"gone", 7)
+    assert index.slice(b"", None, 9, 7) == [b"gone", b"kept"]
 
 
 def test_restore_takes_back_a_death_and_a_rebirth() -> None:
@@ -214,7 +257,7 @@ def test_compaction_is_told_of_every_key_with_a_past() -> None:
     state, dead = (2, 0, 2, 1, 0), (3, 0, 0, 0, 0)
     index.replace(b"dead", None, state)
     index.replace(b"dead", state, dead)
-    index.prune(b"dead", 3)
+    index.prune([b"dead"], 3)
     assert index.position_at(b"dead", 3) is None
     assert sorted(key for keys in index.keys_with_history() for key in keys) == [b"dead", b"k"]
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Generator
+from functools import partial
 from typing import Final
 
 from crc32c import crc32c
@@ -12,7 +14,7 @@ from coord import errors
 from coord.limits import COMPACTION_SLICE_KEYS
 from coord.mvcc.backend import Backend, Position
 from coord.mvcc.history import slices
-from coord.mvcc.index import KeyIndex
+from coord.mvcc.index import DELETED, POSITION, KeyIndex
 from coord.mvcc.records import decode_record
 
 HASH_SLICE_RECORDS = 2_000
@@ -28,17 +30,13 @@ def dead_positions(index: KeyIndex, revision: int) -> Generator[list[Position], 
     Reads at or above `revision` see no difference, so entries may be applied between two slices. The caller passes
     each slice to `Backend.remove`. A node that stopped halfway runs this again when it starts.
     """
-    found: dict[tuple[int, int], array[int]] = {}
+    found: dict[tuple[int, int], array[int]] = defaultdict(partial(array, "Q"))
     for keys in index.keys_with_history():
         for begin in range(0, len(keys), COMPACTION_SLICE_KEYS):
-            gone: list[bytes] = []
-            for key in keys[begin : begin + COMPACTION_SLICE_KEYS]:
-                positions, is_gone = index.prune(key, revision)
-                for mod, sub in positions:
-                    near = found.setdefault((mod >> _SPAN_BITS, sub >> _SUB_SPAN_BITS), array("Q"))
-                    near.append((mod & _SPAN_MASK) << 32 | sub)
-                if is_gone:
-                    gone.append(key)
+            dead, gone = index.prune(keys[begin : begin + COMPACTION_SLICE_KEYS], revision)
+            for mod, packed_sub in POSITION.iter_unpack(dead):
+                sub = packed_sub & ~DELETED
+                found[mod >> _SPAN_BITS, sub >> _SUB_SPAN_BITS].append((mod & _SPAN_MASK) << 32 | sub)
             if gone:
                 index.forget(gone)
             yield []

@@ -10,6 +10,7 @@ of one key among many costs what memory it has to wait for, and so finds all it 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from struct import Struct
@@ -30,16 +31,20 @@ Found = tuple[bytes, Position, int, int]
 _STATE: Final = Struct(">QIQQQ")
 """A state, packed big-endian so that the bytes order as positions do; the top bit of `sub` marks a delete."""
 _STATE_BYTES: Final = _STATE.size
-_POSITION: Final = Struct(">QI")
+POSITION: Final = Struct(">QI")
 """An older position: what its state began with."""
-_POSITION_BYTES: Final = _POSITION.size
+_POSITION_BYTES: Final = POSITION.size
 _REST: Final = Struct(">QQQ")
 """A state without its position: `(create, version, lease)`."""
+_REST_BYTES: Final = _REST.size
 _PAST: Final = slice(None, -_STATE_BYTES)
-_POSITIONS: Final = slice(None, -_REST.size)
+_POSITIONS: Final = slice(None, -_REST_BYTES)
 _FULL_BYTES: Final = _STATE_BYTES + 8 * _POSITION_BYTES
 """A state with as many older positions before it as stay there, the oldest first."""
-_DELETED: Final = 1 << 31
+DELETED: Final = 1 << 31
+"""The bit of a packed `sub` that tells of a delete."""
+_MODS: Final = [Struct(">" + "Q4x" * count) for count in range(33)]
+"""The revisions of so many packed positions: unpacked at once, they are looked through at the speed of C."""
 _VERSION: Final = slice(-16, -8)
 _NO_VERSION: Final = bytes(8)
 
@@ -106,7 +111,7 @@ class KeyIndex:
             states[key] = _STATE.pack(mod, 0, mod, 1, 0)
             self._newest = mod
             return mod, 1, 0, None
-        create, version, lease = _REST.unpack_from(old, -_REST.size)
+        create, version, lease = _REST.unpack_from(old, -_REST_BYTES)
         if not version:
             self._move(key, is_dead=False)
             create = mod
@@ -226,13 +231,13 @@ class KeyIndex:
         if mod <= revision:
             return (mod, sub), not version
         past: bytes | bytearray = packed[_PAST]
-        if not past or _POSITION.unpack_from(past)[0] > revision:
+        if not past or POSITION.unpack_from(past)[0] > revision:
             past = self._history[shard].get(key, b"")
-        count = _count_at(past, revision)
+        count = _count_at(past, len(past) // _POSITION_BYTES, revision)
         if not count:
             return None, False
-        mod, sub = _POSITION.unpack_from(past, (count - 1) * _POSITION_BYTES)
-        return (mod, sub & ~_DELETED), sub >= _DELETED
+        mod, sub = POSITION.unpack_from(past, (count - 1) * _POSITION_BYTES)
+        return (mod, sub & ~DELETED), sub >= DELETED
 
     def keys_with_history(self) -> Iterator[list[bytes]]:
         """Yield, shard by shard, the keys that may have positions to prune."""
@@ -243,62 +248,58 @@ class KeyIndex:
                 if len(state) > _STATE_BYTES or state[_VERSION] == _NO_VERSION or key in history
             ]
 
-    def prune(self, key: bytes, revision: int) -> tuple[list[Position], bool]:
-        """Forget what a compaction at `revision` makes unreachable: return where it lies, and whether the key is gone.
+    def prune(self, keys: Iterable[bytes], revision: int) -> tuple[bytearray, list[bytes]]:
+        """Forget what a compaction at `revision` makes unreachable of these keys.
 
-        The newest position at or below `revision` stays, unless it is a delete below it: a watch that starts at the
+        Returns where it lies, packed as `POSITION`, and the keys that are gone, which `forget` is to be told. The
+        newest position at or below `revision` stays, unless it is a delete below it: a watch that starts at the
         compacted revision itself still finds its delete.
         """
-        shard = hash(key) & _MASK
-        packed = self._states[shard].get(key)
-        if packed is None:
-            return [], False
-        past = bytes(self._history[shard].pop(key, b"")) + packed[_PAST]
-        mod, sub, _, version, _ = unpack_state(packed)
-        count = len(past) // _POSITION_BYTES
-        if mod <= revision:
-            if not version and mod < revision:
-                del self._states[shard][key]
-                return [*_positions(past, count), (mod, sub)], True
-        else:
-            count = _count_at(past, revision)
+        dead, gone = bytearray(), list[bytes]()
+        all_states, all_history = self._states, self._history
+        for key in keys:
+            shard = hash(key) & _MASK
+            states, history = all_states[shard], all_history[shard]
+            packed = states.get(key)
+            if packed is None:
+                continue
+            if key in history:
+                packed = bytes(history.pop(key)) + packed
+            held = (len(packed) - _REST_BYTES) // _POSITION_BYTES
+            count = _count_at(packed, held, revision)
             if count:
-                newest, sub = _POSITION.unpack_from(past, (count - 1) * _POSITION_BYTES)
-                if sub < _DELETED or newest == revision:
+                mod, sub = POSITION.unpack_from(packed, (count - 1) * _POSITION_BYTES)
+                if sub < DELETED or mod == revision:
                     count -= 1
-        kept = past[count * _POSITION_BYTES :]
-        older = len(kept) - (_FULL_BYTES - _STATE_BYTES)
-        if older > 0:
-            self._history[shard][key] = bytearray(kept[:older])
-            kept = kept[older:]
-        self._states[shard][key] = kept + packed[-_STATE_BYTES:]
-        return _positions(past, count), False
+            kept_from = count * _POSITION_BYTES
+            dead += packed[:kept_from]
+            if count == held:
+                gone.append(key)
+                del states[key]
+                continue
+            more = len(packed) - kept_from - _FULL_BYTES
+            if more > 0:
+                history[key] = bytearray(packed[kept_from : kept_from + more])
+                kept_from += more
+            states[key] = packed[kept_from:]
+        return dead, gone
 
 
 def unpack_state(packed: bytes) -> State:
     """Return the state that packed bytes tell of."""
     mod, sub, create, version, lease = _STATE.unpack_from(packed, -_STATE_BYTES)
-    return mod, sub & ~_DELETED, create, version, lease
+    return mod, sub & ~DELETED, create, version, lease
 
 
 def _pack(state: State) -> bytes:
     mod, sub, create, version, lease = state
-    return _STATE.pack(mod, sub if version else sub | _DELETED, create, version, lease)
+    return _STATE.pack(mod, sub if version else sub | DELETED, create, version, lease)
 
 
-def _positions(past: bytes | bytearray, count: int) -> list[Position]:
-    """Return the first `count` of packed positions."""
-    found = _POSITION.iter_unpack(past[: count * _POSITION_BYTES])
-    return [(mod, sub & ~_DELETED) for mod, sub in found]
-
-
-def _count_at(past: bytes | bytearray, revision: int) -> int:
-    """Return how many of the packed positions are at or below `revision`."""
-    low, high = 0, len(past) // _POSITION_BYTES
-    while low < high:
-        middle = (low + high) // 2
-        if _POSITION.unpack_from(past, middle * _POSITION_BYTES)[0] <= revision:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _count_at(packed: bytes | bytearray, held: int, revision: int) -> int:
+    """Return how many of the first `held` packed positions are at or below `revision`."""
+    if held < len(_MODS):
+        return bisect_right(_MODS[held].unpack_from(packed), revision)
+    return bisect_right(
+        range(held), revision, key=lambda place: int(POSITION.unpack_from(packed, place * _POSITION_BYTES)[0])
+    )

@@ -264,8 +264,10 @@ class LmdbEngine:
                     txn.delete(key, db=database)
                 else:
                     txn.put(key, seal_value(key, value), db=database)
+        # A cursor's `pop` takes two thirds of the time of `delete`.
+        remove = txn.cursor(self._records).pop
         for position in sorted(segment.removals):
-            txn.delete(position.to_bytes(12, "big"), db=self._records)
+            remove(position.to_bytes(12, "big"))
 
     def sync(self) -> None:
         """See `Engine`."""
