@@ -78,7 +78,11 @@ def test_items_of_later_releases_are_ignored() -> None:
     assert protocol.decode_message(encode([3, "bye", "new"])) == protocol.Goodbye("bye")
     assert protocol.decode_message(encode([99, "new"])) is None
     pair = KeyValue(b"k", Revision(2), Revision(3), 2, LeaseId(0), b"v")
-    assert key_values([[b"k", 2, 3, 2, 0, b"v", "new"]]) == [pair]
+    as_now = [b"k", 2, 3, 2, 0, b"v"]
+    for wire in ([as_now], [[*as_now, "new"]], [as_now, [*as_now, "new"]], []):
+        found = key_values(wire)
+        assert found == [pair] * len(wire)
+        assert all(type(one) is KeyValue for one in found)
     assert event([0, [b"k", 2, 3, 2, 0, b"v", "new"], None, "new"]) == Event(EventType.PUT, pair)
 
 

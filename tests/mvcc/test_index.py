@@ -150,6 +150,10 @@ def test_history_against_a_list(changes: list[tuple[int, bool, int]], prunes: li
                 assert index.newest_at(key, revision) == model.newest_at(revision)
                 if index.position_at(key, revision) is not None:
                     assert key in index.slice(b"", None, 99, revision)
+                position, asked = index.position_at(key, revision), [key, b"unknown"]
+                assert index.positions_at(asked, revision) == ([] if position is None else [position])
+                found = [one[:2] for one in index.found_at(asked, revision)]
+                assert found == ([] if position is None else [(key, position)])
     known = [b"k%d" % which for which, model in enumerate(models) if model.positions]
     alive = [b"k%d" % which for which, model in enumerate(models) if model.positions and not model.positions[-1][2]]
     assert index.slice(b"", None, 99, mod - 1) == known

@@ -10,7 +10,8 @@ from coord.codec import decode
 from coord.errors import Compacted, OutOfRange, ResourceExhausted
 from coord.limits import RANGE_SLICE_KEYS
 from coord.mvcc import ranges
-from coord.mvcc.index import Found, KeyIndex
+from coord.mvcc.backend import Position
+from coord.mvcc.index import KeyIndex
 from coord.mvcc.ranges import RangeReader, encode_range
 from coord.protocol.ranges import parse_range
 
@@ -52,11 +53,12 @@ def test_a_range_in_slices_stays_at_its_revision() -> None:
     assert [[decode(record) for record in records], more, count] == expected
 
 
-def compaction_fails_the_whole_range(options: list[Any]) -> None:
+def compaction_fails_the_whole_range(options: list[Any], slices: int = 1) -> None:
     rig = fill()
     steps = rig.machine.range(parse_range([*ALL, *options]))
     rig.put(b"later", b"1")
-    next(steps)
+    for _ in range(slices):
+        next(steps)
     rig.put(b"000000", b"2")
     rig.write(COMPACT, rig.machine.revision)
     with pytest.raises(Compacted) as caught:
@@ -69,6 +71,12 @@ def test_compaction_fails_the_whole_range(options: list[Any]) -> None:
     compaction_fails_the_whole_range(options)
 
 
+@pytest.mark.parametrize("slices", [1, 2, 3, 4])
+def test_compaction_between_any_two_slices_of_a_sorted_range_fails_it(slices: int) -> None:
+    """Two of the steps look at the keys, and two read what was chosen."""
+    compaction_fails_the_whole_range([0, 0, 2, 3], slices)
+
+
 def test_planted_reading_on_after_compaction_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RangeReader, "_check_floor", lambda self, revision: None)
     with pytest.raises(pytest.fail.Exception):
@@ -78,14 +86,14 @@ def test_planted_reading_on_after_compaction_is_seen(monkeypatch: pytest.MonkeyP
 def test_a_page_looks_at_no_key_behind_it(filled: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a large interval holds is counted without a look at each key, as long as nothing has changed since."""
     looked_at = 0
-    found_at = KeyIndex.found_at
+    positions_at = KeyIndex.positions_at
 
-    def counted(index: KeyIndex, keys: list[bytes], revision: int) -> list[Found]:
+    def counted(index: KeyIndex, keys: list[bytes], revision: int) -> list[Position]:
         nonlocal looked_at
         looked_at += len(keys)
-        return found_at(index, keys, revision)
+        return positions_at(index, keys, revision)
 
-    monkeypatch.setattr(KeyIndex, "found_at", counted)
+    monkeypatch.setattr(KeyIndex, "positions_at", counted)
     assert filled.range(*ALL, 10)[1:] == [True, MANY]
     assert looked_at == RANGE_SLICE_KEYS
     assert filled.range(*ALL, 0, 0, 0, 0, False, False, True) == [[], False, MANY]

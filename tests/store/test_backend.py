@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from coord.errors import DamageError
@@ -122,6 +124,35 @@ def test_a_record_that_should_be_there_and_is_not_is_damage(store: Store) -> Non
     fill(store)
     with pytest.raises(DamageError, match=r"no record 99\.0"):
         store.read(99, 0)
+
+
+def test_many_records_come_from_wherever_they_are(medium: Medium, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = medium.open()
+    fill(store, 2, 50)
+    store.seal(1, 1)
+    flush(store)
+    store = medium.open()
+    assert store.read(7, 0) == b"record 7"
+    fill(store, 52, 5)
+    store.seal(2, 1)
+    assert store.flush_job(2) is not None
+    fill(store, 57, 5)
+    wanted = [(60, 0), (2, 0), (7, 0), (53, 0), (2, 0), (51, 0)]
+    engine, asked = store.engine, list[int]()
+    get_many = engine.get_many
+
+    def counted(keys: Sequence[int]) -> list[bytes]:
+        asked.extend(keys)
+        return get_many(keys)
+
+    monkeypatch.setattr(type(engine), "get_many", lambda _, keys: counted(keys))
+    for _ in range(2):
+        assert store.read_many(wanted) == [b"record %d" % revision for revision, _ in wanted]
+    assert set(asked) == {2 << 32, 51 << 32}
+    assert len(asked) == 3
+    assert store.read_many([]) == []
+    with pytest.raises(DamageError, match=r"no record 99\.0"):
+        store.read_many([(60, 0), (3, 0), (99, 0)])
 
 
 def test_only_what_the_own_log_has_made_durable_is_flushed(store: Store) -> None:

@@ -49,6 +49,9 @@ def test_a_changed_record_is_found_by_read_scan_and_snapshot(open_lmdb: Open, di
     assert store.read(49, 0).startswith(b"record 49 ")
     with pytest.raises(DamageError, match=r"checksum of record 50\.0 is wrong.*add it anew"):
         store.read(50, 0)
+    assert store.read_many([(49, 0), (51, 0)])[1].startswith(b"record 51 ")
+    with pytest.raises(DamageError, match=r"checksum of record 50\.0 is wrong.*add it anew"):
+        store.read_many([(48, 0), (50, 0)])
     with pytest.raises(DamageError, match=r"record 50\.0"):
         list(store.scan(2, 200))
     with pytest.raises(DamageError, match=r"record 50\.0"):

@@ -45,7 +45,8 @@ def test_messages_of_every_length_form_cross_both_ways() -> None:
             for size in (0, 1, 125, 126, 127, 65_535, 65_536, 300_000):
                 for one, other in ((server, client), (client, server)):
                     one.send(b"m" * size)
-                    assert await other.recv() == b"m" * size
+                    message = await other.recv()
+                    assert (type(message), message) == (bytes, b"m" * size)
 
     run(main)
 

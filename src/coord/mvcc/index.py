@@ -216,6 +216,23 @@ class KeyIndex:
                 found.append((key, position, 0, 0))
         return found
 
+    def positions_at(self, keys: Iterable[bytes], revision: int) -> list[Position]:
+        """Return where the keys that are there at `revision` lie: of `found_at`, what most ranges need."""
+        states, unpack = self._states, POSITION.unpack_from
+        positions: list[Position] = []
+        for key in keys:
+            packed = states[hash(key) & _MASK].get(key)
+            if packed is None:
+                continue
+            mod, sub = position = unpack(packed, -_STATE_BYTES)
+            if mod > revision:
+                older = self.position_at(key, revision)
+                if older is not None:
+                    positions.append(older)
+            elif sub < DELETED:
+                positions.append(position)
+        return positions
+
     def position_at(self, key: bytes, revision: int) -> Position | None:
         """Return where the key's newest record at `revision` lies, or None if the key is not there then."""
         position, deleted = self.newest_at(key, revision)

@@ -55,7 +55,7 @@ class StateMachine:
     def __attrs_post_init__(self) -> None:
         cluster = self._cluster
         self._writer = Writer(self.backend, self.index, self._leases)
-        self._ranges = RangeReader(self.index, self._writer.read, cluster.floor)
+        self._ranges = RangeReader(self.index, self._writer.read_many, cluster.floor)
         self._transactions = Transactions(self._writer, self._ranges, cluster.floor)
         self._writes = WriteApplier(self.backend, self._writer, self._transactions, self._clients, cluster)
         self._kinds = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, Final
 
 from coord import errors
 from coord.codec import array_head, uint
@@ -15,10 +15,12 @@ from coord.mvcc.records import Fields, decode_record, encode_record
 from coord.protocol.ranges import RangeRequest
 from coord.types import SortOrder, SortTarget
 
-Read = Callable[[int, int], bytes]
-"""Return the record at a position that is known to exist."""
+Read = Callable[[Sequence[Position]], list[bytes]]
+"""Return the records at positions that are known to exist."""
 RangeResult = tuple[list[bytes], bool, int]
 """`(records, more, count)`; `count` ignores limit and filters, as etcd's does."""
+_READ_RECORDS: Final = 32
+"""So many are read at once: few enough that their size need not be known before."""
 RangeSteps = Generator[None, None, RangeResult]
 
 
@@ -92,6 +94,11 @@ class RangeReader:
         self._check_floor(revision)
         return self._index.found_at(keys, revision)
 
+    def _positions(self, keys: list[bytes], revision: int) -> list[Position]:
+        """Return the positions alone of what `_found` finds."""
+        self._check_floor(revision)
+        return self._index.positions_at(keys, revision)
+
     def _known_count(self, request: RangeRequest, revision: int) -> int | None:
         """Return the count where it can be had at once: of several keys, as they are now.
 
@@ -107,7 +114,7 @@ class RangeReader:
         for number, keys in enumerate(self._slices(request, revision)):
             if number:
                 yield
-            count += len(self._found(keys, revision))
+            count += len(self._positions(keys, revision))
         return [], False, count
 
     def _in_key_order(self, request: RangeRequest, revision: int) -> RangeSteps:
@@ -118,17 +125,18 @@ class RangeReader:
         for number, keys in enumerate(self._slices(request, revision)):
             if number:
                 yield
-            found = self._found(keys, revision)
-            count += len(found)
+            if request.has_filter:
+                found = self._found(keys, revision)
+                count += len(found)
+                positions = [position for _, position, _, _ in self._passing(request, found)]
+            else:
+                positions = self._positions(keys, revision)
+                count += len(positions)
             if more:
                 continue
-            for _, position, _, _ in self._passing(request, found):
-                if len(records) == limit:
-                    more = True
-                    break
-                record = self._record(request, position)
-                size = _bounded(size + len(record))
-                records.append(record)
+            room = len(positions) if limit is None else limit - len(records)
+            more = room < len(positions)
+            size = self._read_into(records, positions[:room], request, size)
             if more and known_count is not None:
                 return records, more, known_count
         return records, more, count
@@ -151,14 +159,23 @@ class RangeReader:
         more = limit is not None and len(chosen) > limit
         records: list[bytes] = []
         size = 0
-        for number, (_, position) in enumerate(chosen[:limit]):
-            if number and not number % RANGE_SLICE_KEYS:
+        positions = [position for _, position in chosen[:limit]]
+        for begin in range(0, len(positions), RANGE_SLICE_KEYS):
+            if begin:
                 yield
                 self._check_floor(revision)
-            record = self._record(request, position)
-            size = _bounded(size + len(record))
-            records.append(record)
+            size = self._read_into(records, positions[begin : begin + RANGE_SLICE_KEYS], request, size)
         return records, more, count
+
+    def _read_into(self, records: list[bytes], positions: Sequence[Position], request: RangeRequest, size: int) -> int:
+        """Add the records at some positions; `size` is that of those before, and what is returned that of all."""
+        for begin in range(0, len(positions), _READ_RECORDS):
+            read = self._read(positions[begin : begin + _READ_RECORDS])
+            if request.keys_only:
+                read = [encode_record(*decode_record(record)[:5], b"") for record in read]
+            size = _bounded(size + sum(map(len, read)))
+            records += read
+        return size
 
     def _sort_values(self, target: int, found: list[Found]) -> list[tuple[Any, Position]]:
         if target == SortTarget.KEY:
@@ -169,7 +186,9 @@ class RangeReader:
             return [(create or self._fields(position)[1], position) for _, position, create, _ in found]
         if target == SortTarget.VERSION:
             return [(version or self._fields(position)[3], position) for _, position, _, version in found]
-        return [(self._fields(position)[5], position) for _, position, _, _ in found]
+        positions = [position for _, position, _, _ in found]
+        values = [decode_record(record)[5] for record in self._read(positions)]
+        return list(zip(values, positions, strict=True))
 
     def _passing(self, request: RangeRequest, found: list[Found]) -> list[Found]:
         """Return what the request's filters let pass.
@@ -190,13 +209,7 @@ class RangeReader:
         return found
 
     def _fields(self, position: Position) -> Fields:
-        return decode_record(self._read(*position))
-
-    def _record(self, request: RangeRequest, position: Position) -> bytes:
-        record = self._read(*position)
-        if not request.keys_only:
-            return record
-        return encode_record(*decode_record(record)[:5], b"")
+        return decode_record(self._read((position,))[0])
 
 
 def _sort_key(item: tuple[Any, Position]) -> Any:

@@ -46,6 +46,12 @@ class Writer:
             return self.changes[sub][2]
         return self._backend.read(revision, sub)
 
+    def read_many(self, positions: Sequence[Position]) -> list[bytes]:
+        """Return the records at positions, of the open draft too."""
+        if not self.changes:
+            return self._backend.read_many(positions)
+        return [self.read(*position) for position in positions]
+
     def get(self, key: bytes) -> bytes | None:
         """Return the newest record of a living key as the draft sees it, or None."""
         position = self.index.current(key)

@@ -49,6 +49,9 @@ class Engine(Protocol):
     def get(self, key: int) -> bytes | None:
         """Return a record; `DamageError` if its checksum fails."""
 
+    def get_many(self, keys: Sequence[int]) -> list[bytes]:
+        """Return records that are known to exist; `DamageError` if one does not, or its checksum fails."""
+
     def scan(self, low: int, high: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield `(revision, sub, record)` for `low <= key <= high`, as of the first step."""
 

@@ -69,6 +69,11 @@ def damage(name: str, key: bytes) -> DamageError:
     return DamageError(f"store database {name}: the checksum of {where} is wrong; {REMEDY}")
 
 
+def missing(key: int) -> DamageError:
+    """Return the error for a record that the index names and the store does not have."""
+    return DamageError(f"the store has no record {key >> 32}.{key & 0xFFFFFFFF}, which its index names; {REMEDY}")
+
+
 def stored_records(records: Sequence[tuple[int, bytes]]) -> tuple[list[bytes], list[bytes]]:
     """Return the keys and values that records are stored as."""
     pack = CHECKSUM.pack

@@ -191,11 +191,12 @@ class ValueCache:
         self.young[key] = record
         return self._grow(len(record) + RECORD_OVERHEAD_BYTES)
 
-    def keep_all(self, records: dict[int, bytes], size_bytes: int) -> None:
-        """Keep a segment's records, unless it is so large that it would push out all else and hold up the loop."""
-        if size_bytes * 2 < self.capacity_bytes:
-            self.young.update(records)
-            self._grow(size_bytes)
+    def keep_all(self, records: dict[int, bytes], size_bytes: int) -> bool:
+        """Keep records, unless they are so large that they would push out all else; True if the generations turned."""
+        if size_bytes * 2 >= self.capacity_bytes:
+            return False
+        self.young.update(records)
+        return self._grow(size_bytes)
 
     def _grow(self, size_bytes: int) -> bool:
         self._young_bytes += size_bytes

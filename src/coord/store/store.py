@@ -10,14 +10,14 @@ from pathlib import Path
 from attrs import define, field
 
 from coord.disk import Disk
-from coord.errors import DamageError, DiskFullError
+from coord.errors import DiskFullError
 from coord.limits import FLUSH_BYTES, SPACE_RESERVE_BYTES, VALUE_CACHE_BYTES
 from coord.mvcc.backend import Position, Table
 from coord.store.engine import Engine
-from coord.store.layout import REMEDY
+from coord.store.layout import missing
 from coord.store.lmdb_engine import open_engine
 from coord.store.lmdb_env import MAP_BYTES
-from coord.store.overlay import Overlay, Segment, ValueCache
+from coord.store.overlay import RECORD_OVERHEAD_BYTES, Overlay, Segment, ValueCache
 from coord.store.port import FlushJobPort, Space, SyncJobPort
 from coord.store.reserve import Reserve
 from coord.store.snapshot import Rest, no_rest
@@ -163,10 +163,32 @@ class Store:
                 return record
         record = self.engine.get(key)
         if record is None:
-            raise DamageError(f"the store has no record {revision}.{sub}, which its index names; {REMEDY}")
+            raise missing(key)
         if self._cache.keep(key, record):
             self._arrange()
         return record
+
+    def read_many(self, positions: Sequence[Position]) -> list[bytes]:
+        """See `Backend`."""
+        layers = self._layers
+        found: dict[int, bytes] = {}
+        unknown: list[int] = []
+        keys = [revision << 32 | sub for revision, sub in positions]
+        for key in keys:
+            for records in layers:
+                record = records.get(key)
+                if record is not None:
+                    found[key] = record
+                    break
+            else:
+                unknown.append(key)
+        if unknown:
+            read = dict(zip(unknown, self.engine.get_many(unknown), strict=True))
+            found |= read
+            size_bytes = sum(map(len, read.values())) + RECORD_OVERHEAD_BYTES * len(read)
+            if self._cache.keep_all(read, size_bytes):
+                self._arrange()
+        return [found[key] for key in keys]
 
     def scan(self, first: int, last: int) -> Iterator[tuple[int, int, bytes]]:
         """See `Backend`."""

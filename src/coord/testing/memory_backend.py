@@ -36,6 +36,10 @@ class MemoryBackend:
         except KeyError:
             raise DamageError(f"no record at {revision}/{sub}") from None
 
+    def read_many(self, positions: Sequence[Position]) -> list[bytes]:
+        """Return records; `DamageError` if one is not there."""
+        return [self.read(*position) for position in positions]
+
     def scan(self, first: int, last: int) -> Iterator[tuple[int, int, bytes]]:
         """Yield the records of the revisions `first … last` in order."""
         for place in range(bisect_left(self._order, (first, 0)), len(self._order)):

@@ -21,7 +21,7 @@ from coord.errors import DamageError, DiskError, DiskFullError
 from coord.limits import GIB
 from coord.mvcc.backend import Table
 from coord.store.engine import Pair
-from coord.store.layout import RECORD_KEY, RECORDS, REMEDY, open_value, seal_value, stored_records
+from coord.store.layout import RECORD_KEY, RECORDS, REMEDY, missing, open_value, seal_value, stored_records
 from coord.store.overlay import Segment
 from coord.store.reserve import Reserve
 from coord.store.store import Store
@@ -169,6 +169,14 @@ class SimEngine:
     def get(self, key: int) -> bytes | None:
         """See `Engine`."""
         return self._live().records.get(key)
+
+    def get_many(self, keys: Sequence[int]) -> list[bytes]:
+        """See `Engine`."""
+        records = self._live().records
+        for key in keys:
+            if key not in records:
+                raise missing(key)
+        return [records[key] for key in keys]
 
     def scan(self, low: int, high: int) -> Iterator[tuple[int, int, bytes]]:
         """See `Engine`."""

@@ -66,7 +66,7 @@ def masked_binary_frame(message: bytes) -> bytes:
     return b"".join((head, mask, apply_mask(message, mask)))
 
 
-def frame_size(data: bytes, start: int) -> tuple[int, int]:
+def frame_size(data: bytes | bytearray, start: int) -> tuple[int, int]:
     """Return the size of the head, without its mask, and of the payload of the frame that begins at `start`.
 
     The head's size is 0 if not all of the head has come.

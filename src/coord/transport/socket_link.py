@@ -306,7 +306,7 @@ class SocketLink(Link):
         self._is_pinged = False
         self._feed(data)
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | bytearray) -> None:
         """Take the messages out of what came: whole ones here, a frame of any other kind by the machine.
 
         The machine is given whole frames only, so that it is never inside one.
@@ -316,15 +316,15 @@ class SocketLink(Link):
             rest += data
             if len(rest) < self._needed:
                 return
-            data = bytes(rest)
-            rest.clear()
+            data, self._rest = rest, bytearray()
+            rest = self._rest
         start, end, has_frames = 0, len(data), False
         mask_bit, mask_bytes = self._mask_bit, MASK_BYTES if self._mask_bit else 0
         while start < end:
             head, length = frame_size(data, start)
             if head and (data[start + 1] & MASKED != mask_bit or length > self._max_message_bytes):
                 # It says why it takes no such frame; what follows will not be read.
-                self._feed_machine(data[start:])
+                self._feed_machine(bytes(data[start:]))
                 return
             body = start + head + mask_bytes
             after = body + length
@@ -334,10 +334,11 @@ class SocketLink(Link):
                 break
             has_frames = True
             if data[start] == BINARY and self._fragments is None:
-                message = data[body:after]
-                self._inbox.append(unmask(message, data[body - mask_bytes : body]) if mask_bit else message)
+                # A long message is what came last of many pieces: one copy less of it is felt.
+                message = data[body:after] if type(data) is bytes else bytes(memoryview(data)[body:after])
+                self._inbox.append(unmask(message, bytes(data[body - mask_bytes : body])) if mask_bit else message)
             else:
-                self._feed_machine(data[start:after])
+                self._feed_machine(bytes(data[start:after]))
                 if self.closed is not None:
                     return
             start = after
