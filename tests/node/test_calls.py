@@ -102,6 +102,22 @@ def test_the_leaders_answer_reaches_the_client_under_its_own_id() -> None:
     assert len(client.replies) == 1
 
 
+def test_a_change_that_was_sent_is_waited_for_and_nothing_else() -> None:
+    rig = Rig()
+    assert rig.calls.is_idle
+    rig.ask(KEEP_ALIVE)
+    assert rig.calls.is_idle
+    client = rig.ask(REMOVE)
+    assert not rig.calls.is_idle
+    _, call = rig.sent
+    rig.answer(call, result=reply_value(call.id, 1, []))
+    assert rig.calls.is_idle
+    assert client.replies == [[7, 1, []]]
+    rig.leader = 0
+    rig.ask(REMOVE)
+    assert rig.calls.is_idle, "nobody has been asked, so it can be refused"
+
+
 def test_a_call_waits_for_a_leader_and_for_a_link_and_names_the_reason_at_its_end() -> None:
     rig = Rig(leader=0)
     client, other = rig.ask(KEEP_ALIVE), rig.ask(REMOVE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -11,8 +11,9 @@ import trio
 from attrs import evolve
 from tests.node.cluster_rig import NAMES, Trial, play_three, until
 
-from coord.errors import ApiError, DataDirError
-from coord.node.node import Node
+from coord.errors import ApiError, DataDirError, OutcomeUnknown
+from coord.node.node import PARTING_S, Node
+from coord.protocol.messages import PeerMessage
 from coord.protocol.ops import Method
 from coord.testing.sim_node import SimClient, peer_url
 
@@ -101,6 +102,72 @@ def test_a_leader_is_removed_by_its_successor(through: str) -> None:
             await until(gone.removed.is_set, 20)
         trial.nodes.pop(leader)
         assert len(voters(trial.nodes[await trial.leader()])) == 2
+
+    play_three(story)
+
+
+@asynccontextmanager
+async def removed_by_itself(trial: Trial) -> AsyncIterator[tuple[Node, Node, list[Any], Callable[[], None]]]:
+    """Have a member asked to remove itself, whose leader's answer comes later than the entry.
+
+    Yields both nodes, what the client has got, and what lets the answer go.
+    """
+    leading, gone = trial.nodes[await trial.leader()], trial.nodes.pop(trial.followers()[0])
+    send, held, answers = leading.calls.send, list[PeerMessage](), list[Any]()
+    leading.calls.send = held.extend
+
+    async def ask() -> None:
+        try:
+            answers.append(await SimClient(gone).request(REMOVE, [[gone.member_id]], timeout_ms=20_000))
+        except ApiError as error:
+            answers.append(error)
+
+    def let_go() -> None:
+        send(held)
+        leading.loop.wake()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await until(lambda: gone.removed.is_set() and bool(held))
+        yield leading, gone, answers, let_go
+        await until(lambda: bool(answers))
+
+
+def test_a_member_that_removes_itself_does_not_end_before_its_client_has_the_answer() -> None:
+    """S14: it hears of its removal by the entry, before or after the leader's answer."""
+
+    async def story(trial: Trial) -> None:
+        async with removed_by_itself(trial) as (_, gone, answers, let_go), trio.open_nursery() as nursery:
+            nursery.start_soon(gone.stop)
+            await trio.sleep(gone.options.election_s)
+            assert not answers
+            let_go()
+        assert gone.member_id not in {row[0] for row in answers[0]}
+
+    play_three(story)
+
+
+def test_a_member_that_waits_in_vain_for_an_answer_ends_all_the_same() -> None:
+    """Its client is told that the outcome is unknown."""
+
+    async def story(trial: Trial) -> None:
+        async with removed_by_itself(trial) as (leading, gone, answers, _):
+            leading._part_at = float("inf")
+            with trio.fail_after(4 * gone.options.election_s):
+                await gone.stop()
+        assert type(answers[0]) is OutcomeUnknown
+
+    play_three(story)
+
+
+def test_the_link_to_a_member_that_was_removed_stands_until_the_answer_can_have_come() -> None:
+    async def story(trial: Trial) -> None:
+        async with removed_by_itself(trial) as (leading, gone, answers, _):
+            was_removed_at = trio.current_time()
+            await until(lambda: not leading.peers.is_linked(gone.member_id))
+            stood_s = trio.current_time() - was_removed_at
+        assert 0.9 * PARTING_S < stood_s < 3 * PARTING_S
+        assert type(answers[0]) is OutcomeUnknown
 
     play_three(story)
 

@@ -97,6 +97,11 @@ class Calls:
         """How many calls of this member's clients have not been answered."""
         return len(self._waiting) + len(self._open)
 
+    @property
+    def is_idle(self) -> bool:
+        """True if no change is on its way whose outcome only the leader's answer tells."""
+        return all(pending.method in REPEATABLE for pending in self._open.values())
+
     def forward(self, sink: Sink, request_id: int, deadline: float, method: int, arguments: list[Any]) -> None:
         """Have the leader answer a request. Raises `ApiError` if there are too many.
 

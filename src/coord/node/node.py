@@ -54,6 +54,8 @@ from coord.wal.log import Wal
 from coord.wal.recovery import Recovery
 
 _SECOND_S = 1.0
+PARTING_S = 1.0
+"""How long links to a member that was removed are kept, at least: an answer may be on its way to it."""
 _STALL_PASSES = 5
 """After a stall, the scheduler's passes in which readers take what lies in the sockets, before a tick (S11)."""
 _STOP_POLL_S = 0.005
@@ -102,6 +104,7 @@ class Node:
     """Set when this member is no longer one of the cluster: its node should end."""
     _met: dict[int, Member] = field(factory=dict)
     _dialled: dict[int, Member] = field(factory=dict)
+    _part_at: float = 0.0
     _replay_to: int = 0
     _nursery: trio.Nursery | None = None
     _last_number: int = field(init=False)
@@ -280,7 +283,8 @@ class Node:
         # Without a leader these might wait for one until their deadlines, and nothing of them was proposed.
         self.forwarder.refuse_all(errors.server_stopped())
         with trio.move_on_after(2 * self.options.election_s):
-            while not self.consensus.is_idle or self.applier.lag:
+            # A member that was removed hears so by the entry, which may come before the answer to who asked for it.
+            while not self.consensus.is_idle or self.applier.lag or not self.calls.is_idle:
                 await self._pass()
         while not self.log_writer.is_idle or not self.installation.is_idle:
             await self._pass()
@@ -347,7 +351,7 @@ class Node:
                 self._each_second(now)
 
     def _each_second(self, now: float) -> None:
-        if self._dialled.keys() - self.members().keys():
+        if now >= self._part_at and self._dialled.keys() - self.members().keys():
             self.dial_members()
         self.space.check()
         self.watches.sweep()
@@ -381,7 +385,8 @@ class Node:
         self._follow_members()
 
     def _follow_members(self) -> None:
-        # Who was removed may be the one that asked for it, and is still to hear the answer.
+        # Who was removed may be the one that asked for it, and is still to hear the answer, on a link that stands.
+        self._part_at = self.seams.clock() + PARTING_S
         self.dial_members(self._dialled)
         if not is_member(self.machine, self.member_id, self.options.incarnation):
             self.end_membership()
@@ -411,7 +416,7 @@ class Node:
             self.dial_members()
 
     def dial_members(self, parting: Mapping[int, Member] | None = None) -> None:
-        """Have a link dialled to each of the others, and to those that part until the next second."""
+        """Have a link dialled to each of the others, and to those that part, for another `PARTING_S`."""
         others = {**(parting or {}), **self.members()}
         others.pop(self.member_id, None)
         self._dialled = others
