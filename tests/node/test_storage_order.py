@@ -32,6 +32,7 @@ class HeldWorker:
     """Does its jobs when told."""
 
     jobs: list[tuple[Job, Done]] = field(factory=list)
+    is_quick: bool = False
 
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         self.jobs.append((job, done))
@@ -114,6 +115,21 @@ def test_message_without_a_write_waits_for_the_one_that_is_out() -> None:
     desk.turn()
     desk.worker.work()
     assert desk.sent == [reply(0), reply(1), reply(2)]
+
+
+@pytest.mark.parametrize(("is_quick", "is_due"), [(True, True), (True, False), (False, True)])
+def test_a_write_that_is_over_at_once_waits_for_the_answers_that_are_due(is_quick: bool, is_due: bool) -> None:
+    desk = Desk()
+    desk.worker.is_quick = is_quick
+    desk.writer.is_answer_due = lambda: is_due
+    desk.writer.append(entries(1, 1), HardState(1))
+    desk.turn()
+    assert bool(desk.worker.jobs) == (not (is_quick and is_due))
+    desk.writer.turn_late()
+    assert len(desk.worker.jobs) == 1
+    desk.writer.append(entries(1, 2), HardState(1))
+    desk.writer.turn_late()
+    assert len(desk.worker.jobs) == 1, "one at a time"
 
 
 def test_vote_alone_is_a_write() -> None:

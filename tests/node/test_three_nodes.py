@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
-from attrs import define
+from attrs import define, field
 from tests.node.cluster_rig import NAMES, Trial, play_three, until
+from tests.node.conftest import play
 
-from coord.codec import encode
+from coord.codec import decode, encode
 from coord.errors import ApiError, OutcomeUnknown
+from coord.node.consensus import Consensus
+from coord.node.node import Node
 from coord.node.waiters import Load
 from coord.node.worker import Done, Job
+from coord.protocol.bodies import encode_body
 from coord.protocol.entries import encode_entry
+from coord.protocol.id_run import IdRun
+from coord.protocol.messages import AppendReply
 from coord.protocol.ops import AlarmAction, EntryKind, Method, Notification, Op
-from coord.testing.sim_node import SimClient
+from coord.testing.sim_node import SimClient, SimHost
 from coord.testing.sim_worker import SimWorker
 from coord.types import AlarmType, Role
 
@@ -457,12 +465,72 @@ class _Stuck:
     """A worker that does nothing."""
 
     jobs: list[tuple[Job, Done]]
+    is_quick: bool = False
 
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         self.jobs.append((job, done))
 
     def close(self) -> bool:
         return True
+
+
+@define
+class _AtOnce:
+    """A worker on a disk that takes no time; it notes what waited to be applied as each job began."""
+
+    node: Node
+    lags: list[int] = field(factory=list)
+    is_quick: bool = True
+
+    def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
+        self.lags.append(self.node.applier.lag)
+        job()
+        done(None)
+
+    def close(self) -> bool:
+        return True
+
+
+def test_a_leader_answers_what_is_committed_before_it_writes_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story(trial: Trial) -> None:
+        node = trial.nodes[await trial.leader()]
+        worker = node.log_writer.worker = _AtOnce(node)
+        follower = trial.nodes[trial.followers()[0]]
+        acknowledging = follower.log_writer.worker = _AtOnce(follower)
+        client = SimClient(node)
+        received, body = Consensus.received, encode_body([[0, int(Op.PUT), None, [b"new", b"v"]]])
+        numbers = list(range(1000, 1050))
+
+        def receive(self: Consensus, message: Any) -> None:
+            """Have a write come with each acknowledgement."""
+            received(self, message)
+            if self is node.consensus and isinstance(message, AppendReply) and numbers:
+                number = numbers.pop()
+                node.writes(client, 0, 0, IdRun(range(number, number + 1), 0), body, decode(body))
+
+        monkeypatch.setattr(Consensus, "received", receive)
+        await client.put(b"first", b"v")
+        await until(lambda: not numbers)
+        assert len(worker.lags) > 20
+        assert set(worker.lags) == {0}
+        assert max(acknowledging.lags), "the leader waits for a follower, and nobody for what that one applies"
+
+    play_three(story)
+
+
+def test_what_a_late_write_commits_is_applied_at_once() -> None:
+    """A leader that is alone commits by its own write, behind the applier's turn."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        node.log_writer.worker = _AtOnce(node)
+        node.log_writer.is_answer_due = lambda: True
+        client = SimClient(node)
+        for number in range(20):
+            began = trio.current_time()
+            await client.put(b"k", b"%d" % number)
+            assert trio.current_time() == began
+
+    play(scenario)
 
 
 def test_a_leader_whose_disk_hangs_hands_over() -> None:

@@ -10,6 +10,7 @@ import trio
 from attrs import define, field
 
 from coord.node.worker import QUICK_S, SAVED_S, TRUSTED_S, ThreadWorker
+from coord.transport.hub import current_hub
 
 QUICK_JOBS = round(TRUSTED_S / QUICK_S)
 """So many that took no time at all make it trusted."""
@@ -31,6 +32,26 @@ def test_jobs_are_done_in_order_and_told_on_the_loop() -> None:
         return told
 
     assert trio.run(main) == ["first", None, OSError]
+
+
+def test_the_hub_knows_of_each_job_until_it_is_told() -> None:
+    """While a thread does one, the hub leaves the interpreter to it."""
+
+    async def main() -> None:
+        worker, hub = ThreadWorker("test"), current_hub()
+        assert hub is not None
+        told: list[int] = []
+        finished = trio.Event()
+        go_on = threading.Event()
+        worker.submit(go_on.wait, lambda _: told.append(hub.jobs_elsewhere))
+        worker.submit(lambda: None, lambda _: (told.append(hub.jobs_elsewhere), finished.set()))
+        assert hub.jobs_elsewhere == 2
+        go_on.set()
+        await finished.wait()
+        assert told == [1, 0]
+        assert worker.close()
+
+    trio.run(main)
 
 
 @define(eq=False)

@@ -156,6 +156,8 @@ class RawClient(SimClient):
 class Held:
     """A worker that does nothing until it is released."""
 
+    is_quick = False
+
     def __init__(self) -> None:
         self.jobs: list[tuple[Job, Done]] = []
         self.is_held = True

@@ -579,8 +579,17 @@ class Looks:
         (1000, 0.00001, 0.002, 80, 1),
         (1000, 0.00001, 0.0001, 10, 1),
         (1000, 0.0015, 0.002, 1, 1),
+        (2, 0.0001, 0.002, 2, 0),
+        (1000, 0.0001, 0.002, 2, 1),
     ],
-    ids=["found", "not found", "a deadline is near", "displaced by another process"],
+    ids=[
+        "found",
+        "not found",
+        "a deadline is near",
+        "displaced by another process",
+        "found once another process had a turn",
+        "not found while another process has turns",
+    ],
 )
 def test_hub_looks_before_it_sleeps(
     monkeypatch: pytest.MonkeyPatch, there_at_look: int, look_s: float, wait_s: float, count: int, sleeps: int
@@ -601,6 +610,22 @@ def test_hub_looks_before_it_sleeps(
     looks.looks = 0
     hub._wait(wait_s, looks.now_s)
     assert not looks.looks
+
+
+@pytest.mark.usefixtures("only_with_hub")
+def test_hub_does_not_look_while_a_thread_wants_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = Looks(1, look_s=0.00001)
+    hub = Hub()
+    hub._poll.close()
+    monkeypatch.setattr(hub, "_poll", looks)
+    monkeypatch.setattr(hub_module, "monotonic", lambda: looks.now_s)
+    hub.pace.is_close = True
+    hub.jobs_elsewhere = 1
+    hub._wait(0.002, 0.0)
+    assert (looks.looks, looks.sleeps) == (0, [0.002])
+    hub.jobs_elsewhere = 0
+    hub._wait(0.002, looks.now_s)
+    assert (looks.looks, looks.sleeps) == (1, [0.002])
 
 
 @pytest.mark.usefixtures("only_with_hub")

@@ -30,6 +30,7 @@ from coord.node.space import SpaceWatch
 from coord.node.standing import Standing
 from coord.node.waiters import Waiters
 from coord.node.watches import Broadcaster
+from coord.types import Role
 from coord.wal.log import Wal
 
 if TYPE_CHECKING:
@@ -62,6 +63,13 @@ def connect(node: Node, wal: Wal) -> None:
 
 def turns(node: Node) -> Sequence[Turn]:
     """Return the turns of a pass, in order: what somebody waits for comes first, and leaves before the rest is done."""
+
+    def settle_late() -> bool:
+        """Hand on what a late write brings about; True if it committed something, which the next pass applies."""
+        before = node.applier.lag
+        node.consensus.settle()
+        return node.applier.lag > before
+
     return (
         node.consensus.turn,
         # The appends leave before the own write begins, whose thread would want the interpreter meanwhile.
@@ -74,6 +82,8 @@ def turns(node: Node) -> Sequence[Turn]:
         node.reader.turn,
         node.watches.turn,
         node.outbox.turn,
+        node.log_writer.turn_late,
+        settle_late,
         node.installation.turn,
         node.leadership.turn,
         node.membership.turn,
@@ -188,6 +198,7 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         seams.observe_sync,
     )
     log_writer = node.log_writer
+    node.log_writer.is_answer_due = lambda: node.applier.lag > 0 and node.raft.role is Role.LEADER
     node.keeper = StoreKeeper(
         store=node.store,
         machine=node.machine,

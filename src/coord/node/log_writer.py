@@ -61,6 +61,8 @@ class LogWriter:
     persisted: Callable[[int, int, HardState], None]
     send: Callable[[Sequence[RaftMessage]], None]
     observe_sync: Callable[[float], None]
+    is_answer_due: Callable[[], bool] = lambda: False
+    """Tells whether what is committed waits to be applied, and somebody for that."""
     syncs: int = 0
     written_bytes: int = 0
     written_entries: int = 0
@@ -124,7 +126,17 @@ class LogWriter:
         return self._writing is None and not self._queue
 
     def turn(self) -> bool:
-        """Start the next write, if the disk is free."""
+        """Start the next write, if the disk is free.
+
+        One that would be over at once waits for `turn_late` where an answer is due before it: a leader's followers have
+        the entries already, and take longer.
+        """
+        if self._queue and self._writing is None and self.worker.is_quick and self.is_answer_due():
+            return False
+        return self.turn_late()
+
+    def turn_late(self) -> bool:
+        """Start the next write, if the disk is free, in any case."""
         if self._failure is not None:
             raise self._failure
         if self._retry is not None and self.clock() >= self._retry_at:

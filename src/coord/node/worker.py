@@ -38,6 +38,10 @@ Done = Callable[[BaseException | None], None]
 class Worker(Protocol):
     """Runs jobs one after the other, off the loop."""
 
+    @property
+    def is_quick(self) -> bool:
+        """True if a short job might run at once, in the place of its caller."""
+
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         """Run `job` on the worker, then `done` on the loop with the job's exception or None.
 
@@ -90,12 +94,19 @@ class ThreadWorker:
         self._saved_s = 0.0
         self._thread.start()
 
+    @property
+    def is_quick(self) -> bool:
+        """See `Worker`."""
+        return not self._open and self._saved_s >= TRUSTED_S
+
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         """See `Worker`."""
-        if is_short and not self._open and self._saved_s >= TRUSTED_S:
+        if is_short and self.is_quick:
             done(self._do(job, is_short))
             return
         self._open += 1
+        if self._hub is not None:
+            self._hub.jobs_elsewhere += 1
         self._jobs.put((job, done, is_short))
 
     def close(self) -> bool:
@@ -129,4 +140,6 @@ class ThreadWorker:
 
     def _finish(self, done: Done, error: BaseException | None) -> None:
         self._open -= 1
+        if self._hub is not None:
+            self._hub.jobs_elsewhere -= 1
         done(error)

@@ -30,10 +30,14 @@ class SimWorker:
         self._arrived = trio.Event()
         self.finished = 0
 
+    @property
+    def is_quick(self) -> bool:
+        """See `Worker`."""
+        return self.delay_s_max <= DELAY_S_MAX and not self._jobs and not self._is_busy
+
     def submit(self, job: Job, done: Done, *, is_short: bool = False) -> None:
         """See `Worker`."""
-        is_quick = self.delay_s_max <= DELAY_S_MAX and not self._jobs and not self._is_busy
-        if is_short and is_quick and self._chance.random() < AT_ONCE_SHARE:
+        if is_short and self.is_quick and self._chance.random() < AT_ONCE_SHARE:
             done(self._do(job))
             return
         self._jobs.append((job, done))

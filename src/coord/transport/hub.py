@@ -16,7 +16,7 @@ from typing import Final
 import trio
 from attrs import define
 
-from coord.transport.pace import BUSY_POLL_S, DISPLACED_S, Pace
+from coord.transport.pace import BUSY_POLL_S, DISPLACED_S, SHARED_LOOKS, SHARED_S, Pace
 
 SOCKETS_PER_PASS: Final = 128
 """So many are read before other tasks have their turn; the kernel tells of the others first the next time."""
@@ -51,6 +51,7 @@ class Hub:
         "_must_not_linger",
         "_places",
         "_poll",
+        "jobs_elsewhere",
         "pace",
     )
 
@@ -63,6 +64,8 @@ class Hub:
         self._is_lingering = False
         self._found_at = 0.0
         self._kicks = -1
+        self.jobs_elsewhere = 0
+        """How many jobs threads do for this one."""
         self.pace = Pace()
         """Of what comes where it lingers."""
         self._left: list[tuple[int, int]] = []
@@ -197,17 +200,21 @@ class Hub:
 
     def _wait(self, wait_s: float, began: float) -> list[tuple[int, int]]:
         poll, pace = self._poll.poll, self.pace
-        now = began
-        while pace.is_close and now - began < min(wait_s, BUSY_POLL_S):
+        now, shared = began, 0
+        # A thread that works for this process wants its interpreter when it is done, and tells by a kick.
+        while pace.is_close and not self.jobs_elsewhere and now - began < min(wait_s, BUSY_POLL_S):
             found = poll(0, SOCKETS_PER_PASS)
             before, now = now, monotonic()
             if found:
                 pace.waited(now - began)
                 return found
-            # Whoever sends the next message may be on this processor.
-            os.sched_yield()
+            shared += now - before > SHARED_S
             if now - before > DISPLACED_S:
                 pace.displaced()
+            elif shared > SHARED_LOOKS:
+                break
+            # Whoever sends the next message may be on this processor.
+            os.sched_yield()
         found = poll(wait_s, SOCKETS_PER_PASS)
         pace.waited(monotonic() - began)
         return found

@@ -19,6 +19,11 @@ LONE_PASSES: Final = 3
 """So many times in a row there was one socket to read, of the same two."""
 DISPLACED_S: Final = 0.001
 """A look that takes so long gave its processor to somebody who has work for it."""
+SHARED_S: Final = 0.00003
+"""A look that takes so long let somebody else have a turn on this processor."""
+SHARED_LOOKS: Final = 1
+"""After more of these in a row it sleeps: whoever is always ready to run stays on its processor, though another has
+nothing to do, and who sleeps is woken there."""
 DISPLACED_GAP_S: Final = 1.0
 """What counts as the time to the next message then: busy polls end, and some fifty messages later are tried again."""
 SHARE: Final = 1 / 8
