@@ -112,6 +112,31 @@ def test_a_serializable_read_is_served_in_the_nodes_turn() -> None:
     play(scenario)
 
 
+def test_a_watch_that_names_its_start_asks_nobody_where_there_is_a_leader() -> None:
+    """It is told what this member will apply. One from now on must lie behind every acknowledged write."""
+
+    async def scenario(host: SimHost, node: Node) -> None:
+        client = SimClient(node)
+        await client.put(b"a", b"1")
+        release = hold_rounds(node)
+        assert await client.request(Method.WATCH_CREATE, [b"a", b"", 1, 7]) == [7, 1]
+        assert await client.request(Method.WATCH_CREATE, [b"a", b"", 9, 8]) == [8, 9]
+        node.request(client, 101, Method.WATCH_CREATE, 0, [b"a", b"", 0, 9])
+        await trio.testing.wait_all_tasks_blocked()
+        assert node.watches.watch_count == 2
+        for silent in (lambda: False, lambda: True):
+            node.reader.has_leader, node.reader.is_stopping = silent, silent()
+            node.request(client, 102 + silent(), Method.WATCH_CREATE, 0, [b"a", b"", 1, 10 + silent()])
+            await trio.testing.wait_all_tasks_blocked()
+            assert node.watches.watch_count == 2
+        node.reader.is_stopping = False
+        release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert node.watches.watch_count == 4, "the one that was refused as the node stopped is none"
+
+    play(scenario)
+
+
 def test_canceled_reads_are_answered_and_those_of_a_lost_connection_are_not() -> None:
     async def scenario(host: SimHost, node: Node) -> None:
         stays, goes = SimClient(node), SimClient(node)
@@ -249,6 +274,8 @@ def test_a_renewal_that_waits_for_an_expiry_times_out_and_leaves_with_its_connec
 
 
 class Stuck:
+    is_quick = False
+
     def submit(self, job: object, done: object, *, is_short: bool = False) -> None:
         pass
 

@@ -111,6 +111,11 @@ class Reader:
         held = len(self._behind) + len(self._parked)
         return len(self.waiting) + in_rounds + len(self._serving) + len(self._slices) + held
 
+    @property
+    def is_led(self) -> bool:
+        """True if a round can be started: there is a leader, and this member is not about to stop."""
+        return self.has_leader() and not self.is_stopping
+
     def linearizable(self, read: Read) -> None:
         """Queue a read for the next round."""
         if self._canceled:

@@ -1,8 +1,9 @@
 """Requests that are no writes: what each method of coord.cddl does.
 
-Reads become a `Read`, whose `serve` runs when a round confirms that the state here is current. Creating a watch and
-renewing a lease wait for a round as well: the one so that "from now on" means behind every acknowledged write, the
-other because of S22. What rests on the leader's clock, or changes the members, goes to the leader (`Calls`).
+Reads become a `Read`, whose `serve` runs when a round confirms that the state here is current. Renewing a lease waits
+for a round as well, because of S22, and so does a watch that names no start revision, so that "from now on" means
+behind every acknowledged write. One that names it is made at once, as long as there is a leader (S30). What rests on
+the leader's clock, or changes the members, goes to the leader (`Calls`).
 """
 
 from __future__ import annotations
@@ -171,7 +172,11 @@ class Requests:
             start = self.watches.create(watch)
             return encode([watch.id, start])
 
-        self.reader.linearizable(Read(sink, request_id, deadline, serve))
+        read = Read(sink, request_id, deadline, serve)
+        if watch.next_revision > 0 and self.reader.is_led:
+            self.reader.serializable(read)
+        else:
+            self.reader.linearizable(read)
 
     def _watch_cancel(self, sink: Sink, request_id: int, deadline: float, arguments: list[Any]) -> None:
         watch_id = _integer(arguments, 0, "watch-id")
