@@ -12,6 +12,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from coord.codec import decode, encode
 from coord.limits import REQUESTS_OPEN_PER_CONNECTION, SEND_BUFFER_HIGH_BYTES
+from coord.node.ports import Sink
 from coord.node.replies import reply_ok
 from coord.observe.log import RecordingLog
 from coord.observe.metrics import Metrics
@@ -108,6 +109,27 @@ async def test_broken_message_is_answered_and_the_connection_lives_on(bench: Ben
     assert await bench.replies(put(b"a", b"1")) == [[1, 2, None]]
     assert len(bench.log.of("client.message.refused")) == 5
     assert bench.metrics.client_errors_total == {"InvalidArgument": 4, "Unimplemented": 1}
+
+
+@on_a_bench
+async def test_what_the_node_answers_leaves_when_the_node_says_so(bench: Bench) -> None:
+    """With all else that its turns bring about, and behind what it sends to other nodes."""
+    sinks: list[Sink] = []
+
+    def request(sink: Sink, request_id: int, *_: Any) -> None:
+        sink.reply(reply_ok(request_id, 2, NULL))
+        sinks.append(sink)
+
+    bench.node.request = request  # type: ignore[method-assign]
+    bench.client.send(get(b"a", 5))
+    await wait_all_tasks_blocked()
+    assert bench.metrics.client_frames_sent_total == 0
+    sinks[0].flush()
+    assert decode(await bench.client.recv())[5] == [[5, 2, None]]
+    # A refusal is the connection's own, and takes along what is there.
+    bench.client.send(get(b"a", 6))
+    [six, [zero, *_]] = await bench.replies(b"\xff")
+    assert (six, zero) == ([6, 2, None], 0)
 
 
 @on_a_bench

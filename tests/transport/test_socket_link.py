@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from typing import Any, cast
 
 import pytest
 import trio
@@ -47,6 +48,44 @@ def test_messages_of_every_length_form_cross_both_ways() -> None:
                     one.send(b"m" * size)
                     message = await other.recv()
                     assert (type(message), message) == (bytes, b"m" * size)
+
+    run(main)
+
+
+class CountingSocket:
+    """Counts what is sent by how many calls."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.sizes: list[int] = []
+
+    def send(self, data: bytes) -> int:
+        self.sizes.append(len(data))
+        return self._sock.send(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("is_client", [False, True])
+@pytest.mark.parametrize(("sizes", "calls"), [((5, 0, 200), 1), ((9_000, 9_000), 2), ((7,), 1), ((), 0)])
+def test_short_messages_that_are_sent_together_leave_together(
+    is_client: bool, sizes: tuple[int, ...], calls: int
+) -> None:
+    async def main() -> None:
+        server, client = link_pair()
+        near, far = (client, server) if is_client else (server, client)
+        counting = CountingSocket(near._sock)
+        near._sock = cast(socket.socket, counting)
+        messages = [bytes([number]) * size for number, size in enumerate(sizes)]
+        async with aborting(server, client):
+            near.send_many(messages)
+            assert len(counting.sizes) == calls
+            for message in messages:
+                assert await far.recv() == message
+            near.close()
+            near.send_many(messages)
+            assert len(counting.sizes) == calls + 1, "the goodbye alone"
 
     run(main)
 

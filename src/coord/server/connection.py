@@ -51,6 +51,7 @@ class Connection:
         "_bytes",
         "_done",
         "_has_cluster",
+        "_has_refused",
         "_heads",
         "_is_gone",
         "_is_notifying",
@@ -77,6 +78,8 @@ class Connection:
         self._bytes = 0
         self._is_notifying = False
         self._is_gone = False
+        self._has_refused = False
+        """It has answered by itself, so that nobody else sees to it that the answer leaves."""
         self._has_cluster = False
         """The node has a cluster, which it keeps for good."""
 
@@ -112,7 +115,8 @@ class Connection:
                 self._refuse(message.ids or [0], message.error)
             elif type(message) is ClientHello:
                 self._take_hello(message)
-        if self._parts or self._done:
+        if self._has_refused:
+            self._has_refused = False
             self.flush()
 
     def _take_writes(self, writes: Writes) -> None:
@@ -171,11 +175,13 @@ class Connection:
         # Clients ask again several times a second, so no line is logged.
         node = self._node
         error = node.health()["linearizable_read"] or no_leader("there is no cluster yet")
+        self._has_refused = True
         for request_id in ids:
             self.reply(reply_error(request_id, _UNJUDGED, error))
 
     def _refuse(self, ids: list[int], error: ApiError) -> None:
         self._log("client.message.refused", peer=self._link.peer, error=str(error))
+        self._has_refused = True
         for request_id in ids:
             self.reply(reply_error(request_id, _UNJUDGED, error))
 
@@ -227,13 +233,14 @@ class Connection:
             self._done.append((self._is_notifying, self._parts, self._bytes))
             self._parts, self._bytes = [], 0
         runs, self._done = self._done, []
+        frames = []
         for is_notifying, parts, size in runs:
             encode = heads.notifications if is_notifying else heads.replies
             for some in _split(parts) if size > FRAME_SPLIT_BYTES else (parts,):
-                frame = encode(some)
-                self._metrics.client_frames_sent_total += 1
-                self._metrics.client_sent_bytes_total += len(frame)
-                self._link.send(frame)
+                frames.append(encode(some))
+        self._metrics.client_frames_sent_total += len(frames)
+        self._metrics.client_sent_bytes_total += sum(map(len, frames))
+        self._link.send_many(frames)
 
     def is_slow(self) -> bool:
         """Tell whether so much waits to be sent that watches should fall back to history."""

@@ -8,7 +8,7 @@ a link is told.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from types import TracebackType
 from typing import Final, Self
@@ -30,6 +30,9 @@ CLOSE_TOO_BIG: Final = 1009
 CLOSE_INTERNAL: Final = 1011
 CLOSE_RESTART: Final = 1012
 CLOSE_TRY_LATER: Final = 1013
+
+TOGETHER_BYTES: Final = 16 * 1024
+"""Messages of no more bytes leave by one call of the system, and come together; to join more costs what it spares."""
 
 
 class LinkEnd(Enum):
@@ -112,6 +115,11 @@ class Link(ABC):
         After the end of the link it does nothing: the receiving task is told. Beyond the link's hard bound of
         buffered bytes the link is cut off.
         """
+
+    def send_many(self, messages: Sequence[bytes]) -> None:
+        """Send some messages in order, each as `send` does."""
+        for message in messages:
+            self.send(message)
 
     @abstractmethod
     async def recv_many(self) -> list[bytes]:

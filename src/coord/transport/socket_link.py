@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -47,6 +48,7 @@ from coord.transport.link import (
     CLOSE_POLICY,
     CLOSE_TOO_BIG,
     CLOSE_UNSUPPORTED,
+    TOGETHER_BYTES,
     Link,
     LinkClosed,
     LinkEnd,
@@ -166,6 +168,14 @@ class SocketLink(Link):
         """Send one message without waiting; see `Link.send`."""
         if self.closed is None:
             self._push(binary_frame(message) if self._mask_bit else masked_binary_frame(message))
+
+    def send_many(self, messages: Sequence[bytes]) -> None:
+        """Send some messages with one call of the system if they are short; see `Link.send_many`."""
+        if len(messages) == 1 or sum(map(len, messages)) > TOGETHER_BYTES:
+            super().send_many(messages)
+        elif self.closed is None:
+            frame = binary_frame if self._mask_bit else masked_binary_frame
+            self._push(b"".join(map(frame, messages)))
 
     def _push_machine(self) -> None:
         self._push(b"".join(self._machine.data_to_send()))
