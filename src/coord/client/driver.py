@@ -8,6 +8,7 @@ the core names it among its wakes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import trio
@@ -15,6 +16,7 @@ from attrs import define, field
 from trio.lowlevel import Abort, Task, checkpoint_if_cancelled, current_task, reschedule, wait_task_rescheduled
 
 from coord.client import forks
+from coord.client.arrivals import Arrivals, Line
 from coord.client.calls import NEVER, Call, Connection, Subscription
 from coord.client.core import ClientCore
 from coord.client.endpoints import REFUSALS_BEFORE_MOVING
@@ -24,7 +26,7 @@ from coord.errors import ApiError, ClientClosed, CoordError, ProtocolViolation
 from coord.limits import SEND_BUFFER_HIGH_BYTES
 from coord.protocol.client_protocol import milliseconds
 from coord.protocol.ops import Method
-from coord.transport.link import Link, LinkClosed
+from coord.transport.link import TOGETHER_BYTES, Link, LinkClosed
 
 _PROGRESS: Final = int(Method.WATCH_PROGRESS)
 
@@ -61,14 +63,6 @@ class WaitedCall(Call):
 
 
 @define(eq=False)
-class Line:
-    """A connection and the link that carries it."""
-
-    connection: Connection
-    link: Link
-
-
-@define(eq=False)
 class Gathering:
     """A task that waits for several calls; it is woken when the last of them has ended."""
 
@@ -95,6 +89,7 @@ class Driver:
         self._timer_due = NEVER
         self._leader_id = 0
         self._clock = trio.lowlevel.current_clock()
+        self._arrivals = Arrivals(core, self._clock.current_time)
         self._alone: Line | None = None
         """Where the next call is to be sent, if it has nobody to share its frame with."""
 
@@ -337,21 +332,16 @@ class Driver:
 
     async def read(self, line: Line, messages: list[bytes]) -> None:
         """Take `messages` and what else a connection brings, until it ends; then let others carry its load."""
-        core, clock, connection, link = self.core, self._clock, line.connection, line.link
+        core, connection, link = self.core, line.connection, line.link
         why = "the client was closed"
-
-        def take(messages: list[bytes]) -> None:
-            now = clock.current_time()
-            for message in messages:
-                core.receive(connection, message, now)
-            self.settle()
-
         try:
-            take(messages)
-            why = str(await link.deliver(take))
+            self._take(line, messages)
+            why = str(await link.deliver(partial(self._take, line)))
         except ProtocolViolation as error:
-            why = str(error)
+            line.violation = error
         finally:
+            self._arrivals.take_held(line)
+            why = str(line.violation or why)
             del self._lines[connection]
             core.lost(connection, why, trio.current_time())
             if self.standby is connection:
@@ -360,21 +350,46 @@ class Driver:
             self.changed.unpark_all()
             link.abort()
 
+    def _take(self, line: Line, messages: list[bytes]) -> None:
+        if self._arrivals.take(line, messages, may_hold=self._parked_pump is not None):
+            self._wake_pump()
+        self.settle()
+
     # -- the tasks that serve all calls
 
     async def pump(self) -> None:
         """Send what waits, once per scheduler pass: all calls of one pass share a frame."""
         while True:
+            if self._arrivals.holding:
+                # Those who were answered and this one were woken together, and have their turns in no order.
+                await trio.lowlevel.checkpoint()
             has_waited = False
             for line in tuple(self._lines.values()):
-                for frame in self.core.take_frames(line.connection):
-                    if line.link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
-                        await self._wait_drained(line.link)
-                        has_waited = True
-                    line.link.send(frame)
+                has_waited |= await self._send_waiting(line)
+            self._arrivals.are_callers_due = False
+            if self._arrivals.holding:
+                self._arrivals.take_all_held()
+                # A watch that was given up for its slow consumer has something to send.
+                has_waited |= self.core.has_frames
             self.settle(from_pump=True)
             if not has_waited:
                 await self._park_pump()
+
+    async def _send_waiting(self, line: Line) -> bool:
+        """Send what waits for a connection; tell whether it had to be waited for."""
+        frames, link = self.core.take_frames(line.connection), line.link
+        has_waited = False
+        if len(frames) > 1 and sum(map(len, frames)) <= TOGETHER_BYTES:
+            link.send_many(frames)
+            return has_waited
+        for frame in frames:
+            if link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
+                self._arrivals.take_all_held()
+                self.settle(from_pump=True)
+                await self._wait_drained(link)
+                has_waited = True
+            link.send(frame)
+        return has_waited
 
     async def time(self) -> None:
         """End calls at their deadlines. One scope for all of them: its deadline is the earliest."""
@@ -390,6 +405,7 @@ class Driver:
         core = self.core
         if core.wakes:
             wakes, core.wakes = core.wakes, []
+            self._arrivals.are_callers_due = not from_pump
             self._alone, active = None, core.active
             if len(wakes) == 1 and active is not None and not active.pending:
                 self._alone = self._lines.get(active)

@@ -38,6 +38,7 @@ _REPLIES: Final = int(ServerMessage.REPLIES)
 _NOTIFICATIONS: Final = int(ServerMessage.NOTIFICATIONS)
 _GOODBYE: Final = int(ServerMessage.GOODBYE)
 
+_NOTIFICATIONS_HEAD: Final = array_head(6) + encode(_NOTIFICATIONS)
 _REQUESTS_HEAD: Final = b"\x82" + encode(int(ClientMessage.REQUESTS))
 _WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
 
@@ -128,6 +129,11 @@ def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 
     if len(frame) > FRAME_BYTES_MAX:
         raise request_too_large()
     return frame
+
+
+def is_notifications(data: bytes) -> bool:
+    """Tell whether a message is a frame of notifications."""
+    return data[:2] == _NOTIFICATIONS_HEAD
 
 
 def decode_message(data: bytes) -> ServerHello | Frame | Goodbye | None:
