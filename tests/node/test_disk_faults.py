@@ -343,8 +343,8 @@ def test_a_write_whose_time_runs_out_on_a_full_disk_says_that_it_may_still_be_ap
 
 def test_a_full_store_raises_the_alarm_and_deletes_make_room_on_its_reserve() -> None:
     host = SimHost(7)
-    # The reserve takes what is not flushed yet, up to 0.1 s of puts, and the deletes; as 64 MiB do of real stores.
-    host.medium.capacity_bytes, host.medium.reserve_bytes = 450_000, 150_000
+    # The reserve takes what is not flushed yet, up to 0.4 s of puts, and the deletes; as 64 MiB do of real stores.
+    host.medium.capacity_bytes, host.medium.reserve_bytes = 850_000, 550_000
 
     async def scenario(host: SimHost, node: Node) -> None:
         client = SimClient(node)
