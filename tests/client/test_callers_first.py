@@ -82,6 +82,27 @@ def note_sends(scene: Scene) -> None:
         wire.client.send = send  # type: ignore[method-assign]
 
 
+def test_events_wait_for_nobody_where_nobody_was_answered() -> None:
+    async def test(nursery: trio.Nursery) -> None:
+        async with a_scene(nursery) as scene, trio.open_nursery() as watching:
+            watching.start_soon(scene.follow)
+            await settle()
+            driver = scene.client._driver
+            line = next(line for line in driver._lines.values() if line.connection.subscriptions)
+            messages: list[bytes] = []
+            scene.session.send = messages.append
+            for _ in range(3):
+                scene.node.put(b"k", CROWD)
+            for message in messages:
+                driver._take(line, [message])
+                assert not line.held
+                await settle()
+            assert scene.happened == ["watched"] * 3
+            watching.cancel_scope.cancel()
+
+    run(test)
+
+
 @pytest.mark.parametrize("size", ["crowd", "few"])
 def test_next_call_is_sent_before_watchers_of_a_crowd_are_woken(size: str) -> None:
     async def test(nursery: trio.Nursery) -> None:

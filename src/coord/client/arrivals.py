@@ -52,16 +52,14 @@ class Arrivals:
             self.take_held(line)
         core, now = self.core, self.clock()
         for place, message in enumerate(messages):
-            if (
-                may_hold
-                and len(message) >= CROWD_BYTES
-                and (self.are_callers_due or core.wakes)
-                and is_notifications(message)
-            ):
+            are_events = is_notifications(message)
+            if are_events and self.are_callers_due and may_hold and len(message) >= CROWD_BYTES:
                 line.held = messages[place:]
                 self.holding.append(line)
                 return True
             core.receive(line.connection, message, now)
+            if core.wakes and not are_events:
+                self.are_callers_due = True
         return False
 
     def take_all_held(self) -> None:

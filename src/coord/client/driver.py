@@ -405,7 +405,6 @@ class Driver:
         core = self.core
         if core.wakes:
             wakes, core.wakes = core.wakes, []
-            self._arrivals.are_callers_due = not from_pump
             self._alone, active = None, core.active
             if len(wakes) == 1 and active is not None and not active.pending:
                 self._alone = self._lines.get(active)
