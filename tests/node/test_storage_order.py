@@ -117,14 +117,19 @@ def test_message_without_a_write_waits_for_the_one_that_is_out() -> None:
     assert desk.sent == [reply(0), reply(1), reply(2)]
 
 
-@pytest.mark.parametrize(("is_quick", "is_due"), [(True, True), (True, False), (False, True)])
-def test_a_write_that_is_over_at_once_waits_for_the_answers_that_are_due(is_quick: bool, is_due: bool) -> None:
+@pytest.mark.parametrize(
+    ("is_quick", "is_due", "size", "waits"),
+    [(True, True, 4_000, True), (True, False, 10, False), (False, True, 10, False), (True, True, 5_000, False)],
+)
+def test_a_write_that_is_over_at_once_waits_for_the_answers_that_are_due(
+    is_quick: bool, is_due: bool, size: int, waits: bool
+) -> None:
     desk = Desk()
     desk.worker.is_quick = is_quick
     desk.writer.is_answer_due = lambda: is_due
-    desk.writer.append(entries(1, 1), HardState(1))
+    desk.writer.append([(1, 1, bytes(size))], HardState(1))
     desk.turn()
-    assert bool(desk.worker.jobs) == (not (is_quick and is_due))
+    assert bool(desk.worker.jobs) == (not waits)
     desk.writer.turn_late()
     assert len(desk.worker.jobs) == 1
     desk.writer.append(entries(1, 2), HardState(1))

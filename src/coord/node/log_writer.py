@@ -132,7 +132,9 @@ class LogWriter:
         the entries already, and take longer.
         """
         if self._queue and self._writing is None and self.worker.is_quick and self.is_answer_due():
-            return False
+            entries = self._queue[0].entries
+            if sum([len(entry[-1]) for entry in entries]) <= _SHORT_BYTES:
+                return False
         return self.turn_late()
 
     def turn_late(self) -> bool:

@@ -82,7 +82,7 @@ class Reader:
     waiting: list[Read] = field(factory=list)
     ranges_served: int = 0
     local_reads: int = 0
-    """Serializable ones that were asked for."""
+    """Of local state, that were asked for: serializable ones, and watches that name their start."""
     is_stopping: bool = False
     is_held: bool = False
     """The state is being replaced by a snapshot: nothing may look at it."""
