@@ -222,3 +222,26 @@ def test_events_do_not_wait_for_a_node_that_takes_nothing(monkeypatch: pytest.Mo
                 scene.node.put(b"k", CROWD)
 
     run(test)
+
+
+def test_nothing_more_is_sent_to_a_node_that_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law 4: neither one frame nor several, however short."""
+
+    async def test(nursery: trio.Nursery) -> None:
+        network = a_network(nursery, ONE)
+        async with a_client(network) as client:
+            await client.put("k", b"")
+            # The next call of a lone caller does not pass by the pump.
+            async with trio.open_nursery() as calling:
+                for _ in range(2):
+                    calling.start_soon(client.get, "k")
+            sent = len(network.nodes[ONE].frames)
+            monkeypatch.setattr(driver_module, "SEND_BUFFER_HIGH_BYTES", -1)
+            async with trio.open_nursery() as calling:
+                calling.start_soon(client.put, "k", b"1")
+                calling.start_soon(client.get, "k")
+                await settle()
+                assert len(network.nodes[ONE].frames) == sent
+                calling.cancel_scope.cancel()
+
+    run(test)

@@ -378,10 +378,11 @@ class Driver:
     async def _send_waiting(self, line: Line) -> bool:
         """Send what waits for a connection; tell whether it had to be waited for."""
         frames, link = self.core.take_frames(line.connection), line.link
-        has_waited = False
-        if len(frames) > 1 and sum(map(len, frames)) <= TOGETHER_BYTES:
+        is_clear = link.buffered_bytes <= SEND_BUFFER_HIGH_BYTES
+        if is_clear and len(frames) > 1 and sum(map(len, frames)) <= TOGETHER_BYTES:
             link.send_many(frames)
-            return has_waited
+            return False
+        has_waited = False
         for frame in frames:
             if link.buffered_bytes > SEND_BUFFER_HIGH_BYTES:
                 self._arrivals.take_all_held()

@@ -196,9 +196,9 @@ def _connect_storage(node: Node, wal: Wal) -> None:
         node.consensus.persisted,
         lambda messages: node.peers.send(messages),
         seams.observe_sync,
+        is_answer_due=lambda: node.applier.lag > 0 and node.raft.role is Role.LEADER,
     )
     log_writer = node.log_writer
-    node.log_writer.is_answer_due = lambda: node.applier.lag > 0 and node.raft.role is Role.LEADER
     node.keeper = StoreKeeper(
         store=node.store,
         machine=node.machine,

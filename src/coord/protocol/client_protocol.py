@@ -38,7 +38,7 @@ _REPLIES: Final = int(ServerMessage.REPLIES)
 _NOTIFICATIONS: Final = int(ServerMessage.NOTIFICATIONS)
 _GOODBYE: Final = int(ServerMessage.GOODBYE)
 
-_NOTIFICATIONS_HEAD: Final = array_head(6) + encode(_NOTIFICATIONS)
+_NOTIFICATIONS_KIND: Final = encode(_NOTIFICATIONS)
 _REQUESTS_HEAD: Final = b"\x82" + encode(int(ClientMessage.REQUESTS))
 _WRITES_HEAD: Final = b"\x85" + encode(int(ClientMessage.WRITES))
 
@@ -133,7 +133,8 @@ def writes_frame(ids: Sequence[WriteId], writes: Sequence[Write], client: int = 
 
 def is_notifications(data: bytes) -> bool:
     """Tell whether a message is a frame of notifications."""
-    return data[:2] == _NOTIFICATIONS_HEAD
+    # Behind the head of the array, which is one byte however many items a later release adds.
+    return data[1:2] == _NOTIFICATIONS_KIND
 
 
 def decode_message(data: bytes) -> ServerHello | Frame | Goodbye | None:
